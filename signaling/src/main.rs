@@ -1,0 +1,2 @@
+//! `signaling`: the binary.
+fn main() {}

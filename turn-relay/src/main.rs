@@ -1,0 +1,2 @@
+//! `turn-relay`: the binary.
+fn main() {}
