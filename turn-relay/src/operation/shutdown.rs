@@ -1,0 +1,42 @@
+//! Waiting for the signal that ends the program.
+
+use crate::operation::StartError;
+
+/// Why the program was asked to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requested {
+    /// `SIGTERM`: a service manager stops us.
+    Terminate,
+    /// `SIGINT`: Ctrl-C.
+    Interrupt,
+}
+
+/// Listens for `SIGTERM` and `SIGINT` from the moment it is made, so that none is missed between start and wait.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    /// Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When the operating system refuses the registration.
+    pub fn listen() -> Result<Self, StartError> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let refused = |error: std::io::Error| StartError::new(format!("cannot listen for signals: {error}"));
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).map_err(refused)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(refused)?,
+        })
+    }
+
+    /// Resolves when one of the signals has arrived; a second one while the program is stopping can be awaited again.
+    pub async fn requested(&mut self) -> Requested {
+        tokio::select! {
+            _ = self.terminate.recv() => Requested::Terminate,
+            _ = self.interrupt.recv() => Requested::Interrupt,
+        }
+    }
+}

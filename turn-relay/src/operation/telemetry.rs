@@ -1,0 +1,69 @@
+//! Logs on standard error: text for people, JSON lines for machines.
+//!
+//! Levels: error = we stop; warn = an operator may act; info = a user would notice; debug = a branch worth knowing;
+//! trace = every packet. Network addresses, tokens and SDP never appear above debug.
+
+use std::io::IsTerminal as _;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::operation::StartError;
+
+/// How a log line is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// One human-readable line per event.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+impl std::str::FromStr for Format {
+    type Err = StartError;
+
+    fn from_str(text: &str) -> Result<Self, StartError> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            other => Err(StartError::new(format!(
+                "log_format: {other:?} is not a format; use \"text\" or \"json\""
+            ))),
+        }
+    }
+}
+
+/// Starts logging for the whole process. `level` is `error`, `warn`, `info`, `debug` or `trace`, or a filter such as
+/// `info,turn_relay::relay=debug`; `None` means `info`. `None` for `format` means text.
+///
+/// # Errors
+/// When `level` or `format` cannot be read, or when logging was already started in this process.
+pub fn start(format: Option<&str>, level: Option<&str>) -> Result<(), StartError> {
+    let format = format.map_or_else(|| Ok(Format::default()), str::parse)?;
+    let level = level.unwrap_or("info");
+    let filter = EnvFilter::builder().parse(level).map_err(|error| {
+        StartError::new(format!(
+            "log_level: {level:?} cannot be read ({error}); use error, warn, info, debug or trace"
+        ))
+    })?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match format {
+        Format::Text => {
+            lines.with_target(false).with_ansi(std::io::stderr().is_terminal()).finish().try_init()
+        }
+        Format::Json => lines.json().flatten_event(true).finish().try_init(),
+    };
+    started.map_err(|error| StartError::new(format!("logging cannot be started: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn an_unknown_format_or_level_is_refused_by_name() {
+        let refused = super::start(Some("xml"), None).expect_err("xml is no format").to_string();
+        assert!(refused.contains("log_format") && refused.contains("xml"), "{refused}");
+        let refused = super::start(None, Some("lo=ud=er")).expect_err("no such level").to_string();
+        assert!(refused.contains("log_level"), "{refused}");
+    }
+}
