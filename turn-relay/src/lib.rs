@@ -1,3 +1,17 @@
 //! STUN and TURN server: RFC 8489 and RFC 8656 over UDP and TCP, IPv4 and IPv6.
+//!
+//! ```text
+//! client -- udp | tcp --> listen --> datapath --> relay --> datapath --> peer
+//!                                       +-- control only --> stun --+
+//! ```
+//!
+//! [`relay`] is the pure core: it takes `now` and an input and answers with values that say what must happen.
+//! Everything else moves bytes for it.
 
+pub mod address;
+pub mod credentials;
+pub mod frame;
 pub mod operation;
+pub mod policy;
+pub mod relay;
+pub mod stun;

@@ -1,0 +1,105 @@
+//! Addresses that must not be confused with each other, each in a type of its own.
+//!
+//! Refuses to do: parse text, resolve names, decide who may be reached (see [`crate::policy`]).
+
+#![allow(dead_code, reason = "the core that uses it follows")]
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+/// Where a client sends from: the far end of its five-tuple.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientAddr(pub SocketAddr);
+
+/// Where a peer is, as the relayed socket sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerAddr(pub SocketAddr);
+
+impl PeerAddr {
+    /// The address without its port: what a permission is for (RFC 8656 section 2.3).
+    pub fn ip(self) -> IpAddr {
+        self.0.ip()
+    }
+
+    /// The port, in host order.
+    pub fn port(self) -> u16 {
+        self.0.port()
+    }
+}
+
+/// A UDP port of one of the relay addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RelayedPort(pub u16);
+
+/// What carries a client's messages to the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Transport {
+    /// One datagram is one frame.
+    Udp,
+    /// A byte stream; ChannelData is padded to four bytes (RFC 8656 section 12.5).
+    Tcp,
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        })
+    }
+}
+
+/// What names an allocation on the client's side (RFC 8656 section 3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FiveTuple {
+    /// UDP or TCP.
+    pub transport: Transport,
+    /// Where the client sends from.
+    pub client: ClientAddr,
+    /// The listener that received it; the same value for every packet of one listener.
+    pub server: SocketAddr,
+}
+
+/// A five-tuple packed for hashing: 42 bytes without padding or variants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct TupleKey {
+    client: u128,
+    server: u128,
+    ports: u64,
+}
+
+impl FiveTuple {
+    /// Packs the tuple. A v4 address and its v4-mapped form collide on purpose: a listener has one family, so both cannot occur.
+    pub(crate) fn key(&self) -> TupleKey {
+        let scope = match self.client.0 {
+            SocketAddr::V4(_) => 0,
+            // Two links may both have a client on the same link-local address and port.
+            SocketAddr::V6(v6) => v6.scope_id() & 0x00ff_ffff,
+        };
+        let transport = match self.transport {
+            Transport::Udp => 0,
+            Transport::Tcp => 1,
+        };
+        TupleKey {
+            client: packed(self.client.0.ip()),
+            server: packed(self.server.ip()),
+            ports: (u64::from(scope) << 40)
+                | (u64::from(self.client.0.port()) << 24)
+                | (u64::from(self.server.port()) << 8)
+                | transport,
+        }
+    }
+}
+
+/// An address as a number; a v4 address takes its v4-mapped form.
+pub(crate) fn packed(ip: IpAddr) -> u128 {
+    match ip {
+        IpAddr::V4(v4) => u128::from(v4.to_ipv6_mapped()),
+        IpAddr::V6(v6) => u128::from(v6),
+    }
+}
+
+/// Whether both are IPv4 or both are IPv6.
+pub(crate) fn same_family(a: IpAddr, b: IpAddr) -> bool {
+    a.is_ipv4() == b.is_ipv4()
+}

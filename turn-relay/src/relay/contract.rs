@@ -1,0 +1,364 @@
+//! What goes into the core and what comes out: plain values.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, SystemTime};
+
+use crate::address::{FiveTuple, PeerAddr, RelayedPort};
+use crate::frame::Header;
+
+/// Which worker, counted from 0. At most 4096 of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkerIndex(pub u16);
+
+/// The driver's name for a relayed socket of this worker. Small and dense (a slab index): the core indexes a table with it.
+/// A slot may be used again after [`Output::Close`] or [`Output::Surrender`] gave it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SocketSlot(pub u32);
+
+/// Names one [`Output::Open`] or [`Output::ClaimAt`] until its answer comes. Never used twice by one worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OpenId(pub u64);
+
+/// What to do with one packet. Small and `Copy`; the data path allocates nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Send `frame[start..][..len]` from the relayed socket `via`.
+    ToPeer {
+        /// The relayed socket to send from.
+        via: SocketSlot,
+        /// Where to.
+        to: PeerAddr,
+        /// Where the payload begins in the frame.
+        start: u16,
+        /// Payload bytes; zero is a valid, empty datagram.
+        len: u16,
+        /// Set the IPv4 DF bit on this datagram; otherwise leave it clear (RFC 8656 section 14).
+        dont_fragment: bool,
+    },
+    /// Write the header in front of the payload ([`Header::write`]) and send the whole to the client.
+    ToClient {
+        /// Which client, through which listener or connection.
+        to: FiveTuple,
+        /// What to write.
+        header: Header,
+    },
+    /// Hand the same bytes to [`super::Relay::handle`] as [`Input::Message`].
+    Control,
+    /// Forget the packet and count the reason.
+    Drop(DropReason),
+}
+
+/// Why a packet goes no further. Each variant is a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DropReason {
+    /// Neither STUN nor ChannelData, or lengths that contradict each other.
+    Malformed,
+    /// A STUN response, or an indication that clients do not send.
+    Unexpected,
+    /// Data for an allocation that does not exist (any more).
+    NoAllocation,
+    /// ChannelData on a channel that is not bound.
+    NoChannel,
+    /// No permission, or one that expired.
+    NoPermission,
+    /// The peer policy refuses the address, or it is our own and no live allocation.
+    PeerForbidden,
+    /// A Send indication to a peer of the other address family.
+    PeerFamily,
+    /// A datagram too large for the header that has to go in front of it.
+    TooLarge,
+    /// An answer that the per-prefix limit on unauthenticated answers withheld.
+    RateLimited,
+    /// A request repeated while its first copy is still being worked on.
+    InProgress,
+}
+
+impl DropReason {
+    /// Every reason, for registering metrics.
+    pub const ALL: [Self; 10] = [
+        Self::Malformed,
+        Self::Unexpected,
+        Self::NoAllocation,
+        Self::NoChannel,
+        Self::NoPermission,
+        Self::PeerForbidden,
+        Self::PeerFamily,
+        Self::TooLarge,
+        Self::RateLimited,
+        Self::InProgress,
+    ];
+
+    /// The metric label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Unexpected => "unexpected",
+            Self::NoAllocation => "no_allocation",
+            Self::NoChannel => "no_channel",
+            Self::NoPermission => "no_permission",
+            Self::PeerForbidden => "peer_forbidden",
+            Self::PeerFamily => "peer_family",
+            Self::TooLarge => "too_large",
+            Self::RateLimited => "rate_limited",
+            Self::InProgress => "in_progress",
+        }
+    }
+}
+
+/// Something that happened outside the core.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// One STUN message from a client, for which `route_client` said [`Verdict::Control`].
+    Message {
+        /// Where from, and through which listener.
+        from: FiveTuple,
+        /// The whole message, no more.
+        bytes: &'a [u8],
+        /// The wall clock: time-limited credentials are checked against it.
+        wall: SystemTime,
+    },
+    /// The answer to [`Output::Open`].
+    Opened {
+        /// Which request it answers.
+        open: OpenId,
+        /// The bound sockets, or why not.
+        outcome: Result<Opened, OpenFailure>,
+    },
+    /// Another worker asks for a port that this one holds in reserve ([`Output::ClaimAt`] there).
+    Claim(Claim),
+    /// The answer to [`Output::ClaimAt`] ([`Output::Surrender`] or [`Output::DenyClaim`] at the other worker).
+    Claimed {
+        /// Which request it answers.
+        open: OpenId,
+        /// The socket, already in this worker's slab, or nothing: unknown token, expired, other user, or the owner did not answer.
+        outcome: Option<ClaimedSocket>,
+    },
+    /// The client's TCP connection is gone.
+    ClientGone(FiveTuple),
+    /// [`super::Relay::deadline`] has passed.
+    Timeout,
+}
+
+/// What another worker asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Who asks; the answer goes there.
+    pub by: WorkerIndex,
+    /// The asking worker's name for the request.
+    pub open: OpenId,
+    /// The RESERVATION-TOKEN.
+    pub token: u64,
+    /// A reservation belongs to the user that made it.
+    pub username: Box<str>,
+}
+
+/// A relayed socket that another worker handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClaimedSocket {
+    /// Its slot in the receiving worker's slab.
+    pub slot: SocketSlot,
+    /// The relay address it is bound to.
+    pub ip: IpAddr,
+    /// The port it is bound to, claimed in [`super::Shared`].
+    pub port: RelayedPort,
+}
+
+/// Relayed sockets that the driver bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// The socket on the port asked for.
+    pub slot: SocketSlot,
+    /// The socket on the next higher port, exactly if `reserve_next` asked for it.
+    pub reserved: Option<SocketSlot>,
+}
+
+/// Why a relayed socket could not be bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenFailure {
+    /// Another process holds the port: another port may do.
+    PortTaken,
+    /// No descriptors, no memory, no such address: another port would not help.
+    Unavailable,
+}
+
+/// Something that must now happen.
+#[derive(Debug)]
+pub enum Output {
+    /// Send a STUN message to a client.
+    Send {
+        /// Which client, through which listener or connection.
+        to: FiveTuple,
+        /// The bytes, ready for the wire on UDP and TCP alike.
+        message: Vec<u8>,
+    },
+    /// Bind a relayed UDP socket and answer with [`Input::Opened`].
+    Open {
+        /// To be repeated in the answer.
+        open: OpenId,
+        /// The relay address to bind.
+        ip: IpAddr,
+        /// The port to bind; nobody else of ours has it.
+        port: RelayedPort,
+        /// Also bind `port + 1`: both or none (EVEN-PORT with the R bit).
+        reserve_next: bool,
+    },
+    /// Close a relayed socket. Its port is free for anyone from here on.
+    Close(SocketSlot),
+    /// Close a client's TCP connection, after what was sent to it before. No `ClientGone` is needed in answer, and none hurts.
+    Disconnect(FiveTuple),
+    /// Deliver [`Input::Claim`] to worker `at`. If that cannot be done answer [`Input::Claimed`] with `None` here.
+    ClaimAt {
+        /// The worker that holds the reserved port; never this one.
+        at: WorkerIndex,
+        /// What to ask for.
+        claim: Claim,
+    },
+    /// Move the socket in `slot` out of this worker's slab and deliver [`Input::Claimed`] with it to worker `to`.
+    /// If that cannot be done drop the socket and call [`super::Shared::release`] with its address and port.
+    Surrender {
+        /// The asking worker.
+        to: WorkerIndex,
+        /// The asking worker's name for the request.
+        open: OpenId,
+        /// The socket to move.
+        slot: SocketSlot,
+        /// The relay address it is bound to.
+        ip: IpAddr,
+        /// The port it is bound to.
+        port: RelayedPort,
+    },
+    /// Deliver [`Input::Claimed`] with `None` to worker `to`.
+    DenyClaim {
+        /// The asking worker.
+        to: WorkerIndex,
+        /// The asking worker's name for the request.
+        open: OpenId,
+    },
+    /// For the log and the metrics; nothing depends on it.
+    Event(Event),
+}
+
+/// What an operator may want to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// An allocation began.
+    AllocationStarted {
+        /// The client. An address: debug level at most.
+        client: FiveTuple,
+        /// Whose credential.
+        username: Box<str>,
+        /// As the client knows it (the external address behind 1:1 NAT).
+        relayed: SocketAddr,
+        /// Granted lifetime.
+        lifetime: Duration,
+    },
+    /// An allocation is over and its port is free again.
+    AllocationEnded {
+        /// The client. An address: debug level at most.
+        client: FiveTuple,
+        /// Whose credential.
+        username: Box<str>,
+        /// Why.
+        reason: EndReason,
+        /// How long it stood.
+        duration: Duration,
+        /// What flowed through it.
+        traffic: Traffic,
+    },
+    /// A request was refused with an error response. The first challenge of a client (401 without credentials) is not reported.
+    Refused {
+        /// The client. An address: debug level at most.
+        client: FiveTuple,
+        /// Which request.
+        method: RequestMethod,
+        /// The error code on the wire.
+        code: u16,
+        /// In words, without addresses.
+        reason: &'static str,
+    },
+    /// A message on the control path was dropped without an answer.
+    Dropped(DropReason),
+    /// A request was answered with success.
+    Granted(RequestMethod),
+    /// A client without credentials was challenged (401).
+    Challenged,
+}
+
+/// The requests of RFC 8489 and RFC 8656 that the relay answers. A metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RequestMethod {
+    /// RFC 8489 section 3.
+    Binding,
+    /// RFC 8656 section 7.
+    Allocate,
+    /// RFC 8656 section 8.
+    Refresh,
+    /// RFC 8656 section 10.
+    CreatePermission,
+    /// RFC 8656 section 12.
+    ChannelBind,
+    /// Any other method; answered 400.
+    Unknown,
+}
+
+impl RequestMethod {
+    /// Every method, for registering metrics.
+    pub const ALL: [Self; 6] = [
+        Self::Binding,
+        Self::Allocate,
+        Self::Refresh,
+        Self::CreatePermission,
+        Self::ChannelBind,
+        Self::Unknown,
+    ];
+
+    /// The metric label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Binding => "binding",
+            Self::Allocate => "allocate",
+            Self::Refresh => "refresh",
+            Self::CreatePermission => "create_permission",
+            Self::ChannelBind => "channel_bind",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Why an allocation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum EndReason {
+    /// The client asked for lifetime 0.
+    Released,
+    /// Nobody refreshed it.
+    Expired,
+    /// The client's TCP connection closed.
+    ConnectionClosed,
+}
+
+impl EndReason {
+    /// Every reason, for registering metrics.
+    pub const ALL: [Self; 3] = [Self::Released, Self::Expired, Self::ConnectionClosed];
+
+    /// The metric label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Released => "released",
+            Self::Expired => "expired",
+            Self::ConnectionClosed => "connection_closed",
+        }
+    }
+}
+
+/// Payload counted by the core when it lets a packet pass. Headers are not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Payload bytes from the client to peers.
+    pub to_peer_bytes: u64,
+    /// Datagrams from the client to peers.
+    pub to_peer_packets: u64,
+    /// Payload bytes from peers to the client.
+    pub to_client_bytes: u64,
+    /// Datagrams from peers to the client.
+    pub to_client_packets: u64,
+}

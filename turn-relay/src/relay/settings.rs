@@ -1,0 +1,78 @@
+//! What the core is told at its start. Parsed values: nothing here can be wrong later.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::credentials::Credentials;
+use crate::policy::PeerPolicy;
+
+/// Settings of all workers' cores.
+#[derive(Clone, Debug)]
+pub struct RelaySettings {
+    /// Who may allocate, and the realm.
+    pub credentials: Credentials,
+    /// Who may be a peer.
+    pub policy: PeerPolicy,
+    /// Where relayed sockets are bound. The first of each family is used; at most 16.
+    pub relay_addresses: Vec<RelayAddress>,
+    /// Every further address that is this machine's own (interfaces behind a wildcard listener, say).
+    /// Relay, external and listener addresses need not be repeated.
+    pub own_addresses: Vec<IpAddr>,
+    /// Where the listeners are. Nobody may be relayed to them, `--allow-peer` or not: a relay that talks to itself loops.
+    pub listeners: Vec<SocketAddr>,
+    /// Relayed ports, inclusive. Both ends at least 1024 and the first not above the last.
+    pub ports: (u16, u16),
+    /// Limits.
+    pub limits: Limits,
+}
+
+/// One address that relayed sockets are bound to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RelayAddress {
+    /// The address of the interface.
+    pub ip: IpAddr,
+    /// How the world knows it, if a 1:1 NAT stands between (`--external-address`). Of the same family.
+    pub external: Option<IpAddr>,
+}
+
+impl RelayAddress {
+    /// The address to tell clients.
+    pub fn advertised(&self) -> IpAddr {
+        self.external.unwrap_or(self.ip)
+    }
+}
+
+/// Bounds on what clients may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Allocations of all users on all workers; more are refused with 508.
+    pub allocations: u32,
+    /// Allocations of one user (the id of a time-limited credential) on all workers; more are refused with 486.
+    pub allocations_per_user: u32,
+    /// Peer addresses with a permission, per allocation; more are refused with 508.
+    pub permissions: u16,
+    /// Bound channels per allocation; more are refused with 508.
+    pub channels: u16,
+    /// Lifetime without a LIFETIME attribute, and the least that is granted (RFC 8656 section 7.2).
+    pub default_lifetime: Duration,
+    /// The most that is granted.
+    pub max_lifetime: Duration,
+    /// Answers per second to requests that proved no address (Binding, 401, 438, 400), per /24 or /56 and worker. 0: no limit.
+    pub unauthenticated_answers: u32,
+}
+
+impl Default for Limits {
+    /// 16,384 allocations (the default port range), 128 per user: a browser in a mesh of six gathers a relay candidate per
+    /// transport, interface and connection, which is some 60. 128 permissions and channels each: ICE installs one per remote candidate.
+    fn default() -> Self {
+        Self {
+            allocations: 16_384,
+            allocations_per_user: 128,
+            permissions: 128,
+            channels: 128,
+            default_lifetime: Duration::from_secs(600),
+            max_lifetime: Duration::from_secs(3600),
+            unauthenticated_answers: 200,
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! STUN messages (skeleton).
