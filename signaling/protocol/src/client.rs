@@ -1,0 +1,258 @@
+//! Frames that a client sends: bytes from the network become a [`ClientFrame`] or a [`FrameError`], never anything
+//! in between.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use crate::close::CloseCode;
+use crate::json;
+use crate::name::{DisplayName, Instance, Negotiation, PeerId, ResumeToken, Secret};
+use crate::{MAX_FRAME_BYTES, MAX_FRAME_DEPTH, MAX_SEQ};
+
+/// One frame of a client: the envelope and what it says.
+#[derive(Debug)]
+pub struct ClientFrame {
+    /// Place in the sequence of the client's frames in this session, from 1; 0 for `hello`, `ack` and `pong`.
+    pub seq: u64,
+    /// Highest `seq` of the server that the client has received in order.
+    pub ack: u64,
+    /// What the frame says.
+    pub message: ClientMessage,
+}
+
+/// What a client may say.
+#[derive(Debug)]
+pub enum ClientMessage {
+    /// The first frame of a connection: who the client is and which session it resumes.
+    Hello(Hello),
+    /// A description or candidate for one other peer. Sequenced.
+    Signal(Signal),
+    /// The client leaves for good. Sequenced.
+    Bye,
+    /// Carries nothing but the envelope's `ack`.
+    Ack,
+    /// Answers a `ping`.
+    Pong,
+    /// A `type` that this version does not know. Sequenced if its `seq` is not 0.
+    Unknown,
+}
+
+/// The first frame of a connection.
+#[derive(Debug, Deserialize)]
+pub struct Hello {
+    /// Proof of being the same peer as before.
+    pub secret: Secret,
+    /// This run of the client.
+    pub instance: Instance,
+    /// Name to show to the others.
+    #[serde(default)]
+    pub name: Option<DisplayName>,
+    /// Token of the session to resume; the envelope's `ack` then says what was received in it.
+    #[serde(default)]
+    pub resume: Option<ResumeToken>,
+}
+
+/// A message to one other peer.
+#[derive(Debug)]
+pub struct Signal {
+    /// The addressee; `None` if what the client wrote is no peer id and therefore nobody's.
+    pub to: Option<PeerId>,
+    /// Which negotiation of the pair this belongs to.
+    pub negotiation: Negotiation,
+    /// What the addressee gets.
+    pub payload: Payload,
+}
+
+/// What peers say to each other: valid JSON of bounded size and depth, otherwise unread.
+#[derive(Clone, Debug)]
+pub enum Payload {
+    /// An `RTCSessionDescription`, usually.
+    Description(Box<RawValue>),
+    /// An `RTCIceCandidate`, usually.
+    Candidate(Box<RawValue>),
+}
+
+/// Why a frame is refused. Its text goes to the client, so it quotes nothing that the client sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FrameError {
+    /// Above [`MAX_FRAME_BYTES`].
+    TooLarge {
+        /// Size of the frame.
+        bytes: usize,
+    },
+    /// Not UTF-8.
+    NotText,
+    /// Nested beyond [`MAX_FRAME_DEPTH`].
+    TooDeep,
+    /// Not a JSON object with a string `type` and whole numbers `seq` and `ack`; where the parser stumbled.
+    NotFrame(String),
+    /// A known type without its fields, or with a field outside its bounds.
+    BadShape(String),
+    /// A `hello` without its fields, or with a field outside its bounds.
+    BadHello(String),
+}
+
+impl ClientFrame {
+    /// Parses one frame. Checks, in this order: size, encoding, nesting, envelope, the fields of its type.
+    /// Fields that are not known are skipped, so that later versions may add some.
+    ///
+    /// # Errors
+    /// A [`FrameError`], which knows the close code that follows from it.
+    pub fn parse(bytes: &[u8]) -> Result<Self, FrameError> {
+        let text = json::bounded(bytes)?;
+        let Envelope { kind, seq, ack } =
+            serde_json::from_str(text).map_err(|error| FrameError::NotFrame(place(&error)))?;
+        if seq > MAX_SEQ || ack > MAX_SEQ {
+            return Err(FrameError::BadShape("seq and ack are at most 2^53 - 1".into()));
+        }
+        let message = match kind.0.as_str() {
+            "hello" => ClientMessage::Hello(
+                serde_json::from_str(text).map_err(|error| FrameError::BadHello(place(&error)))?,
+            ),
+            "signal" => ClientMessage::Signal(signal(text)?),
+            "bye" => ClientMessage::Bye,
+            "ack" => ClientMessage::Ack,
+            "pong" => ClientMessage::Pong,
+            _ => ClientMessage::Unknown,
+        };
+        if let Some(sequenced) = message.is_sequenced()
+            && sequenced != (seq != 0)
+        {
+            let rule = if sequenced {
+                "is sequenced: its seq starts at 1"
+            } else {
+                "is not sequenced: its seq is 0"
+            };
+            return Err(FrameError::BadShape(format!("{} {rule}", kind.0)));
+        }
+        Ok(Self { seq, ack, message })
+    }
+}
+
+impl ClientMessage {
+    /// Whether frames of this type take a place in the sequence; `None` if either may be.
+    const fn is_sequenced(&self) -> Option<bool> {
+        match self {
+            Self::Signal(_) | Self::Bye => Some(true),
+            Self::Hello(_) | Self::Ack | Self::Pong => Some(false),
+            Self::Unknown => None,
+        }
+    }
+}
+
+impl Payload {
+    /// Name of the field that carries it.
+    #[must_use]
+    pub const fn field(&self) -> &'static str {
+        match self {
+            Self::Description(_) => "description",
+            Self::Candidate(_) => "candidate",
+        }
+    }
+
+    /// The JSON, as it was sent.
+    #[must_use]
+    pub fn raw(&self) -> &RawValue {
+        match self {
+            Self::Description(raw) | Self::Candidate(raw) => raw,
+        }
+    }
+}
+
+impl FrameError {
+    /// The close code that follows.
+    #[must_use]
+    pub const fn close_code(&self) -> CloseCode {
+        match self {
+            Self::TooLarge { .. } => CloseCode::TooLarge,
+            Self::BadHello(_) => CloseCode::BadHello,
+            Self::NotText | Self::TooDeep | Self::NotFrame(_) | Self::BadShape(_) => CloseCode::BadFrame,
+        }
+    }
+}
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge { bytes } => {
+                write!(f, "a frame is at most {MAX_FRAME_BYTES} bytes, this one has {bytes}")
+            }
+            Self::NotText => f.write_str("a frame is UTF-8 text"),
+            Self::TooDeep => write!(f, "a frame is nested at most {MAX_FRAME_DEPTH} deep"),
+            Self::NotFrame(place) => write!(f, "a frame is one JSON object with type, seq and ack: {place}"),
+            Self::BadShape(what) | Self::BadHello(what) => f.write_str(what),
+        }
+    }
+}
+
+impl std::error::Error for FrameError {}
+
+/// The fields of every frame.
+#[derive(Deserialize)]
+pub(crate) struct Envelope {
+    #[serde(rename = "type")]
+    pub(crate) kind: Kind,
+    pub(crate) seq: u64,
+    pub(crate) ack: u64,
+}
+
+/// A message type's name.
+pub(crate) struct Kind(pub(crate) String);
+
+impl<'de> Deserialize<'de> for Kind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self)
+    }
+}
+
+fn signal(text: &str) -> Result<Signal, FrameError> {
+    #[derive(Deserialize)]
+    struct Wire {
+        to: String,
+        negotiation: Negotiation,
+        #[serde(default, deserialize_with = "present")]
+        description: Option<Box<RawValue>>,
+        #[serde(default, deserialize_with = "present")]
+        candidate: Option<Box<RawValue>>,
+    }
+    let wire: Wire = serde_json::from_str(text).map_err(|error| FrameError::BadShape(place(&error)))?;
+    let payload = exactly_one(wire.description, wire.candidate)
+        .ok_or_else(|| FrameError::BadShape("signal has either a description or a candidate".into()))?;
+    Ok(Signal { to: wire.to.parse().ok(), negotiation: wire.negotiation, payload })
+}
+
+pub(crate) fn exactly_one(
+    description: Option<Box<RawValue>>,
+    candidate: Option<Box<RawValue>>,
+) -> Option<Payload> {
+    match (description, candidate) {
+        (Some(raw), None) => Some(Payload::Description(raw)),
+        (None, Some(raw)) => Some(Payload::Candidate(raw)),
+        (None, None) | (Some(_), Some(_)) => None,
+    }
+}
+
+/// A field that is there counts as there, even if its value is `null` (the browser's end-of-candidates).
+pub(crate) fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::<RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// What the parser says, in bounded length and without the client's own text.
+fn place(error: &serde_json::Error) -> String {
+    let (line, column) = (error.line(), error.column());
+    match error.classify() {
+        serde_json::error::Category::Syntax => format!("syntax error at line {line} column {column}"),
+        serde_json::error::Category::Eof => "it ends too early".into(),
+        serde_json::error::Category::Io | serde_json::error::Category::Data => {
+            let said = error.to_string();
+            // serde quotes a wrong value in backquotes or quotes only where we do not control the text.
+            let quotes = said.starts_with("invalid type") || said.starts_with("invalid value");
+            if quotes { format!("wrong type of value at line {line} column {column}") } else { said }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
