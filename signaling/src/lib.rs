@@ -1,1 +1,3 @@
 //! WebRTC signaling server.
+
+pub mod hub;

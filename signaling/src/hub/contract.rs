@@ -1,0 +1,174 @@
+//! What the driver tells the hub and what the hub asks of the driver. Plain data.
+
+use std::time::Duration;
+
+use signaling_protocol::{
+    ClientFrame, CloseCode, ErrorCode, FrameError, Hello, IceServers, ResyncReason, RoomName, SessionId,
+};
+
+use super::Frame;
+
+/// A connection, numbered by the driver; a number is never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId(pub u64);
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    /// A connection's first frame was this hello.
+    Attach {
+        /// The new connection.
+        conn: ConnId,
+        /// The room in its path.
+        room: RoomName,
+        /// Highest server `seq` that the client has seen in the session that it resumes: the `ack` of its hello.
+        ack: u64,
+        /// Who it is.
+        hello: Hello,
+        /// ICE servers for its `welcome`, minted for [`super::Hub::session_for`].
+        ice: IceServers,
+    },
+    /// A later frame of an attached connection.
+    Frame {
+        /// Where it came from.
+        conn: ConnId,
+        /// What it says.
+        frame: ClientFrame,
+    },
+    /// A later frame of an attached connection did not parse. The hub says why and closes.
+    Malformed {
+        /// Where it came from.
+        conn: ConnId,
+        /// What is wrong with it.
+        error: FrameError,
+    },
+    /// A connection is gone or being closed by the driver. Also told after [`Output::Close`], or not: either is fine.
+    Gone {
+        /// Which.
+        conn: ConnId,
+        /// Why.
+        why: GoneReason,
+    },
+    /// Answers [`Output::RefreshIce`].
+    Ice {
+        /// The session that the credentials were minted for.
+        session: SessionId,
+        /// The fresh servers.
+        ice: IceServers,
+    },
+    /// The server shuts down: every connection is closed with 4000 and every session forgotten; whoever attaches
+    /// from now on is turned away with 4000.
+    Drain,
+    /// The time of [`super::Hub::deadline`] has come.
+    Timeout,
+}
+
+/// Why a connection is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GoneReason {
+    /// The client closed it, or the network did.
+    Closed,
+    /// Its outbox was full; the driver closes it with [`CloseCode::SlowReader`].
+    SlowReader,
+    /// The hub closed it with this code.
+    ClosedByServer(CloseCode),
+}
+
+/// What must now happen.
+#[derive(Debug)]
+pub enum Output {
+    /// Put the frame into the connection's outbox.
+    Send {
+        /// Where to.
+        conn: ConnId,
+        /// What.
+        frame: Frame,
+    },
+    /// Close the connection once its outbox is written, with the code and its name as the reason. The hub has
+    /// forgotten the connection already.
+    Close {
+        /// Which.
+        conn: ConnId,
+        /// Why.
+        code: CloseCode,
+    },
+    /// Mint fresh TURN credentials and answer with [`Input::Ice`].
+    RefreshIce {
+        /// In whose name.
+        session: SessionId,
+        /// Where its client is connected.
+        conn: ConnId,
+    },
+    /// Something to log or count.
+    Event(Event),
+}
+
+/// Something to log or count. Names sessions, never secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A session began.
+    Started {
+        /// Which.
+        session: SessionId,
+        /// Set if the client wanted to resume another and could not.
+        resync: Option<ResyncReason>,
+    },
+    /// A session was resumed on another connection.
+    Resumed {
+        /// Which.
+        session: SessionId,
+        /// Its former connection still stood.
+        takeover: bool,
+        /// Frames sent again.
+        replayed: usize,
+    },
+    /// A session lost its connection.
+    Away {
+        /// Which.
+        session: SessionId,
+        /// Why.
+        why: GoneReason,
+    },
+    /// More was sent to a session than it acknowledged in time; it cannot be resumed any more.
+    Overflowed {
+        /// Which.
+        session: SessionId,
+    },
+    /// A session ended.
+    Ended {
+        /// Which.
+        session: SessionId,
+        /// Why.
+        reason: EndReason,
+        /// How long it lived.
+        lived: Duration,
+    },
+    /// A connection was turned away before it had a session.
+    TurnedAway {
+        /// Which code it got.
+        code: CloseCode,
+    },
+    /// A signal was put into its recipient's sequence.
+    Relayed {
+        /// Size of the frame without its envelope.
+        bytes: usize,
+    },
+    /// A frame was answered with an error and the connection stays.
+    Refused {
+        /// Which error.
+        code: ErrorCode,
+    },
+}
+
+/// How a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EndReason {
+    /// It said `bye`.
+    Bye,
+    /// Its grace ran out.
+    Expired,
+    /// A new session of the same peer took its place.
+    Replaced,
+    /// The server shut down.
+    Drained,
+}

@@ -1,0 +1,58 @@
+//! What a hub allows, and the token bucket.
+
+use std::time::Duration;
+
+/// Bounds of one hub. `Default` gives the documented defaults.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Sustained frames per second of one client. Default 100.
+    pub messages_per_second: u32,
+    /// Frames that one client may send at once after a quiet time. Default 200.
+    pub message_burst: u32,
+    /// Peers in a room, those that are away included. Default 50.
+    pub peers_per_room: usize,
+    /// Rooms of this hub. Default 10,000.
+    pub rooms: usize,
+    /// Sessions of this hub, those that are away included. Default 50,000.
+    pub sessions: usize,
+    /// Unacknowledged frames kept for one session. Default 1,024: a joiner to a room of 50 gets about 500 frames
+    /// (49 descriptions with some ten candidates each) before its first acknowledgement is back.
+    pub replay_messages: usize,
+    /// Bytes of unacknowledged frames kept for one session. Default 256 KiB.
+    pub replay_bytes: usize,
+    /// Time between pings. Default 10 s.
+    pub ping_interval: Duration,
+    /// Silence beyond the interval after which a connection is given up. Default 5 s.
+    pub ping_deadline: Duration,
+    /// How long a session stands without a connection. Default 30 s.
+    pub grace: Duration,
+    /// Longest time until a client's frame is acknowledged. Default 1 s.
+    pub ack_delay: Duration,
+    /// Most frames of a client that wait for one acknowledgement. Default 16.
+    pub ack_every: u64,
+    /// Frames of unknown type that one connection may send before it is closed. Default 8.
+    pub unknown_types: u8,
+    /// When a client that was turned away because the server or the room is full may try again. Default 5 s.
+    pub retry_after_full: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            messages_per_second: 100,
+            message_burst: 200,
+            peers_per_room: 50,
+            rooms: 10_000,
+            sessions: 50_000,
+            replay_messages: 1024,
+            replay_bytes: 256 * 1024,
+            ping_interval: Duration::from_secs(10),
+            ping_deadline: Duration::from_secs(5),
+            grace: Duration::from_secs(30),
+            ack_delay: Duration::from_secs(1),
+            ack_every: 16,
+            unknown_types: 8,
+            retry_after_full: Duration::from_secs(5),
+        }
+    }
+}
