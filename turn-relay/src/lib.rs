@@ -9,9 +9,11 @@
 //! Everything else moves bytes for it.
 
 pub mod address;
+pub mod config;
 pub mod credentials;
 pub mod frame;
 pub mod operation;
 pub mod policy;
 pub mod relay;
+pub mod server;
 pub mod stun;

@@ -1,2 +1,91 @@
-//! `turn-relay`: the binary.
-fn main() {}
+//! `turn-relay`: the binary. Flags and files only; everything else is in the library.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use prometheus_client::registry::Registry;
+use turn_relay::config::{Config, Settings};
+use turn_relay::operation::settings::Invocation;
+use turn_relay::operation::shutdown::Signals;
+use turn_relay::operation::{Admin, Readiness, StartError, admin, settings, start_error, telemetry};
+use turn_relay::server::Server;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => start_error::report(&error),
+    }
+}
+
+fn run() -> Result<(), StartError> {
+    match settings::load::<Config>(command(), std::env::args_os())? {
+        Invocation::Print(text) => start_error::print(&text),
+        Invocation::Check(config) => {
+            telemetry::start(config.log_format.as_deref(), config.log_level.as_deref())?;
+            let settings = Settings::new(&config, vec![])?;
+            start_error::print(&format!("the configuration is good\n{}", settings.summary().join("\n")))
+        }
+        Invocation::Run(config) => {
+            telemetry::start(config.log_format.as_deref(), config.log_level.as_deref())?;
+            serve(Settings::new(&config, vec![])?)
+        }
+    }
+}
+
+/// Serves until a signal comes. The workers have threads of their own; this one answers on the admin listener.
+fn serve(settings: Settings) -> Result<(), StartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| StartError::new(format!("cannot start: {error}")))?;
+    runtime.block_on(async {
+        let mut signals = Signals::listen()?;
+        let admin = settings.admin().map(Admin::bind).transpose()?;
+        let summary = settings.summary();
+        let mut registry = Registry::default();
+        let server = Server::start(settings, &mut registry)?;
+        for address in server.listen_addresses() {
+            tracing::info!("serving STUN and TURN on {address}, UDP and TCP");
+        }
+        for line in summary {
+            tracing::info!("{line}");
+        }
+        let ready = Readiness::default();
+        ready.set(true);
+        if let Some(admin) = admin {
+            tracing::info!("metrics and health on http://{}/metrics, /healthz, /readyz", admin.address());
+            let routes = admin::routes(Arc::new(registry), ready.clone());
+            tokio::spawn(admin.serve(routes, std::future::pending()));
+        }
+        let signal = signals.requested().await;
+        ready.set(false);
+        tracing::info!("{signal}: stopping");
+        server.shutdown();
+        Ok(())
+    })
+}
+
+fn command() -> clap::Command {
+    clap::Command::new("turn-relay")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("STUN and TURN server for WebRTC (RFC 8489, RFC 8656) over UDP and TCP, IPv4 and IPv6")
+        .after_help(EXAMPLES)
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  Time-limited users, as a signaling server mints them:
+    openssl rand -hex 32 > secret && chmod 600 secret
+    turn-relay --secret-file secret --realm example.org
+
+  Behind the 1:1 NAT of a cloud:
+    turn-relay --secret-file secret --relay-address 10.0.0.5 --external-address 203.0.113.5
+
+  Try it on this machine alone (loopback is refused to clients unless allowed):
+    turn-relay --listen 127.0.0.1:3478 --user me:password --allow-peer 127.0.0.0/8
+
+  Keep the configuration in a file:
+    turn-relay --print-config > turn-relay.toml
+    turn-relay --config turn-relay.toml --check
+
+Every flag is also a key of the file (allow_peer) and an environment variable (TURN_RELAY_ALLOW_PEER).";

@@ -69,7 +69,11 @@ pub fn load<C: Config>(
 pub fn parse<C: Config>(text: &str, name: &Path) -> Result<C, StartError> {
     toml::from_str(text).map_err(|error| {
         let place = error.span().map_or_else(String::new, |span| format!(":{}", line_of(text, span.start)));
-        StartError::new(format!("{}{place}: {}", name.display(), error.message()))
+        StartError::new(format!(
+            "{}{place}: {}",
+            name.display(),
+            error.message().replacen("unknown field", "unknown key", 1)
+        ))
     })
 }
 
@@ -107,7 +111,10 @@ fn full_command<C: Config>(command: Command) -> Command {
                 .action(ArgAction::SetTrue)
                 .help("Print the whole configuration as commented TOML with its defaults, and exit"),
         );
-    C::augment_args(command).mut_args(|argument| {
+    // The doc comment of `C` would become the program's description.
+    let about = command.get_about().cloned().unwrap_or_default();
+    let command = C::augment_args(command).about(about).long_about(None);
+    command.mut_args(|argument| {
         let id = argument.get_id().as_str().to_owned();
         if id == CHECK || id == PRINT_CONFIG {
             return argument;

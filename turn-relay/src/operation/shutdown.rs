@@ -11,6 +11,15 @@ pub enum Requested {
     Interrupt,
 }
 
+impl std::fmt::Display for Requested {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Terminate => "SIGTERM",
+            Self::Interrupt => "SIGINT",
+        })
+    }
+}
+
 /// Listens for `SIGTERM` and `SIGINT` from the moment it is made, so that none is missed between start and wait.
 #[derive(Debug)]
 pub struct Signals {

@@ -39,6 +39,19 @@ pub fn report(error: &StartError) -> ExitCode {
     ExitCode::from(EXIT_START)
 }
 
+/// Prints what was asked for (`--help`, `--print-config`) on standard output. A reader that went away is no error.
+///
+/// # Errors
+/// When standard output cannot be written for another reason.
+pub fn print(text: &str) -> Result<(), StartError> {
+    match writeln!(std::io::stdout(), "{}", text.trim_end()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(StartError::new(format!("cannot write to standard output: {error}")))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::StartError;

@@ -1,0 +1,147 @@
+use std::io::Write as _;
+
+use clap::Args as _;
+
+use super::*;
+use crate::operation::settings::Config as _;
+
+#[test]
+fn without_credentials_nothing_starts() {
+    let refused = refusal(&Config { user: vec![], ..usable() });
+    assert!(refused.contains("--secret-file") && refused.contains("--user"), "{refused}");
+}
+
+#[test]
+fn a_secret_handed_in_by_a_program_is_credentials_enough() {
+    let config = Config { user: vec![], ..usable() };
+    Settings::new(&config, vec![Secret::new("s")]).expect("a secret was given");
+}
+
+#[test]
+fn every_bad_value_is_refused_with_its_key_and_the_value() {
+    let bad = |edit: fn(&mut Config), key: &str, value: &str| {
+        let mut config = usable();
+        edit(&mut config);
+        let refused = refusal(&config);
+        assert!(refused.starts_with(key) && refused.contains(value) && !refused.contains('\n'), "{refused}");
+    };
+    bad(|c| c.listen = vec!["localhost:3478".into()], "listen", "localhost:3478");
+    bad(|c| c.listen = vec!["127.0.0.1:9".into(), "127.0.0.1:9".into()], "listen", "127.0.0.1:9");
+    bad(|c| c.relay_address = vec!["example.org".into()], "relay_address", "example.org");
+    bad(|c| c.relay_address = vec!["0.0.0.0".into()], "relay_address", "0.0.0.0");
+    bad(|c| c.relay_address = vec!["192.0.2.1".into()], "relay_address", "192.0.2.1");
+    bad(|c| c.external_address = vec!["2001:db8::1".into()], "external_address", "2001:db8::1");
+    bad(|c| c.external_address = vec!["192.0.2.1".into(), "192.0.2.2".into()], "external_address", "IPv4");
+    bad(|c| c.allow_peer = vec!["10.0.0.0/33".into()], "allow_peer", "10.0.0.0/33");
+    bad(|c| c.deny_peer = vec!["10.0.0.1/8".into()], "deny_peer", "10.0.0.0/8");
+    bad(|c| c.port_range = Some("60000-50000".into()), "port_range", "60000-50000");
+    bad(|c| c.port_range = Some("80-90".into()), "port_range", "80-90");
+    bad(|c| c.threads = Some(0), "threads", "0");
+    bad(|c| c.admin = Some("9641".into()), "admin", "9641");
+    bad(|c| c.realm = Some("a\"b".into()), "realm", "a\\\"b");
+    bad(|c| c.secret_file = Some("/nonexistent/secret".into()), "secret_file", "/nonexistent/secret");
+    bad(|c| c.user = vec!["a:1".into(), "a:2".into()], "user", "\"a\"");
+}
+
+#[test]
+fn a_password_is_never_repeated() {
+    let refused = refusal(&Config { user: vec![":hunter2".into()], ..usable() });
+    assert!(!refused.contains("hunter2"), "{refused}");
+    assert!(!format!("{:?}", usable()).contains("password"));
+}
+
+#[test]
+fn an_empty_secret_file_is_refused() {
+    let file = file("# nothing but a comment\n\n");
+    let refused = refusal(&Config { secret_file: Some(file.path().to_owned()), ..usable() });
+    assert!(refused.starts_with("secret_file") && refused.contains("no secret"), "{refused}");
+}
+
+#[test]
+fn all_secrets_of_the_file_are_taken() {
+    let file = file("one\n# comment\n\n  two  \n");
+    let settings = settings(&Config { secret_file: Some(file.path().to_owned()), ..usable() });
+    assert_eq!(settings.secrets.len(), 2);
+}
+
+#[test]
+fn a_listen_address_relays_from_itself_unless_told_otherwise() {
+    let ips =
+        |settings: &Settings| settings.relay_addresses.iter().map(|address| address.ip).collect::<Vec<_>>();
+    let listen = vec!["127.0.0.1:0".to_owned(), "127.0.0.2:0".to_owned(), "127.0.0.1:9".to_owned()];
+    let own = settings(&Config { listen: listen.clone(), ..usable() });
+    assert_eq!(ips(&own), ["127.0.0.1", "127.0.0.2"].map(|ip| ip.parse::<IpAddr>().expect("an address")));
+    let told = settings(&Config { listen, relay_address: vec!["127.0.0.3".into()], ..usable() });
+    assert_eq!(ips(&told), ["127.0.0.3".parse::<IpAddr>().expect("an address")]);
+}
+
+#[test]
+fn an_external_address_belongs_to_the_relay_address_of_its_family() {
+    let settings = settings(&Config { external_address: vec!["198.51.100.7".into()], ..usable() });
+    assert_eq!(settings.relay_addresses[0].external, Some("198.51.100.7".parse().expect("an address")));
+}
+
+#[test]
+fn a_single_address_is_a_network_of_one() {
+    let settings = settings(&Config { allow_peer: vec!["10.1.2.3".into(), "::1".into()], ..usable() });
+    assert_eq!(joined(&settings.allow_peers), "10.1.2.3/32, ::1/128");
+}
+
+#[test]
+fn the_printed_configuration_loads_and_so_does_every_example_in_it() {
+    let name = Path::new("printed");
+    let printed: Config = settings::parse(Config::TEMPLATE, name).expect("loads as it is");
+    assert_eq!(given(&printed), toml::Table::new(), "it sets nothing by itself");
+
+    let examples = uncommented();
+    let config: Config = settings::parse(&examples, name).expect("every example loads");
+    let keys = given(&config);
+    let flags = Config::augment_args(clap::Command::new("turn-relay"));
+    let missing: Vec<_> = flags
+        .get_arguments()
+        .map(|flag| flag.get_id().as_str())
+        .filter(|id| !keys.contains_key(*id))
+        .collect();
+    assert!(missing.is_empty(), "not explained in turn-relay.toml: {missing:?}");
+}
+
+#[test]
+fn the_printed_defaults_are_the_real_ones() {
+    let printed: Config = settings::parse(&uncommented(), Path::new("printed")).expect("every example loads");
+    assert_eq!(printed.listen, DEFAULT_LISTEN);
+    assert_eq!(printed.realm.as_deref(), Some(DEFAULT_REALM));
+    assert_eq!(printed.port_range.as_deref(), Some(DEFAULT_PORTS));
+}
+
+/// The template with every `# key = value` line brought to life.
+fn uncommented() -> String {
+    let alive = |line: &'static str| {
+        let key = line.strip_prefix("# ")?.split_once(" = ")?.0;
+        key.chars().all(|c| c.is_ascii_lowercase() || c == '_').then(|| &line[2..])
+    };
+    Config::TEMPLATE.lines().filter_map(alive).map(|line| format!("{line}\n")).collect()
+}
+
+/// The keys that were given a value.
+fn given(config: &Config) -> toml::Table {
+    let table = toml::Table::try_from(config).expect("a table");
+    table.into_iter().filter(|(_, value)| value.as_array().is_none_or(|list| !list.is_empty())).collect()
+}
+
+fn usable() -> Config {
+    Config { listen: vec!["127.0.0.1:0".into()], user: vec!["name:password".into()], ..Config::default() }
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings::new(config, vec![]).expect("good settings")
+}
+
+fn refusal(config: &Config) -> String {
+    Settings::new(config, vec![]).expect_err("bad settings").to_string()
+}
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    file.write_all(text.as_bytes()).expect("writes");
+    file
+}
