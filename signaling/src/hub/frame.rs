@@ -8,7 +8,7 @@ use signaling_protocol::{CloseCode, Retry, ServerError, ServerMessage};
 
 /// Everything of a frame but its `seq` and `ack`, as the text of a JSON object. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Body(Arc<str>);
+pub(super) struct Body(Arc<str>);
 
 /// One frame for one connection.
 #[derive(Clone, Debug)]
@@ -20,19 +20,19 @@ pub struct Frame {
 
 impl Body {
     /// Serialises a message.
-    pub(crate) fn of(message: &ServerMessage) -> Self {
+    pub(super) fn of(message: &ServerMessage) -> Self {
         let text = serde_json::to_string(message)
             .expect("its keys are strings and its parts serialise without error");
         Self(text.into())
     }
 
-    pub(crate) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 }
 
 impl Frame {
-    pub(crate) const fn new(seq: u64, ack: u64, body: Body) -> Self {
+    pub(super) const fn new(seq: u64, ack: u64, body: Body) -> Self {
         Self { seq, ack, body }
     }
 
@@ -44,13 +44,7 @@ impl Frame {
         message: impl Into<String>,
         retry_after: Option<Duration>,
     ) -> Option<Self> {
-        let error = ServerError {
-            code: code.error()?,
-            message: message.into().into(),
-            temporary: code.retry() != Retry::Never,
-            retry_after_ms: retry_after.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
-            re: None,
-        };
+        let error = farewell(code, message.into(), retry_after)?;
         Some(Self::new(0, 0, Body::of(&ServerMessage::Error(error))))
     }
 
@@ -82,4 +76,19 @@ impl Frame {
         self.write(&mut text);
         text
     }
+}
+
+/// The error that goes before a close; none before [`CloseCode::Normal`].
+pub(super) fn farewell(
+    code: CloseCode,
+    message: String,
+    retry_after: Option<Duration>,
+) -> Option<ServerError> {
+    Some(ServerError {
+        code: code.error()?,
+        message: message.into(),
+        temporary: code.retry() != Retry::Never,
+        retry_after_ms: retry_after.map(super::millis),
+        re: None,
+    })
 }

@@ -1,6 +1,6 @@
 //! What a hub allows, and the token bucket.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bounds of one hub. `Default` gives the documented defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,5 +54,48 @@ impl Default for Limits {
             unknown_types: 8,
             retry_after_full: Duration::from_secs(5),
         }
+    }
+}
+
+/// Token bucket in one word of state: the time at which it would be full again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bucket {
+    full_at: Instant,
+}
+
+impl Bucket {
+    pub(super) const fn full(now: Instant) -> Self {
+        Self { full_at: now }
+    }
+
+    /// Takes one token, or says how long it takes until the bucket is full.
+    pub(super) fn take(&mut self, now: Instant, limits: &Limits) -> Result<(), Duration> {
+        let one = Duration::from_secs(1) / limits.messages_per_second.max(1);
+        let full_at = self.full_at.max(now) + one;
+        if full_at - now > one * limits.message_burst.max(1) {
+            return Err(self.full_at - now);
+        }
+        self.full_at = full_at;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_is_taken_whole_and_then_one_token_comes_back_every_interval() {
+        let limits = Limits { messages_per_second: 10, message_burst: 3, ..Limits::default() };
+        let start = super::super::tests::start();
+        let mut bucket = Bucket::full(start);
+
+        for _ in 0..3 {
+            assert_eq!(bucket.take(start, &limits), Ok(()));
+        }
+        assert_eq!(bucket.take(start, &limits), Err(Duration::from_millis(300)));
+        assert!(bucket.take(start + Duration::from_millis(99), &limits).is_err());
+        assert_eq!(bucket.take(start + Duration::from_millis(100), &limits), Ok(()));
+        assert!(bucket.take(start + Duration::from_millis(100), &limits).is_err());
     }
 }

@@ -24,29 +24,63 @@
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod attach;
 mod contract;
+mod deadlines;
 mod frame;
 mod limits;
+mod ring;
+mod room;
+mod session;
+mod speak;
+mod token;
 
-use std::collections::VecDeque;
-use std::collections::vec_deque;
-use std::time::Instant;
+#[cfg(test)]
+mod tests;
 
+use std::collections::{HashMap, VecDeque, vec_deque};
+use std::time::{Duration, Instant};
+
+use rand::Rng as _;
 use rand_chacha::ChaCha20Rng;
-use signaling_protocol::{Hello, RoomName, SessionId};
+use signaling_protocol::{CloseCode, Hello, IceServers, LeaveReason, RoomName, ServerMessage, SessionId};
+use slab::Slab;
 
 pub use contract::{ConnId, EndReason, Event, GoneReason, Input, Output};
 pub use frame::Frame;
 pub use limits::Limits;
 
+use attach::Attach;
+use deadlines::Deadlines;
+use frame::Body;
+use ring::Held;
+use room::Room;
+use session::{Link, Session, Slot};
+use token::Epoch;
+
 /// The hub of one shard. See the module.
 #[derive(Debug)]
 pub struct Hub {
     limits: Limits,
+    rng: ChaCha20Rng,
+    epoch: Epoch,
+    /// What the next fresh session will be called, drawn beforehand for [`Self::session_for`].
+    next_session: SessionId,
+    draining: bool,
+    rooms: Slab<Room>,
+    /// Hashed with SipHash: clients choose these keys. The other two maps have keys of ours.
+    rooms_by_name: HashMap<RoomName, usize>,
+    sessions: Slab<Session>,
+    sessions_by_id: HashMap<SessionId, Slot, foldhash::fast::RandomState>,
+    conns: HashMap<ConnId, Slot, foldhash::fast::RandomState>,
+    deadlines: Deadlines,
+    held: Held,
+    /// Sessions that fell too far behind during this input; whoever of them is attached is closed at its end.
+    overflowed: Vec<Slot>,
     outputs: VecDeque<Output>,
 }
 
-/// What a hub holds, for metrics and tests.
+/// What a hub holds, for metrics and tests. Cheap to ask for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Rooms with a member.
@@ -71,8 +105,25 @@ pub struct Outputs<'a>(vec_deque::Drain<'a, Output>);
 impl Hub {
     /// Makes an empty hub. `rng` is what resume tokens and session ids are drawn from: seed it from the system.
     #[must_use]
-    pub fn new(limits: Limits, _rng: ChaCha20Rng) -> Self {
-        Self { limits, outputs: VecDeque::new() }
+    pub fn new(limits: Limits, mut rng: ChaCha20Rng) -> Self {
+        let mut epoch = Epoch::default();
+        rng.fill_bytes(&mut epoch);
+        Self {
+            limits,
+            epoch,
+            next_session: SessionId::from_bits(rng.next_u64()),
+            rng,
+            draining: false,
+            rooms: Slab::new(),
+            rooms_by_name: HashMap::new(),
+            sessions: Slab::new(),
+            sessions_by_id: HashMap::default(),
+            conns: HashMap::default(),
+            deadlines: Deadlines::default(),
+            held: Held::default(),
+            overflowed: Vec::new(),
+            outputs: VecDeque::new(),
+        }
     }
 
     /// The limits that it was made with.
@@ -81,29 +132,137 @@ impl Hub {
         &self.limits
     }
 
-    /// The session that an [`Input::Attach`] with this room and hello would attach to, if it came next: the one that
-    /// it resumes, or the fresh one that it starts. The driver asks to mint TURN credentials in the session's name
-    /// beforehand.
+    /// The session that an [`Input::Attach`] with this room, ack and hello would attach to, if it came next: the one
+    /// that it resumes, or the fresh one that it starts. The driver asks, to mint TURN credentials in the session's
+    /// name beforehand.
     #[must_use]
-    pub fn session_for(&self, _room: &RoomName, _hello: &Hello) -> SessionId {
-        SessionId::from_bits(0)
+    pub fn session_for(&self, room: &RoomName, ack: u64, hello: &Hello) -> SessionId {
+        self.expected_session(room, ack, hello)
     }
 
-    /// Applies one input and lends out everything that must now happen.
-    pub fn handle(&mut self, _now: Instant, _input: Input) -> Outputs<'_> {
+    /// Applies one input and lends out everything that must now happen. `now` never goes back.
+    pub fn handle(&mut self, now: Instant, input: Input) -> Outputs<'_> {
+        match input {
+            Input::Attach { conn, room, ack, hello, ice } => {
+                self.attach(now, Attach { conn, room, ack, hello, ice });
+            }
+            Input::Frame { conn, frame } => self.hear(now, conn, frame),
+            Input::Malformed { conn, error } => {
+                if let Some(&slot) = self.conns.get(&conn) {
+                    self.expel(now, slot, error.close_code(), &error.to_string(), None);
+                }
+            }
+            Input::Gone { conn, why } => {
+                if let Some(&slot) = self.conns.get(&conn) {
+                    self.detach(now, slot, why);
+                }
+            }
+            Input::Ice { session, ice } => self.refresh_ice(now, session, ice),
+            Input::Drain => self.drain(now),
+            Input::Timeout => self.time_out(now),
+        }
+        self.close_overflowed(now);
         Outputs(self.outputs.drain(..))
     }
 
     /// When [`Input::Timeout`] is due. May be earlier than anything happens, never later.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        None
+        self.deadlines.first()
     }
 
     /// What the hub holds now.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        Counts::default()
+        Counts {
+            rooms: self.rooms.len(),
+            sessions: self.sessions.len(),
+            attached: self.conns.len(),
+            buffered_frames: self.held.frames,
+            buffered_bytes: self.held.bytes,
+            timers: self.deadlines.len(),
+        }
+    }
+
+    fn time_out(&mut self, now: Instant) {
+        while let Some(slot) = self.deadlines.pop(now) {
+            self.sessions[slot].wake = None;
+            self.fire(now, slot);
+        }
+    }
+
+    /// Does what is due for one session, which may be nothing: its entry may be early.
+    fn fire(&mut self, now: Instant, slot: Slot) {
+        let session = &mut self.sessions[slot];
+        let attached = match &mut session.link {
+            Link::Away { until } if *until <= now => return self.part(now, slot, LeaveReason::Expired),
+            Link::Away { .. } => return self.reschedule(slot),
+            Link::Attached(attached) => attached,
+        };
+        if attached.silent_at(&self.limits) <= now {
+            return self.expel(now, slot, CloseCode::PingTimeout, "nothing was heard for too long", None);
+        }
+        let ack = attached.ack_due.is_some_and(|due| due <= now);
+        let ping = attached.next_ping <= now;
+        if ping {
+            attached.next_ping = now + self.limits.ping_interval.max(Duration::from_millis(1));
+        }
+        if attached.ice_due.is_some_and(|due| due <= now) {
+            attached.ice_due = None;
+            let refresh = Output::RefreshIce { session: session.id, conn: attached.conn };
+            self.outputs.push_back(refresh);
+        }
+        if ping {
+            self.send_unsequenced(slot, Body::of(&ServerMessage::Ping));
+        } else if ack {
+            self.send_unsequenced(slot, Body::of(&ServerMessage::Ack));
+        }
+        self.reschedule(slot);
+    }
+
+    fn refresh_ice(&mut self, now: Instant, session: SessionId, ice: IceServers) {
+        let Some(&slot) = self.sessions_by_id.get(&session) else { return };
+        let Link::Attached(attached) = &mut self.sessions[slot].link else { return };
+        attached.ice_due = attach::ice_due(now, &ice);
+        self.deliver(slot, Body::of(&ServerMessage::Ice(ice.into())));
+        self.reschedule(slot);
+    }
+
+    fn drain(&mut self, now: Instant) {
+        self.draining = true;
+        let all: Vec<Slot> = self.sessions.iter().map(|(slot, _)| slot).collect();
+        for slot in all {
+            let session = &self.sessions[slot];
+            let ack = session.received;
+            if let Some(conn) = session.conn() {
+                self.close(conn, ack, CloseCode::GoingAway, "the server is shutting down", None);
+            }
+            self.forget(now, slot, EndReason::Drained);
+        }
+        self.rooms = Slab::new();
+        self.rooms_by_name = HashMap::new();
+    }
+
+    /// Closing one tells the others, which may make further ones overflow; each does so once.
+    fn close_overflowed(&mut self, now: Instant) {
+        while let Some(slot) = self.overflowed.pop() {
+            if self.sessions.get(slot).is_some_and(|session| session.ring.overflowed()) {
+                self.expel(
+                    now,
+                    slot,
+                    CloseCode::SlowReader,
+                    "more was sent than is acknowledged in time",
+                    None,
+                );
+            }
+        }
+    }
+
+    /// Enters the session's next deadline into the timing index.
+    fn reschedule(&mut self, slot: Slot) {
+        let session = &mut self.sessions[slot];
+        let due = session.due(&self.limits);
+        self.deadlines.enter(slot, session, due);
     }
 }
 
@@ -113,4 +272,18 @@ impl Iterator for Outputs<'_> {
     fn next(&mut self) -> Option<Output> {
         self.0.next()
     }
+}
+
+impl Drop for Outputs<'_> {
+    fn drop(&mut self) {
+        debug_assert!(
+            self.0.len() == 0 || std::thread::panicking(),
+            "outputs were dropped before they were carried out"
+        );
+    }
+}
+
+/// A time as the wire has it.
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,0 +1,60 @@
+//! One room: who is in it, and the count of its changes. A room without members does not exist.
+
+use signaling_protocol::{PeerId, RoomName};
+
+use super::session::Slot;
+
+#[derive(Debug)]
+pub(super) struct Room {
+    pub(super) name: RoomName,
+    /// Counts the changes of membership and presence.
+    pub(super) version: u64,
+    /// In the order of the peer ids.
+    members: Vec<(PeerId, Slot)>,
+}
+
+impl Room {
+    pub(super) const fn new(name: RoomName) -> Self {
+        Self { name, version: 0, members: Vec::new() }
+    }
+
+    pub(super) fn find(&self, peer: &PeerId) -> Option<Slot> {
+        self.position(peer).ok().map(|at| self.members[at].1)
+    }
+
+    /// Adds the peer, or gives it another session.
+    pub(super) fn set(&mut self, peer: PeerId, slot: Slot) {
+        match self.position(&peer) {
+            Ok(at) => self.members[at].1 = slot,
+            Err(at) => self.members.insert(at, (peer, slot)),
+        }
+    }
+
+    pub(super) fn remove(&mut self, peer: &PeerId) {
+        if let Ok(at) = self.position(peer) {
+            self.members.remove(at);
+        }
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    pub(super) fn members(&self) -> impl Iterator<Item = (PeerId, Slot)> + '_ {
+        self.members.iter().copied()
+    }
+
+    /// Counts a change.
+    pub(super) const fn change(&mut self) -> u64 {
+        self.version += 1;
+        self.version
+    }
+
+    fn position(&self, peer: &PeerId) -> Result<usize, usize> {
+        self.members.binary_search_by_key(peer, |(peer, _)| *peer)
+    }
+}
