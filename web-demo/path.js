@@ -1,0 +1,51 @@
+// @ts-check
+/**
+ * How media travels to a peer, read from the candidate pair that ICE selected and never from SDP: an SDP lists
+ * what was possible, not what is used.
+ *
+ * @typedef {{ kind: "connecting" | "direct" | "relayed", rtt_ms?: number, local?: string, remote?: string, protocol?: string }} Path
+ */
+
+/**
+ * @param {RTCPeerConnection} connection
+ * @returns {Promise<Path>}
+ */
+export async function selectedPath(connection) {
+  if (connection.connectionState !== "connected") return { kind: "connecting" };
+  return pathOf(await connection.getStats());
+}
+
+/**
+ * @param {{ get(id: string): any, forEach(each: (entry: any) => void): void }} stats an RTCStatsReport
+ * @returns {Path}
+ */
+export function pathOf(stats) {
+  const pair = selectedPair(stats);
+  const local = stats.get(pair?.localCandidateId);
+  const remote = stats.get(pair?.remoteCandidateId);
+  if (local === undefined || remote === undefined) return { kind: "connecting" };
+  const relayed = local.candidateType === "relay" || remote.candidateType === "relay";
+  const rtt = pair.currentRoundTripTime;
+  return {
+    kind: relayed ? "relayed" : "direct",
+    rtt_ms: typeof rtt === "number" ? Math.round(rtt * 1000) : undefined,
+    local: local.candidateType,
+    remote: remote.candidateType,
+    protocol: local.relayProtocol ?? local.protocol,
+  };
+}
+
+/** @param {{ get(id: string): any, forEach(each: (entry: any) => void): void }} stats */
+function selectedPair(stats) {
+  /** @type {any} */
+  let pair;
+  stats.forEach((entry) => {
+    if (entry.type === "transport" && entry.selectedCandidatePairId !== undefined) pair = stats.get(entry.selectedCandidatePairId);
+  });
+  if (pair !== undefined) return pair;
+  // Browsers without transport statistics mark the pair itself.
+  stats.forEach((entry) => {
+    if (entry.type === "candidate-pair" && entry.selected === true) pair = entry;
+  });
+  return pair;
+}

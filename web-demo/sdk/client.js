@@ -1,0 +1,369 @@
+// @ts-check
+/**
+ * A signaling session that outlives its WebSockets.
+ *
+ * Every sequenced frame of either direction is delivered exactly once and in order while the session lives:
+ * what was sent and not acknowledged is kept (bounded) and sent again over the next socket, what arrives twice
+ * is ignored. When the session could not be kept, a `welcome` with outcome `new` or `resync` says so, and its
+ * snapshot of the room is the truth. Nothing here knows RTCPeerConnection.
+ *
+ * Events (CustomEvent, the frame or fact in `detail`):
+ * `welcome`, `peer_joined`, `peer_changed`, `peer_left`, `signal`, `ice`, `error`: the frame;
+ * `state`: { state, code?, retry_in_ms? } whenever `client.state` changes.
+ *
+ * @import { Clock } from "./clock.js"
+ * @import { IceServer, ServerFrame, SignalBody, Welcome } from "./protocol.js"
+ * @typedef {"idle" | "connecting" | "open" | "waiting" | "closed"} ClientState
+ *   waiting: the connection is lost and the next attempt is scheduled; closed: it will not come back by itself.
+ * @typedef {new (url: string, protocols: string[]) => WebSocket} WebSocketClass
+ * @typedef {{ seq: number, type: string, body: object, bytes: number }} Kept
+ */
+
+import { Backoff } from "./backoff.js";
+import { Timer, systemClock } from "./clock.js";
+import { DEFAULT_LIMITS, SUBPROTOCOL, comeBack, parseFrame } from "./protocol.js";
+
+/** A handshake and its welcome take one or two round trips; the server gives a hello five seconds. */
+const WELCOME_DEADLINE_MS = 10_000;
+/** The contract asks for an acknowledgement after at most 1 s or 16 frames. */
+const ACK_AFTER_MS = 800;
+const ACK_AFTER_FRAMES = 16;
+/** After `bye` the server closes; a dead network must not keep the page waiting for that. */
+const BYE_DEADLINE_MS = 1_000;
+/** Wait before coming back when the server asked for patience and named no time. */
+const PATIENCE_MS = 5_000;
+/** Share of the server's rate limit that frames may use; acks and pongs count there as well. */
+const RATE_SHARE = 0.8;
+
+export class SignalingClient extends EventTarget {
+  /** @type {ClientState} */
+  state = "idle";
+  /** Our peer id; known from the first welcome on. @type {string | undefined} */
+  peer;
+  /** @type {IceServer[]} */
+  ice = [];
+  /** @type {Welcome | undefined} */
+  welcome;
+
+  /** @type {WebSocket | undefined} */
+  #socket;
+  /** @type {string | undefined} */
+  #resume;
+  /** Highest seq received in order. */
+  #received = 0;
+  /** Frames received since we last told the server how far we are. */
+  #unacknowledged = 0;
+  #sent = 0;
+  /** Sequenced frames that the server has not acknowledged, oldest first. @type {Kept[]} */
+  #kept = [];
+  /** How many of `#kept` went out over the present socket. */
+  #flushed = 0;
+  /** What the last error frame before a close asked for. */
+  #retry_after_ms = 0;
+  #leaving = false;
+  #tokens = 0;
+  #tokens_at = 0;
+
+  /**
+   * @param {object} options
+   * @param {string} options.url ws(s)://host/v1/rooms/{room}/ws
+   * @param {string} options.secret 43 characters; whoever has it is this peer
+   * @param {string} options.instance 1-32 characters, fresh for every page load
+   * @param {string} [options.name] shown to the others, at most 64 characters
+   * @param {WebSocketClass} [options.WebSocket]
+   * @param {Clock} [options.clock]
+   * @param {() => number} [options.random]
+   * @param {Pick<EventTarget, "addEventListener"> | undefined} [options.network] whoever fires `online`
+   */
+  constructor({ url, secret, instance, name, WebSocket = globalThis.WebSocket, clock = systemClock, random = Math.random, network = browserWindow() }) {
+    super();
+    this.url = url;
+    this.secret = secret;
+    this.instance = instance;
+    this.name = name;
+    this.WebSocket = WebSocket;
+    this.clock = clock;
+    this.backoff = new Backoff({ random });
+    this.retryTimer = new Timer(clock, () => this.#open());
+    this.deadTimer = new Timer(clock, () => this.#lost(4001));
+    this.ackTimer = new Timer(clock, () => this.#sendUnsequenced("ack"));
+    this.flushTimer = new Timer(clock, () => this.#flush());
+    network?.addEventListener("online", () => this.reconnect());
+  }
+
+  /** Starts the session; later losses are repaired without another call. */
+  connect() {
+    if (this.state !== "idle" && this.state !== "closed") return;
+    this.#leaving = false;
+    this.#open();
+  }
+
+  /**
+   * Takes a new socket now instead of waiting for a timer: the network changed or the machine woke up. The
+   * session goes on, and the server lets the new socket take over from the old.
+   */
+  reconnect() {
+    if (this.#leaving || this.state === "idle" || this.state === "closed") return;
+    this.backoff.reset();
+    this.#open();
+  }
+
+  /**
+   * Sends a description or a candidate to a peer. While the connection is lost it is kept and sent later.
+   * @param {string} to
+   * @param {SignalBody} body
+   */
+  signal(to, body) {
+    this.#sendSequenced("signal", { to, ...body });
+  }
+
+  /**
+   * Tells the operator that a TURN server refused us; the page itself falls back to other candidates.
+   * @param {string} url
+   * @param {number} code STUN error code
+   */
+  report(url, code) {
+    this.#sendUnsequenced("report", { kind: "turn_error", url, code });
+  }
+
+  /** Leaves for good: the others see `peer_left` at once instead of after the grace period. */
+  leave() {
+    if (this.#leaving || this.state === "idle" || this.state === "closed") return;
+    if (this.state !== "open") {
+      this.#end(1000);
+      return;
+    }
+    this.#sendSequenced("bye", {});
+    this.#leaving = true;
+    this.flushTimer.cancel();
+    this.deadTimer.arm(BYE_DEADLINE_MS);
+  }
+
+  #open() {
+    this.#detach();
+    this.retryTimer.cancel();
+    this.#retry_after_ms = 0;
+    const socket = new this.WebSocket(this.url, [SUBPROTOCOL]);
+    this.#socket = socket;
+    // A socket that was given up may still speak; only the present one is listened to.
+    const present = () => this.#socket === socket;
+    socket.onopen = () => present() && this.#hello();
+    socket.onmessage = (event) => present() && this.#receive(event.data);
+    socket.onclose = (event) => present() && this.#lost(event.code);
+    this.deadTimer.arm(WELCOME_DEADLINE_MS);
+    this.#become("connecting");
+  }
+
+  #hello() {
+    this.#transmit({
+      type: "hello",
+      seq: 0,
+      ack: this.#resume === undefined ? 0 : this.#received,
+      secret: this.secret,
+      instance: this.instance,
+      name: this.name,
+      resume: this.#resume,
+    });
+  }
+
+  /** @param {unknown} data */
+  #receive(data) {
+    const frame = parseFrame(data);
+    if (frame === null) {
+      this.#lost(4200);
+      return;
+    }
+    if (this.#leaving) return;
+    if (frame.type === "welcome") {
+      this.#welcomed(frame);
+      return;
+    }
+    if (this.state === "open") {
+      const { interval_ms, deadline_ms } = this.#ping();
+      this.deadTimer.arm(interval_ms + deadline_ms);
+      this.#acknowledged(frame.ack);
+    }
+    if (frame.seq === 0) this.#receiveUnsequenced(frame);
+    else this.#receiveSequenced(frame);
+  }
+
+  /** @param {Welcome} frame */
+  #welcomed(frame) {
+    if (frame.outcome !== "resumed") {
+      this.#received = 0;
+      this.#sent = 0;
+      this.#kept = [];
+    }
+    this.#resume = frame.resume;
+    this.#flushed = 0;
+    this.#unacknowledged = 0;
+    this.peer = frame.peer;
+    this.welcome = frame;
+    this.ice = frame.ice.servers;
+    this.#tokens = frame.limits.messages_per_second * RATE_SHARE;
+    this.#tokens_at = this.clock.now();
+    this.#acknowledged(frame.ack);
+    this.deadTimer.arm(frame.ping.interval_ms + frame.ping.deadline_ms);
+    this.backoff.reset();
+    this.#become("open");
+    this.#emit("welcome", frame);
+    this.#flush();
+  }
+
+  /** @param {ServerFrame} frame */
+  #receiveUnsequenced(frame) {
+    if (frame.type === "ping") this.#sendUnsequenced("pong");
+    if (frame.type !== "error") return;
+    this.#retry_after_ms = frame.retry_after_ms ?? 0;
+    this.#emit("error", frame);
+  }
+
+  /** @param {ServerFrame} frame */
+  #receiveSequenced(frame) {
+    if (frame.seq <= this.#received) return;
+    if (this.state !== "open" || frame.seq !== this.#received + 1) {
+      // A gap cannot be repaired on this socket; the next hello names how far we are.
+      this.#lost(4200, "now");
+      return;
+    }
+    this.#received = frame.seq;
+    this.#unacknowledged += 1;
+    if (this.#unacknowledged >= ACK_AFTER_FRAMES) this.#sendUnsequenced("ack");
+    else if (!this.ackTimer.armed) this.ackTimer.arm(ACK_AFTER_MS);
+    if (frame.type === "ice") this.ice = frame.servers;
+    this.#emit(frame.type, frame);
+  }
+
+  /** @param {number} ack */
+  #acknowledged(ack) {
+    while (this.#kept.length > 0 && this.#kept[0].seq <= ack) {
+      this.#kept.shift();
+      this.#flushed = Math.max(0, this.#flushed - 1);
+    }
+  }
+
+  /**
+   * @param {string} type
+   * @param {object} body
+   */
+  #sendSequenced(type, body) {
+    // Before the first welcome there is nobody to send to.
+    if (this.#leaving || this.welcome === undefined || this.state === "closed") return;
+    const bytes = new TextEncoder().encode(JSON.stringify(body)).length;
+    const limits = this.#limits();
+    if (bytes + 128 > limits.message_bytes) throw new RangeError(`a ${type} of ${bytes} bytes is more than the server takes`);
+    this.#sent += 1;
+    this.#kept.push({ seq: this.#sent, type, body, bytes });
+    const kept_bytes = this.#kept.reduce((sum, kept) => sum + kept.bytes, 0);
+    if (this.#kept.length > limits.replay_messages || kept_bytes > limits.replay_bytes) {
+      this.#giveUpSession();
+      return;
+    }
+    this.#flush();
+  }
+
+  /** More is outstanding than may be kept: an honest fresh start instead of a silent gap. */
+  #giveUpSession() {
+    this.#resume = undefined;
+    this.#kept = [];
+    this.#flushed = 0;
+    if (this.state === "open") this.#lost(4200, "now");
+  }
+
+  #flush() {
+    if (this.state !== "open") return;
+    const rate = this.#limits().messages_per_second * RATE_SHARE;
+    const now = this.clock.now();
+    this.#tokens = Math.min(rate, this.#tokens + ((now - this.#tokens_at) / 1000) * rate);
+    this.#tokens_at = now;
+    while (this.#flushed < this.#kept.length) {
+      if (this.#tokens < 1) {
+        if (!this.flushTimer.armed) this.flushTimer.arm(Math.ceil(1000 / rate));
+        return;
+      }
+      this.#tokens -= 1;
+      const { seq, type, body } = this.#kept[this.#flushed];
+      this.#flushed += 1;
+      this.#transmit({ type, seq, ack: this.#received, ...body });
+    }
+  }
+
+  /**
+   * @param {string} type
+   * @param {object} [body]
+   */
+  #sendUnsequenced(type, body) {
+    if (this.state === "open") this.#transmit({ type, seq: 0, ack: this.#received, ...body });
+  }
+
+  /** @param {object} frame */
+  #transmit(frame) {
+    if (this.#socket?.readyState !== 1) return;
+    this.ackTimer.cancel();
+    this.#unacknowledged = 0;
+    this.#socket.send(JSON.stringify(frame));
+  }
+
+  /**
+   * The present socket is gone or not worth keeping.
+   * @param {number} code
+   * @param {"now" | "after" | "never"} [verdict]
+   */
+  #lost(code, verdict = comeBack(code)) {
+    this.#detach();
+    if (this.#leaving || verdict === "never") {
+      this.#end(code);
+      return;
+    }
+    const patience_ms = verdict === "after" ? this.#retry_after_ms || PATIENCE_MS : this.#retry_after_ms;
+    const retry_in_ms = this.backoff.next(patience_ms);
+    this.retryTimer.arm(retry_in_ms);
+    this.#become("waiting", { code, retry_in_ms });
+  }
+
+  /** @param {number} code */
+  #end(code) {
+    this.#detach();
+    this.retryTimer.cancel();
+    this.#resume = undefined;
+    this.#kept = [];
+    this.#become("closed", { code });
+  }
+
+  #detach() {
+    const socket = this.#socket;
+    this.#socket = undefined;
+    for (const timer of [this.deadTimer, this.ackTimer, this.flushTimer]) timer.cancel();
+    if (socket !== undefined && socket.readyState < 2) socket.close();
+  }
+
+  #limits() {
+    return this.welcome?.limits ?? DEFAULT_LIMITS;
+  }
+
+  #ping() {
+    return this.welcome?.ping ?? { interval_ms: 10_000, deadline_ms: 5_000 };
+  }
+
+  /**
+   * @param {ClientState} state
+   * @param {{ code?: number, retry_in_ms?: number }} [facts]
+   */
+  #become(state, facts = {}) {
+    this.state = state;
+    this.#emit("state", { state, ...facts });
+  }
+
+  /**
+   * @param {string} type
+   * @param {object} detail
+   */
+  #emit(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}
+
+/** @returns {Window | undefined} */
+function browserWindow() {
+  return typeof window === "undefined" ? undefined : window;
+}

@@ -1,0 +1,122 @@
+// @ts-check
+/**
+ * The wire contract `signaling.v1` as types and tables (signaling/PROTOCOL.md tells it in full).
+ * Nothing here opens a connection or keeps state.
+ *
+ * @typedef {{ type: string, seq: number, ack: number }} Envelope
+ *   `seq` counts the sequenced frames of one direction from 1 (0 = unsequenced);
+ *   `ack` is the highest seq received in order from the other side.
+ * @typedef {{ peer: string, instance: string, name?: string, polite: boolean, state: "here" | "away" }} PeerEntry
+ *   `polite` tells whether *we* are polite towards that peer.
+ * @typedef {{ urls: string[], username?: string, credential?: string }} IceServer
+ * @typedef {{ message_bytes: number, messages_per_second: number, replay_messages: number, replay_bytes: number }} Limits
+ * @typedef {Envelope & {
+ *   type: "welcome", session: string, peer: string, resume: string,
+ *   outcome: "new" | "resumed" | "resync", reason?: string, features: string[], limits: Limits,
+ *   ping: { interval_ms: number, deadline_ms: number }, grace_ms: number,
+ *   ice: { servers: IceServer[], expires_in_ms?: number, refresh_in_ms?: number },
+ *   room: { name: string, version: number, peers: PeerEntry[] } }} Welcome
+ * @typedef {Envelope & { type: "peer_joined", peer: string, instance: string, name?: string, polite: boolean, resync: boolean, version: number }} PeerJoined
+ * @typedef {Envelope & { type: "peer_changed", peer: string, state: "here" | "away", version: number }} PeerChanged
+ * @typedef {Envelope & { type: "peer_left", peer: string, reason: "bye" | "expired" | "replaced", version: number }} PeerLeft
+ * @typedef {{ negotiation: string, description?: RTCSessionDescriptionInit, candidate?: RTCIceCandidateInit }} SignalBody
+ * @typedef {Envelope & { type: "signal", from: string } & SignalBody} Signal
+ * @typedef {Envelope & { type: "ice", servers: IceServer[], expires_in_ms?: number, refresh_in_ms?: number }} Ice
+ * @typedef {Envelope & { type: "error", code: string, message: string, temporary: boolean, retry_after_ms?: number, re?: number }} ErrorFrame
+ * @typedef {Welcome | PeerJoined | PeerChanged | PeerLeft | Signal | Ice | ErrorFrame
+ *   | (Envelope & { type: "ping" }) | (Envelope & { type: "ack" })} ServerFrame
+ */
+
+/** The WebSocket subprotocol. */
+export const SUBPROTOCOL = "signaling.v1";
+
+/** What a server that announces nothing allows; also what holds before the first welcome. */
+export const DEFAULT_LIMITS = /** @type {Limits} */ ({
+  message_bytes: 65_536,
+  messages_per_second: 100,
+  replay_messages: 256,
+  replay_bytes: 262_144,
+});
+
+/**
+ * What a client does about a close code: come back at once (with backoff), come back after the wait that
+ * the error frame before the close named, or stay away. Codes that are not ours (1006: the network, a
+ * proxy, a killed server) count as "now".
+ * @param {number} code
+ * @returns {"now" | "after" | "never"}
+ */
+export function comeBack(code) {
+  if (code >= 4100 && code < 4200) return "after";
+  if (code >= 4200 && code < 4300) return "never";
+  return "now";
+}
+
+/** Names of the close codes, for messages and logs. */
+export const CLOSE_NAMES = Object.freeze(
+  /** @type {Record<number, string>} */ ({
+    1000: "bye",
+    4000: "going_away",
+    4001: "ping_timeout",
+    4002: "slow_reader",
+    4003: "hello_timeout",
+    4100: "overloaded",
+    4101: "rate_limited",
+    4102: "room_full",
+    4200: "bad_frame",
+    4201: "too_large",
+    4202: "bad_hello",
+    4203: "replaced",
+  }),
+);
+
+/**
+ * One frame off the wire, or null when it is none.
+ * @param {unknown} data
+ * @returns {ServerFrame | null}
+ */
+export function parseFrame(data) {
+  if (typeof data !== "string") return null;
+  /** @type {unknown} */
+  let value;
+  try {
+    value = JSON.parse(data);
+  } catch {
+    return null;
+  }
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return null;
+  const frame = /** @type {Partial<Envelope>} */ (value);
+  if (typeof frame.type !== "string" || !isCount(frame.seq) || !isCount(frame.ack)) return null;
+  return /** @type {ServerFrame} */ (frame);
+}
+
+/** @param {unknown} value */
+function isCount(value) {
+  return Number.isSafeInteger(value) && Number(value) >= 0;
+}
+
+const ROOM = /^[A-Za-z0-9._~-]{1,64}$/;
+
+/**
+ * The room name that a link's text stands for. Text outside the wire's alphabet (any language) is carried as
+ * base64url of its UTF-8 behind `u~`, so that people may name rooms as they speak.
+ * @param {string} text
+ */
+export function roomName(text) {
+  if (ROOM.test(text) && text !== "." && text !== "..") return text;
+  return `u~${base64url(new TextEncoder().encode(text))}`.slice(0, 64);
+}
+
+/**
+ * Text for randomly drawn bytes; 32 bytes make the 43 characters of a secret.
+ * @param {number} bytes
+ */
+export function randomText(bytes) {
+  return base64url(crypto.getRandomValues(new Uint8Array(bytes)));
+}
+
+/** @param {Uint8Array} bytes */
+function base64url(bytes) {
+  let binary = "";
+  for (const byte of bytes) binary += String.fromCharCode(byte);
+  return btoa(binary).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+}

@@ -1,0 +1,88 @@
+// @ts-check
+/** The grid: which tiles there are, where they are, and which one is large. */
+
+import { byId } from "./element.js";
+import { grid, spotlight } from "./layout.js";
+import { Tile } from "./tile.js";
+
+const GAP = 10;
+
+export class Stage {
+  /** Remote tiles by peer id. @type {Map<string, Tile>} */
+  tiles = new Map();
+  /** @type {Tile | undefined} */
+  #pinned;
+  #grid = byId("grid");
+  #invite = byId("invite");
+  #observer = new ResizeObserver(() => this.arrange());
+
+  constructor() {
+    this.own = new Tile({ onPin: () => this.#pin(this.own) });
+    this.#grid.prepend(this.own.element);
+    this.#observer.observe(this.#grid);
+  }
+
+  /** The tile of a peer; made on first use. @param {string} peer */
+  tile(peer) {
+    const known = this.tiles.get(peer);
+    if (known !== undefined) return known;
+    const tile = new Tile({ peer, onPin: () => this.#pin(tile) });
+    this.tiles.set(peer, tile);
+    this.#grid.insertBefore(tile.element, this.#invite);
+    this.arrange();
+    return tile;
+  }
+
+  /** @param {string} peer */
+  remove(peer) {
+    const tile = this.tiles.get(peer);
+    if (tile === undefined) return;
+    this.tiles.delete(peer);
+    if (this.#pinned === tile) this.#pinned = undefined;
+    tile.remove();
+    this.arrange();
+  }
+
+  arrange() {
+    const alone = this.tiles.size === 0;
+    this.#invite.hidden = !alone;
+    const tiles = [this.own, ...this.tiles.values()];
+    const elements = tiles.map((tile) => tile.element);
+    if (alone) elements.push(this.#invite);
+    const area = { width: this.#grid.clientWidth, height: this.#grid.clientHeight, gap: GAP };
+    const large = alone ? -1 : this.#large(tiles);
+    const boxes = large < 0 ? grid(area, elements.length) : spotlight(area, elements.length, large);
+    elements.forEach((element, index) => {
+      const { x, y, width, height } = boxes[index];
+      for (const [name, value] of Object.entries({ x, y, width, height })) {
+        element.style.setProperty(`--${name}`, `${Math.floor(value)}px`);
+      }
+      element.toggleAttribute("data-small", width < 240);
+    });
+  }
+
+  /** Whoever is pinned, or else whoever shows a screen. @param {Tile[]} tiles */
+  #large(tiles) {
+    if (this.#pinned !== undefined) return tiles.indexOf(this.#pinned);
+    return tiles.findIndex((tile) => tile.screen && tile !== this.own);
+  }
+
+  /** @param {Tile} tile */
+  #pin(tile) {
+    const pinned = this.#pinned === tile ? undefined : tile;
+    this.#pinned?.setPinned(false);
+    this.#pinned = pinned;
+    pinned?.setPinned(true);
+    this.arrange();
+  }
+
+  translate() {
+    for (const tile of [this.own, ...this.tiles.values()]) tile.translate();
+  }
+
+  close() {
+    this.#observer.disconnect();
+    for (const peer of [...this.tiles.keys()]) this.remove(peer);
+    this.own.remove();
+  }
+}

@@ -1,0 +1,16 @@
+// @ts-check
+/** Short notes that go away by themselves; screen readers hear them as they come. */
+
+import { byId, make } from "./element.js";
+
+const SHOWN_MS = 4_500;
+const AT_ONCE = 4;
+
+/** @param {string} text */
+export function toast(text) {
+  const box = byId("toasts");
+  while (box.children.length >= AT_ONCE) box.firstElementChild?.remove();
+  const note = make("p", "toast", text);
+  box.append(note);
+  setTimeout(() => note.remove(), SHOWN_MS);
+}
