@@ -14,7 +14,7 @@ use crate::{MAX_FRAME_BYTES, MAX_FRAME_DEPTH, MAX_SEQ};
 /// One frame of a client: the envelope and what it says.
 #[derive(Debug)]
 pub struct ClientFrame {
-    /// Place in the sequence of the client's frames in this session, from 1; 0 for `hello`, `ack` and `pong`.
+    /// Place in the sequence of the client's frames in this session, from 1; 0 for `hello`, `ack`, `pong` and `report`.
     pub seq: u64,
     /// Highest `seq` of the server that the client has received in order.
     pub ack: u64,
@@ -35,6 +35,8 @@ pub enum ClientMessage {
     Ack,
     /// Answers a `ping`.
     Pong,
+    /// Something that only the client can see and only the server's operator can mend. It changes nothing.
+    Report(Report),
     /// A `type` that this version does not know. Sequenced if its `seq` is not 0.
     Unknown,
 }
@@ -52,6 +54,20 @@ pub struct Hello {
     /// Token of the session to resume; the envelope's `ack` then says what was received in it.
     #[serde(default)]
     pub resume: Option<ResumeToken>,
+}
+
+/// What a client tells the operator. A `kind` that this version does not know is [`Report::Unknown`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// The client could not allocate on a TURN server that it was given (the browser's `icecandidateerror`).
+    TurnError {
+        /// The server's URL, at most 256 bytes; the client's word only.
+        url: Box<str>,
+        /// STUN error code, or 701 when the server was not reached.
+        code: u16,
+    },
+    /// Of a later version.
+    Unknown,
 }
 
 /// A message to one other peer.
@@ -115,6 +131,7 @@ impl ClientFrame {
             "bye" => ClientMessage::Bye,
             "ack" => ClientMessage::Ack,
             "pong" => ClientMessage::Pong,
+            "report" => ClientMessage::Report(report(text)?),
             _ => ClientMessage::Unknown,
         };
         if let Some(sequenced) = message.is_sequenced()
@@ -136,7 +153,7 @@ impl ClientMessage {
     const fn is_sequenced(&self) -> Option<bool> {
         match self {
             Self::Signal(_) | Self::Bye => Some(true),
-            Self::Hello(_) | Self::Ack | Self::Pong => Some(false),
+            Self::Hello(_) | Self::Ack | Self::Pong | Self::Report(_) => Some(false),
             Self::Unknown => None,
         }
     }
@@ -205,6 +222,28 @@ impl<'de> Deserialize<'de> for Kind {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer).map(Self)
     }
+}
+
+fn report(text: &str) -> Result<Report, FrameError> {
+    #[derive(Deserialize)]
+    struct Wire<'a> {
+        kind: Kind,
+        #[serde(borrow)]
+        url: Option<&'a RawValue>,
+        code: Option<u16>,
+    }
+    let refused = |error: &serde_json::Error| FrameError::BadShape(place(error));
+    let wire: Wire<'_> = serde_json::from_str(text).map_err(|error| refused(&error))?;
+    if wire.kind.0 != "turn_error" {
+        return Ok(Report::Unknown);
+    }
+    let missing = || FrameError::BadShape("a turn_error has a url and a code".into());
+    let url: Box<str> =
+        serde_json::from_str(wire.url.ok_or_else(missing)?.get()).map_err(|error| refused(&error))?;
+    if url.len() > 256 {
+        return Err(FrameError::BadShape("url is at most 256 bytes".into()));
+    }
+    Ok(Report::TurnError { url, code: wire.code.ok_or_else(missing)? })
 }
 
 fn signal(text: &str) -> Result<Signal, FrameError> {

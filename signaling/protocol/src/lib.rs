@@ -18,7 +18,7 @@ mod json;
 mod name;
 mod server;
 
-pub use client::{ClientFrame, ClientMessage, FrameError, Hello, Payload, Signal};
+pub use client::{ClientFrame, ClientMessage, FrameError, Hello, Payload, Report, Signal};
 pub use close::{CloseCode, ErrorCode, Retry};
 pub use ice::{IceServer, IceServers};
 pub use json::{MAX_FRAME_BYTES, MAX_FRAME_DEPTH};

@@ -77,6 +77,27 @@ fn an_unknown_type_is_a_frame_with_or_without_a_place_in_the_sequence() {
 }
 
 #[test]
+fn a_report_of_a_failed_allocation_is_read_and_bounded() {
+    let report = |rest: &str| format!(r#"{{"type":"report","seq":0,"ack":2,"kind":"turn_error"{rest}}}"#);
+    let frame =
+        parse(&report(r#","url":"turn:relay.example?transport=udp","code":401,"text":"Unauthorized""#))
+            .unwrap();
+    let ClientMessage::Report(read) = frame.message else { panic!("a report") };
+    assert_eq!(read, Report::TurnError { url: "turn:relay.example?transport=udp".into(), code: 401 });
+
+    assert_eq!(close_code(&report("")), 4200);
+    assert_eq!(close_code(&report(r#","url":1,"code":401"#)), 4200);
+    assert_eq!(close_code(&report(r#","url":"turn:a","code":-1"#)), 4200);
+    assert_eq!(close_code(&report(&format!(r#","url":"{}","code":401"#, "u".repeat(257)))), 4200);
+    assert_eq!(
+        close_code(r#"{"type":"report","seq":1,"ack":0,"kind":"turn_error","url":"turn:a","code":401}"#),
+        4200
+    );
+    let later = parse(r#"{"type":"report","seq":0,"ack":0,"kind":"mood","url":[1]}"#).unwrap();
+    assert!(matches!(later.message, ClientMessage::Report(Report::Unknown)));
+}
+
+#[test]
 fn a_hello_is_read_whole_and_refused_with_4202_when_a_field_is_outside_its_bounds() {
     let hello = |secret: &str, instance: &str, rest: &str| {
         format!(r#"{{"type":"hello","seq":0,"ack":3,"secret":"{secret}","instance":"{instance}"{rest}}}"#)
