@@ -1,0 +1,201 @@
+//! What this server counts. Names, labels and help texts live here and nowhere else; every label has a fixed set of values.
+//!
+//! The text format appends `_total` to counters and the prefix is `signaling_`. An embedded relay counts into the
+//! same registry under its own prefix.
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+use signaling_protocol::{CloseCode, ErrorCode};
+
+/// Handles to every metric; counting is one atomic addition, except for the labelled ones, which are rare.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    /// WebSocket connections that are open.
+    pub(crate) connections: Gauge,
+    /// Bytes queued for clients that have not taken them yet.
+    pub(crate) outbox_bytes: Gauge,
+    /// Sessions, here and away.
+    pub(crate) sessions: Gauge,
+    /// Rooms that exist.
+    pub(crate) rooms: Gauge,
+    /// Bytes kept for replay to sessions that have not acknowledged them.
+    pub(crate) replay_bytes: Gauge,
+    /// Frames received from clients.
+    pub(crate) frames_received: Counter,
+    /// Frames handed to connections.
+    pub(crate) frames_sent: Counter,
+    /// Signals put into their recipients' sequences.
+    pub(crate) signals: Counter,
+    /// Bytes of them.
+    pub(crate) signal_bytes: Counter,
+    /// Sessions that were sent more than is kept for them.
+    pub(crate) overflows: Counter,
+    refused: Family<RefusalLabel, Counter>,
+    frame_errors: Family<FrameErrorLabel, Counter>,
+    closes: Family<CloseLabel, Counter>,
+    welcomes: Family<WelcomeLabel, Counter>,
+    turn_errors: Family<TurnErrorLabel, Counter>,
+}
+
+impl Metrics {
+    /// Registers everything.
+    pub(crate) fn register(registry: &mut Registry) -> Self {
+        let this = Self::default();
+        let registry = registry.sub_registry_with_prefix("signaling");
+        registry.register("connections", "Open WebSocket connections", this.connections.clone());
+        registry.register("sessions", "Sessions, with or without a connection", this.sessions.clone());
+        registry.register("rooms", "Rooms with at least one session", this.rooms.clone());
+        registry.register("outbox_bytes", "Bytes queued for slow readers", this.outbox_bytes.clone());
+        registry.register(
+            "replay_bytes",
+            "Bytes kept until clients acknowledge them",
+            this.replay_bytes.clone(),
+        );
+        registry.register("frames_received", "Frames received from clients", this.frames_received.clone());
+        registry.register("frames_sent", "Frames handed to connections", this.frames_sent.clone());
+        registry.register("signals", "Signals relayed from peer to peer", this.signals.clone());
+        registry.register("signal_bytes", "Size of the signals relayed", this.signal_bytes.clone());
+        registry.register(
+            "overflows",
+            "Sessions lost because too much was sent to them",
+            this.overflows.clone(),
+        );
+        registry.register("frame_errors", "Frames answered with an error", this.frame_errors.clone());
+        registry.register(
+            "refused",
+            "Connections and requests turned away before a session",
+            this.refused.clone(),
+        );
+        registry.register("closes", "WebSocket connections ended, by close code", this.closes.clone());
+        registry.register("welcomes", "Sessions begun or resumed, by outcome", this.welcomes.clone());
+        registry.register(
+            "turn_errors_reported",
+            "Allocations that clients reported as failed, by STUN error code",
+            this.turn_errors.clone(),
+        );
+        this
+    }
+
+    pub(crate) fn refused(&self, reason: Refusal) {
+        self.refused.get_or_create(&RefusalLabel { reason }).inc();
+    }
+
+    /// `None`: the connection was lost, nobody said why.
+    pub(crate) fn closed(&self, code: Option<CloseCode>) {
+        let code = code.map_or("lost", CloseCode::name);
+        self.closes.get_or_create(&CloseLabel { code }).inc();
+    }
+
+    pub(crate) fn welcomed(&self, outcome: &'static str, reason: &'static str) {
+        self.welcomes.get_or_create(&WelcomeLabel { outcome, reason }).inc();
+    }
+
+    pub(crate) fn frame_refused(&self, code: ErrorCode) {
+        let code = match code {
+            ErrorCode::NoSuchPeer => "no_such_peer",
+            ErrorCode::NotDelivered => "not_delivered",
+            ErrorCode::UnknownType => "unknown_type",
+            // The others precede a close and are counted there.
+            ErrorCode::GoingAway
+            | ErrorCode::PingTimeout
+            | ErrorCode::SlowReader
+            | ErrorCode::HelloTimeout
+            | ErrorCode::Overloaded
+            | ErrorCode::RateLimited
+            | ErrorCode::RoomFull
+            | ErrorCode::BadFrame
+            | ErrorCode::TooLarge
+            | ErrorCode::BadHello
+            | ErrorCode::Replaced => return,
+        };
+        self.frame_errors.get_or_create(&FrameErrorLabel { code }).inc();
+    }
+
+    pub(crate) fn turn_error(&self, code: u16) {
+        // Only codes that TURN defines get a label of their own: the number comes from a client.
+        let code = match code {
+            300 => "300",
+            400 => "400",
+            401 => "401",
+            403 => "403",
+            437 => "437",
+            438 => "438",
+            440 => "440",
+            441 => "441",
+            442 => "442",
+            443 => "443",
+            486 => "486",
+            500 => "500",
+            508 => "508",
+            701 => "701",
+            _ => "other",
+        };
+        self.turn_errors.get_or_create(&TurnErrorLabel { code }).inc();
+    }
+}
+
+/// Why somebody was turned away before there was a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Refusal {
+    /// `accept` failed.
+    Accept,
+    /// As many connections as we hold.
+    Total,
+    /// As many pending connections as one address may have.
+    Address,
+    /// The TLS handshake failed or took too long.
+    Tls,
+    /// The `Host` is missing or malformed, or names somebody else.
+    Host,
+    /// The `Origin` is not one of ours.
+    Origin,
+    /// A WebSocket handshake without what it needs.
+    Handshake,
+    /// We are about to stop.
+    Stopping,
+}
+
+impl EncodeLabelValue for Refusal {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let name = match self {
+            Self::Accept => "accept",
+            Self::Total => "total",
+            Self::Address => "address",
+            Self::Tls => "tls",
+            Self::Host => "host",
+            Self::Origin => "origin",
+            Self::Handshake => "handshake",
+            Self::Stopping => "stopping",
+        };
+        EncodeLabelValue::encode(&name, encoder)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusalLabel {
+    reason: Refusal,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CloseLabel {
+    code: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WelcomeLabel {
+    outcome: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FrameErrorLabel {
+    code: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TurnErrorLabel {
+    code: &'static str,
+}

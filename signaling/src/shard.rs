@@ -1,0 +1,295 @@
+//! Shards: the tasks that drive the hubs.
+//!
+//! ```text
+//! transport --Letter--> inbox (bounded) --> Shard { Hub } --Frame--> Outbox (bounded) --> transport
+//! ```
+//!
+//! A room lives in one shard, one task owns one hub, and nothing is locked. A shard never waits for a connection:
+//! what does not fit an outbox ends that connection. A connection may wait for its shard; that is the only
+//! back-pressure, and it reaches the client through TCP.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::BuildHasher,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Instant, SystemTime},
+};
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha20Rng;
+use signaling_protocol::{ClientFrame, CloseCode, FrameError, Hello, ResyncReason, RoomName};
+use tokio::{sync::mpsc, time::sleep_until};
+use tracing::{debug, info};
+
+use crate::{
+    hub::{ConnId, Counts, Event, Frame, GoneReason, Hub, Input, Limits, Output},
+    metrics::Metrics,
+    origin::Host,
+    outbox::Outbox,
+    turn::IceIssuer,
+};
+
+/// All shards, as the transports see them.
+pub(crate) struct Shards {
+    inboxes: Box<[mpsc::Sender<Letter>]>,
+    placement: foldhash::fast::RandomState,
+    next_connection: AtomicU64,
+}
+
+/// One shard's inbox, held by a connection.
+#[derive(Clone)]
+pub(crate) struct Shard(mpsc::Sender<Letter>);
+
+/// What a transport tells a shard.
+pub(crate) enum Letter {
+    /// A connection said hello.
+    Attach(Box<Attach>),
+    /// A connection sent a frame.
+    Frame(ConnId, ClientFrame),
+    /// A connection sent what is no frame.
+    Malformed(ConnId, FrameError),
+    /// A connection is gone.
+    Gone(ConnId, GoneReason),
+    /// The server stops.
+    Drain,
+}
+
+/// A connection that said hello.
+pub(crate) struct Attach {
+    pub(crate) conn: ConnId,
+    pub(crate) room: RoomName,
+    pub(crate) ack: u64,
+    pub(crate) hello: Hello,
+    /// How the client reached us, for the addresses of the embedded relay.
+    pub(crate) host: Host,
+    pub(crate) outbox: Arc<Outbox>,
+}
+
+/// The shard has ended, which it does only with the server.
+#[derive(Debug)]
+pub(crate) struct Stopped;
+
+impl Shards {
+    /// Makes `count` shards and the futures that run them until every sender is gone.
+    pub(crate) fn new(
+        count: usize,
+        limits: &Limits,
+        ice: &Arc<IceIssuer>,
+        metrics: &Arc<Metrics>,
+    ) -> (Self, Vec<impl Future<Output = ()> + Send + 'static>) {
+        let (inboxes, drivers) = (0..count)
+            .map(|_| {
+                let (sender, inbox) = mpsc::channel(INBOX_LETTERS);
+                let driver = Driver {
+                    hub: Hub::new(limits.clone(), ChaCha20Rng::from_rng(&mut rand::rng())),
+                    links: HashMap::default(),
+                    ice: ice.clone(),
+                    metrics: metrics.clone(),
+                    counted: Counts::default(),
+                };
+                (sender, driver.run(inbox))
+            })
+            .unzip::<_, _, Vec<_>, Vec<_>>();
+        let shards = Self {
+            inboxes: inboxes.into(),
+            placement: foldhash::fast::RandomState::default(),
+            next_connection: AtomicU64::new(0),
+        };
+        (shards, drivers)
+    }
+
+    /// The shard in which a room lives.
+    pub(crate) fn of(&self, room: &RoomName) -> Shard {
+        let hash = self.placement.hash_one(room);
+        // The remainder is below a length that is a usize, so it is one.
+        let at = usize::try_from(hash % self.inboxes.len() as u64).unwrap_or(0);
+        Shard(self.inboxes[at].clone())
+    }
+
+    /// A number that no connection had before.
+    pub(crate) fn number(&self) -> ConnId {
+        ConnId(self.next_connection.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Closes every connection with 4000 and forgets every session.
+    pub(crate) async fn drain(&self) {
+        for inbox in &self.inboxes {
+            let _ = inbox.send(Letter::Drain).await;
+        }
+    }
+}
+
+impl Shard {
+    /// Waits while the inbox is full.
+    pub(crate) async fn send(&self, letter: Letter) -> Result<(), Stopped> {
+        self.0.send(letter).await.map_err(|_| Stopped)
+    }
+}
+
+/// The task that owns a hub.
+struct Driver {
+    hub: Hub,
+    links: HashMap<ConnId, Link, foldhash::fast::RandomState>,
+    ice: Arc<IceIssuer>,
+    metrics: Arc<Metrics>,
+    /// What this shard has added to the gauges.
+    counted: Counts,
+}
+
+/// Where a connection's frames go.
+struct Link {
+    outbox: Arc<Outbox>,
+    host: Host,
+}
+
+impl Driver {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Letter>) {
+        let mut letters = Vec::with_capacity(BATCH_LETTERS);
+        loop {
+            let deadline = self.hub.deadline();
+            let due = async {
+                match deadline {
+                    Some(deadline) => sleep_until(deadline.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                received = inbox.recv_many(&mut letters, BATCH_LETTERS) => if received == 0 { return },
+                () = due => {}
+            }
+            let now = Instant::now();
+            for letter in letters.drain(..) {
+                let input = self.open(letter);
+                self.apply(now, input);
+            }
+            if self.hub.deadline().is_some_and(|deadline| deadline <= now) {
+                self.apply(now, Input::Timeout);
+            }
+            self.count();
+        }
+    }
+
+    fn open(&mut self, letter: Letter) -> Input {
+        match letter {
+            Letter::Attach(attach) => {
+                let Attach { conn, room, ack, hello, host, outbox } = *attach;
+                let session = self.hub.session_for(&room, &hello);
+                let ice = self.ice.issue(SystemTime::now(), &host, &session.to_string());
+                self.links.insert(conn, Link { outbox, host });
+                Input::Attach { conn, room, ack, hello, ice }
+            }
+            Letter::Frame(conn, frame) => {
+                self.metrics.frames_received.inc();
+                Input::Frame { conn, frame }
+            }
+            Letter::Malformed(conn, error) => Input::Malformed { conn, error },
+            Letter::Gone(conn, why) => {
+                self.links.remove(&conn);
+                Input::Gone { conn, why }
+            }
+            Letter::Drain => Input::Drain,
+        }
+    }
+
+    /// Hands the hub an input and carries out what comes back, and what comes back of that.
+    fn apply(&mut self, now: Instant, input: Input) {
+        let Self { hub, links, ice, metrics, .. } = self;
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            for output in hub.handle(now, input) {
+                match output {
+                    Output::Send { conn, frame } => {
+                        let Some(link) = links.get(&conn) else { continue };
+                        if link.outbox.push(frame).is_err() {
+                            give_up(&link.outbox);
+                            links.remove(&conn);
+                            inputs.push_back(Input::Gone { conn, why: GoneReason::SlowReader });
+                        }
+                    }
+                    Output::Close { conn, code } => {
+                        if let Some(link) = links.remove(&conn) {
+                            link.outbox.close(code);
+                        }
+                    }
+                    Output::RefreshIce { session, conn } => {
+                        let Some(link) = links.get(&conn) else { continue };
+                        let fresh = ice.issue(SystemTime::now(), &link.host, &session.to_string());
+                        inputs.push_back(Input::Ice { session, ice: fresh });
+                    }
+                    Output::Event(event) => note(metrics, event),
+                }
+            }
+        }
+    }
+
+    /// Moves the gauges by what changed since the last time.
+    fn count(&mut self) {
+        let (now, before) = (self.hub.counts(), self.counted);
+        let moved = |now: usize, before: usize| {
+            i64::try_from(now).unwrap_or(i64::MAX) - i64::try_from(before).unwrap_or(i64::MAX)
+        };
+        self.metrics.rooms.inc_by(moved(now.rooms, before.rooms));
+        self.metrics.sessions.inc_by(moved(now.sessions, before.sessions));
+        self.metrics.replay_bytes.inc_by(moved(now.buffered_bytes, before.buffered_bytes));
+        self.counted = now;
+    }
+}
+
+/// Ends a connection whose reader is too slow: what is queued is dropped, the session keeps what it must replay.
+pub(crate) fn give_up(outbox: &Outbox) {
+    outbox.discard();
+    if let Some(farewell) =
+        Frame::farewell(CloseCode::SlowReader, "read faster: too much was waiting for you", None)
+    {
+        // It was emptied just now, so there is room.
+        let _ = outbox.push(farewell);
+    }
+    outbox.close(CloseCode::SlowReader);
+}
+
+fn note(metrics: &Metrics, event: Event) {
+    match event {
+        Event::Started { session, resync } => {
+            metrics.welcomed(if resync.is_some() { "resync" } else { "new" }, reason(resync));
+            info!(%session, ?resync, "session started");
+        }
+        Event::Resumed { session, takeover, replayed } => {
+            metrics.welcomed("resumed", if takeover { "takeover" } else { "" });
+            debug!(%session, takeover, replayed, "session resumed");
+        }
+        Event::Away { session, why } => debug!(%session, ?why, "session lost its connection"),
+        Event::Overflowed { session } => {
+            metrics.overflows.inc();
+            info!(%session, "session cannot be resumed any more: too much was sent to it meanwhile");
+        }
+        Event::Ended { session, reason, lived } => {
+            info!(%session, ?reason, seconds = lived.as_secs(), "session ended");
+        }
+        Event::TurnedAway { code } => debug!(code = code.name(), "a client was turned away"),
+        Event::Relayed { bytes } => {
+            metrics.signals.inc();
+            metrics.signal_bytes.inc_by(u64::try_from(bytes).unwrap_or(u64::MAX));
+        }
+        Event::Refused { code } => {
+            metrics.frame_refused(code);
+        }
+    }
+}
+
+const fn reason(resync: Option<ResyncReason>) -> &'static str {
+    match resync {
+        None => "",
+        Some(ResyncReason::Unknown) => "unknown",
+        Some(ResyncReason::Expired) => "expired",
+        Some(ResyncReason::Overflow) => "overflow",
+        Some(ResyncReason::Replaced) => "replaced",
+    }
+}
+
+/// Frames are up to 64 KiB, so this is up to 16 MiB of them per shard, and a few milliseconds of work.
+const INBOX_LETTERS: usize = 256;
+/// Between two looks at the clock.
+const BATCH_LETTERS: usize = 64;

@@ -1,0 +1,308 @@
+//! The accept loop: one task per TCP connection, from the first byte to the answer or to the upgrade.
+//!
+//! Nothing here waits without an end: TLS has a deadline, a request head has one, and a connection that is not
+//! upgraded has a bounded life. Connections are counted before a byte is read: in total, and per address for
+//! those that have not become a WebSocket yet, since these cost us something and have shown us nothing.
+//!
+//! An own loop instead of `axum::serve`: that one leaves Nagle's algorithm on, cannot bound anything, and does
+//! TLS handshakes one after the other.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    convert::Infallible,
+    io,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use axum::{Router, body::Body, http::Request};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    time::{sleep, timeout},
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt;
+use tracing::{debug, warn};
+
+use crate::{
+    metrics::{Metrics, Refusal},
+    origin::Scheme,
+};
+
+/// How many connections are held, counted before anything is read from them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ConnectionLimits {
+    /// All connections of the listener.
+    pub(crate) total: usize,
+    /// Connections of one address (IPv6: one /64) that are not a WebSocket yet.
+    pub(crate) pending_per_address: usize,
+}
+
+/// What every connection of a listener needs; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Listener {
+    pub(crate) routes: Router,
+    pub(crate) tls: Option<TlsAcceptor>,
+    pub(crate) admission: Admission,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+}
+
+/// What a request handler may know about the connection that brought the request.
+#[derive(Clone)]
+pub(crate) struct ConnectionInfo {
+    pub(crate) scheme: Scheme,
+    pub(crate) admitted: Arc<Admitted>,
+}
+
+impl Listener {
+    /// Accepts until `stop` is cancelled. Connections go on in their own tasks, tracked by `tasks`.
+    pub(crate) async fn serve(self, socket: TcpListener) {
+        loop {
+            let accepted = tokio::select! {
+                () = self.stop.cancelled() => return,
+                accepted = socket.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.admit(stream, peer),
+                Err(error) => self.accept_failed(&error).await,
+            }
+        }
+    }
+
+    fn admit(&self, stream: TcpStream, peer: SocketAddr) {
+        let admitted = match self.admission.admit(peer.ip()) {
+            Ok(admitted) => Arc::new(admitted),
+            Err(refusal) => return self.metrics.refused(refusal),
+        };
+        if let Err(error) = prepare(&stream) {
+            debug!(%error, "a connection was gone before it could be set up");
+            return;
+        }
+        let listener = self.clone();
+        self.tasks.spawn(async move { listener.connection(stream, admitted).await });
+    }
+
+    async fn connection(self, stream: TcpStream, admitted: Arc<Admitted>) {
+        let Some(tls) = self.tls.clone() else {
+            return self.requests(stream, ConnectionInfo { scheme: Scheme::Http, admitted }).await;
+        };
+        match timeout(TLS_DEADLINE, tls.accept(stream)).await {
+            Ok(Ok(stream)) => {
+                self.requests(stream, ConnectionInfo { scheme: Scheme::Https, admitted }).await;
+            }
+            Ok(Err(error)) => {
+                self.metrics.refused(Refusal::Tls);
+                debug!(%error, "TLS handshake failed");
+            }
+            Err(_elapsed) => self.metrics.refused(Refusal::Tls),
+        }
+    }
+
+    async fn requests(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        info: ConnectionInfo,
+    ) {
+        let routes = self.routes;
+        let service = service_fn(move |request: Request<Incoming>| {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(info.clone());
+            let answer = routes.clone().oneshot(request);
+            async move {
+                let Ok(response) = answer.await;
+                Ok::<_, Infallible>(response)
+            }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_DEADLINE)
+            .max_buf_size(MAX_HEAD_BYTES)
+            .max_headers(MAX_HEADERS)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = sleep(REQUESTS_LIFE) => return,
+            () = self.stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                timeout(STOP_GRACE, connection).await.unwrap_or(Ok(()))
+            }
+        };
+        if let Err(error) = ended {
+            debug!(%error, "an HTTP connection ended early");
+        }
+    }
+
+    /// A failed `accept` is about one client, unless we ran out of descriptors: then waiting is all that helps.
+    async fn accept_failed(&self, error: &io::Error) {
+        self.metrics.refused(Refusal::Accept);
+        let of_the_client = matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+        );
+        if !of_the_client {
+            warn!(%error, "cannot accept connections: raise the limit of open files if that is what it says");
+            sleep(ACCEPT_PAUSE).await;
+        }
+    }
+}
+
+/// Binds the listening socket. A second listener on the same port is refused by the system: no `SO_REUSEPORT`.
+pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // So that a restart does not wait for the old connections' TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    // Accepted sockets inherit it: what a reader that stopped can make the kernel hold.
+    socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    // Data that stays unacknowledged this long means that nobody is there (RFC 5482); kills half-open connections.
+    SockRef::from(stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED))
+}
+
+/// Counts connections; the numbers go down when the [`Admitted`] is dropped.
+#[derive(Clone)]
+pub(crate) struct Admission {
+    limits: ConnectionLimits,
+    counts: Arc<Mutex<Counts>>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    total: usize,
+    pending: HashMap<IpAddr, usize, foldhash::fast::RandomState>,
+}
+
+impl Admission {
+    pub(crate) fn new(limits: ConnectionLimits) -> Self {
+        Self { limits, counts: Arc::default() }
+    }
+
+    fn admit(&self, ip: IpAddr) -> Result<Admitted, Refusal> {
+        let address = accountable(ip);
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if counts.total >= self.limits.total {
+            return Err(Refusal::Total);
+        }
+        let pending = counts.pending.entry(address).or_default();
+        if *pending >= self.limits.pending_per_address {
+            return Err(Refusal::Address);
+        }
+        *pending += 1;
+        counts.total += 1;
+        Ok(Admitted { counts: self.counts.clone(), pending: Mutex::new(Some(address)) })
+    }
+}
+
+/// A counted connection.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    counts: Arc<Mutex<Counts>>,
+    pending: Mutex<Option<IpAddr>>,
+}
+
+impl Admitted {
+    /// The connection became a WebSocket: it no longer counts against its address, only in total.
+    pub(crate) fn upgraded(&self) {
+        let address = self.pending.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(address) = address else { return };
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut pending) = counts.pending.entry(address) {
+            *pending.get_mut() -= 1;
+            if *pending.get() == 0 {
+                pending.remove();
+            }
+        }
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.upgraded();
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).total -= 1;
+    }
+}
+
+/// Whoever has one IPv6 address has the whole /64.
+fn accountable(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+/// A handshake takes two round trips; the rest is patience with a phone on a bad network.
+const TLS_DEADLINE: Duration = Duration::from_secs(10);
+/// For a request head to arrive, and for an idle connection to send its next one.
+const HEAD_DEADLINE: Duration = Duration::from_secs(10);
+/// The longest life of a connection that is not upgraded: the page has a few hundred KiB to load.
+const REQUESTS_LIFE: Duration = Duration::from_secs(120);
+/// After a stop, for answers that are under way.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+/// hyper's smallest permitted buffer; a browser's request head has about 1 KiB.
+const MAX_HEAD_BYTES: usize = 8 * 1024;
+const MAX_HEADERS: usize = 64;
+/// Twice the largest frame; the kernel doubles it for its own bookkeeping.
+const SEND_BUFFER_BYTES: usize = 128 * 1024;
+const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
+const BACKLOG: i32 = 1024;
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admission(total: usize, pending_per_address: usize) -> Admission {
+        Admission::new(ConnectionLimits { total, pending_per_address })
+    }
+
+    #[test]
+    fn one_address_holds_only_so_many_connections_that_are_not_upgraded() {
+        let admission = admission(100, 2);
+        let here = "192.0.2.1".parse().expect("an address");
+        let first = admission.admit(here).expect("admitted");
+        let _second = admission.admit(here).expect("admitted");
+        assert_eq!(admission.admit(here).err(), Some(Refusal::Address));
+        assert!(admission.admit("192.0.2.2".parse().expect("an address")).is_ok());
+        first.upgraded();
+        assert!(admission.admit(here).is_ok());
+    }
+
+    #[test]
+    fn addresses_of_one_ipv6_network_are_one_and_mapped_ipv4_is_ipv4() {
+        let admission = admission(100, 1);
+        let _held = admission.admit("2001:db8::1".parse().expect("an address")).expect("admitted");
+        assert!(admission.admit("2001:db8::ffff".parse().expect("an address")).is_err());
+        let _held = admission.admit("::ffff:192.0.2.1".parse().expect("an address")).expect("admitted");
+        assert!(admission.admit("192.0.2.1".parse().expect("an address")).is_err());
+    }
+
+    #[test]
+    fn a_dropped_connection_gives_both_counts_back() {
+        let admission = admission(1, 1);
+        let here = "192.0.2.1".parse().expect("an address");
+        let upgraded = admission.admit(here).expect("admitted");
+        upgraded.upgraded();
+        assert_eq!(admission.admit(here).err(), Some(Refusal::Total));
+        drop(upgraded);
+        drop(admission.admit(here).expect("admitted again"));
+        let counts = admission.counts.lock().expect("not poisoned");
+        assert_eq!((counts.total, counts.pending.len()), (0, 0));
+    }
+}
