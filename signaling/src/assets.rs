@@ -16,7 +16,6 @@ use crate::origin::Origin;
 
 #[derive(RustEmbed)]
 #[folder = "../web-demo"]
-#[allow_missing = true]
 #[include = "*.html"]
 #[include = "*.css"]
 #[include = "*.js"]

@@ -176,7 +176,7 @@ impl Driver {
         match letter {
             Letter::Attach(attach) => {
                 let Attach { conn, room, ack, hello, host, outbox } = *attach;
-                let session = self.hub.session_for(&room, &hello);
+                let session = self.hub.session_for(&room, ack, &hello);
                 let ice = self.ice.issue(SystemTime::now(), &host, &session.to_string());
                 self.links.insert(conn, Link { outbox, host });
                 Input::Attach { conn, room, ack, hello, ice }

@@ -48,7 +48,7 @@ impl Hub {
         match frame.message {
             ClientMessage::Signal(signal) => self.relay(slot, frame.seq, signal),
             ClientMessage::Bye => self.part(now, slot, LeaveReason::Bye),
-            ClientMessage::Ack | ClientMessage::Pong => {}
+            ClientMessage::Ack | ClientMessage::Pong | ClientMessage::Report(_) => {}
             ClientMessage::Hello(_) => {
                 self.expel(
                     now,
