@@ -11,9 +11,14 @@
 pub mod address;
 pub mod config;
 pub mod credentials;
+mod datapath;
 pub mod frame;
+mod journal;
+mod listen;
+mod metrics;
 pub mod operation;
 pub mod policy;
 pub mod relay;
 pub mod server;
 pub mod stun;
+mod sys;

@@ -1,27 +1,78 @@
 //! Opens the listeners and starts one worker thread per core; the only place that knows all of them.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
 
 use prometheus_client::registry::Registry;
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::SeedableRng as _;
 
 use crate::config::Settings;
+use crate::credentials::Credentials;
+use crate::datapath::inbox::Mailbox;
+use crate::datapath::{Worker, Workplace};
+use crate::listen::{self, Listener};
+use crate::metrics::{Counters, Totals};
 pub use crate::operation::StartError;
+use crate::policy::PeerPolicy;
+use crate::relay::{Limits, Relay, RelaySettings, Shared, WorkerIndex};
+use crate::sys::descriptors;
 
 /// A running relay. Dropping it stops it, as [`Server::shutdown`] does.
 #[derive(Debug)]
 pub struct Server {
     listen: Vec<SocketAddr>,
+    relay_addresses: Vec<IpAddr>,
+    workers: Vec<(Mailbox, Option<JoinHandle<()>>)>,
 }
 
 impl Server {
     /// Opens every listener, then starts the workers; either all of it runs or none. Metrics are registered in `registry`
     /// under the prefix `turn_relay_`. The threads are the server's own: no async runtime is needed around it.
     ///
+    /// A worker that dies of a bug takes the whole process down: half a relay is worse than a restarted one.
+    ///
     /// # Errors
     /// One line: a port that is taken (also by another copy of this program), an address that this host does not have.
     pub fn start(settings: Settings, registry: &mut Registry) -> Result<Self, StartError> {
-        let _ = (registry, settings.threads, settings.listen_is_default);
-        Ok(Self { listen: settings.listen })
+        match descriptors::raise_limit() {
+            Ok(limit) => tracing::debug!(limit, "open descriptors"),
+            Err(error) => tracing::warn!("the limit on open descriptors stays low: {error}"),
+        }
+        let listeners = listen::open(&settings.listen, settings.listen_is_default, settings.threads)?;
+        let listen: Vec<SocketAddr> =
+            listeners.first().into_iter().flatten().map(|listener| listener.address).collect();
+        let relay_settings = Arc::new(relay_settings(&settings, &listen));
+        let shared = Arc::new(Shared::new(&relay_settings, Instant::now(), &mut rand::rng()));
+
+        let workplaces = listeners.into_iter().map(workplace).collect::<Result<Vec<_>, _>>()?;
+        let mailboxes: Vec<Mailbox> = workplaces.iter().map(Workplace::mailbox).collect();
+        let counters: Vec<Arc<Counters>> = workplaces.iter().map(|_| Arc::default()).collect();
+        registry
+            .sub_registry_with_prefix("turn_relay")
+            .register_collector(Box::new(Totals(counters.clone())));
+
+        let mut server = Self {
+            listen,
+            relay_addresses: relay_settings.relay_addresses.iter().map(|address| address.ip).collect(),
+            workers: Vec::new(),
+        };
+        for ((number, workplace), counters) in (0..).zip(workplaces).zip(counters) {
+            let index = WorkerIndex(number);
+            let rng = ChaCha20Rng::from_rng(&mut rand::rng());
+            let relay = Relay::new(Arc::clone(&relay_settings), Arc::clone(&shared), index, rng);
+            let mailbox = workplace.mailbox();
+            let worker =
+                Worker::new(workplace, index, mailboxes.clone(), relay, Arc::clone(&shared), counters);
+            // Dropping `server` on an error stops the workers that already run.
+            let thread = spawn(index, worker)?;
+            server.workers.push((mailbox, Some(thread)));
+        }
+        Ok(server)
     }
 
     /// Where clients are served, UDP and TCP alike; real ports where port 0 was asked for.
@@ -30,6 +81,71 @@ impl Server {
         &self.listen
     }
 
+    /// Where relayed transport addresses are opened.
+    #[must_use]
+    pub fn relay_addresses(&self) -> &[IpAddr] {
+        &self.relay_addresses
+    }
+
     /// Stops serving, closes every socket, and waits for the workers to end.
-    pub fn shutdown(self) {}
+    pub fn shutdown(self) {
+        drop(self);
+    }
 }
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        for (mailbox, _) in &self.workers {
+            mailbox.stop();
+        }
+        for (_, thread) in &mut self.workers {
+            if let Some(thread) = thread.take() {
+                // A worker that failed has taken the process with it; there is nothing to hear here.
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+fn relay_settings(settings: &Settings, listen: &[SocketAddr]) -> RelaySettings {
+    let users = settings.users.iter().map(|user| (user.username.clone(), user.password.clone()));
+    RelaySettings {
+        credentials: Credentials::new(&settings.realm, users, settings.secrets.clone()),
+        policy: PeerPolicy::new(settings.allow_peers.clone(), settings.deny_peers.clone()),
+        relay_addresses: settings.relay_addresses.clone(),
+        own_addresses: listen::host_addresses(),
+        listeners: listen.to_vec(),
+        ports: (settings.ports.first, settings.ports.last),
+        limits: Limits::default(),
+    }
+}
+
+fn workplace(listeners: Vec<Listener>) -> Result<Workplace, StartError> {
+    Workplace::new(listeners).map_err(|error| StartError::new(format!("cannot start a worker: {error}")))
+}
+
+fn spawn(index: WorkerIndex, worker: Worker) -> Result<JoinHandle<()>, StartError> {
+    let body = move || {
+        let ended = std::panic::catch_unwind(AssertUnwindSafe(|| worker.run()));
+        if !matches!(ended, Ok(Ok(()))) {
+            fail(index, ended);
+        }
+    };
+    let name = format!("turn-relay-{}", index.0);
+    let refused = |error: io::Error| StartError::new(format!("cannot start a worker thread: {error}"));
+    std::thread::Builder::new().name(name).spawn(body).map_err(refused)
+}
+
+/// Ends the process: clients of the dead worker would hang until their allocations expire, and nobody would know.
+fn fail(index: WorkerIndex, ended: std::thread::Result<io::Result<()>>) -> ! {
+    let cause = match ended {
+        Ok(Ok(())) => "no cause".to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "a panic, reported above".to_owned(),
+    };
+    tracing::error!(worker = index.0, "a relay worker died and the process ends: {cause}");
+    std::process::exit(EXIT_WORKER_DIED)
+}
+
+/// `EX_SOFTWARE` of sysexits.h: an internal error, as opposed to a refused start.
+const EXIT_WORKER_DIED: i32 = 70;

@@ -1,0 +1,177 @@
+//! From clients: datagrams, connections and their frames, and what is sent back to them.
+
+use std::io;
+use std::time::{Instant, SystemTime};
+
+use mio::Interest;
+
+use super::{BUDGET, Source, Worker};
+use crate::address::{ClientAddr, FiveTuple, Transport};
+use crate::frame::{Split, split};
+use crate::listen::stream::{Reading, Refused};
+use crate::metrics::SendFailure;
+use crate::relay::{Input, Verdict};
+
+impl Worker {
+    pub(super) fn serve_udp(&mut self, now: Instant, index: usize) -> bool {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let more = (0..BUDGET).all(|_| self.receive_udp(now, index, &mut buffer));
+        self.buffer = buffer;
+        more
+    }
+
+    /// One datagram; tells whether there may be another.
+    fn receive_udp(&mut self, now: Instant, index: usize, buffer: &mut [u8]) -> bool {
+        let Some(listener) = self.listeners.get(index) else { return false };
+        match listener.udp.receive(buffer) {
+            Ok((len, client, server)) => {
+                let from = FiveTuple { transport: Transport::Udp, client: ClientAddr(client), server };
+                self.frame(now, &from, buffer.get(..len).unwrap_or_default());
+                true
+            }
+            // Whatever else the socket reports (an ICMP error, say) is about one datagram of the past.
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        }
+    }
+
+    /// Accepts connections.
+    pub(super) fn serve_accept(&mut self, now: Instant, index: usize) -> bool {
+        if self.accepting_from.is_some() {
+            return false;
+        }
+        for _ in 0..BUDGET {
+            let Some(listener) = self.listeners.get(index) else { return false };
+            match listener.tcp.accept() {
+                Ok((stream, peer)) => self.accepted(now, stream, peer),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(error) if is_exhaustion(&error) => {
+                    tracing::warn!("cannot accept connections for a moment: {error}");
+                    self.accepting_from = Some(now + ACCEPT_PAUSE);
+                    return false;
+                }
+                // The client went away before it was accepted.
+                Err(_) => {}
+            }
+        }
+        true
+    }
+
+    fn accepted(&mut self, now: Instant, stream: mio::net::TcpStream, peer: std::net::SocketAddr) {
+        let Some((slot, _)) = self.connections.insert(now, stream, peer) else {
+            self.counters.connections_refused.add(1);
+            return;
+        };
+        self.counters.connections(1);
+        let token = Source::Connection(slot).token();
+        let registry = self.poll.registry();
+        let registered = self
+            .connections
+            .stream_mut(slot)
+            .map(|stream| registry.register(stream, token, Interest::READABLE | Interest::WRITABLE));
+        if !matches!(registered, Some(Ok(()))) {
+            self.close_connection(now, slot);
+        }
+    }
+
+    /// Reads and writes what a connection is ready for.
+    pub(super) fn serve_connection(&mut self, now: Instant, slot: usize) -> bool {
+        match self.connections.flush(slot) {
+            Ok(()) => {}
+            Err(Refused::Gone | Refused::Broken | Refused::Full) => {
+                self.close_connection(now, slot);
+                return false;
+            }
+        }
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let more = (0..READS).all(|_| self.read_connection(now, slot, &mut buffer));
+        self.buffer = buffer;
+        more
+    }
+
+    /// One read; tells whether there may be more to read.
+    fn read_connection(&mut self, now: Instant, slot: usize, buffer: &mut [u8]) -> bool {
+        let Some(tuple) = self.connections.tuple_of(slot) else { return false };
+        let unread = match self.connections.read(slot, buffer) {
+            Reading::Bytes(len) => buffer.get(..len).unwrap_or_default(),
+            Reading::Nothing => return false,
+            Reading::Closed => {
+                self.close_connection(now, slot);
+                return false;
+            }
+        };
+        let mut consumed = 0;
+        loop {
+            let rest = unread.get(consumed..).unwrap_or_default();
+            match split(rest) {
+                Split::Frame { len, consumed: whole } => {
+                    self.frame(now, &tuple, rest.get(..len).unwrap_or_default());
+                    consumed += whole;
+                }
+                Split::Incomplete { .. } => {
+                    self.connections.keep(now, slot, rest, consumed > 0);
+                    return true;
+                }
+                Split::Invalid => {
+                    self.counters.dropped(crate::relay::DropReason::Malformed);
+                    self.close_connection(now, slot);
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// One frame from a client: the data path, or the control path.
+    fn frame(&mut self, now: Instant, from: &FiveTuple, frame: &[u8]) {
+        match self.relay.route_client(now, from, frame) {
+            Verdict::ToPeer { via, to, start, len, dont_fragment } => {
+                let start = usize::from(start);
+                let payload = frame.get(start..start + usize::from(len)).unwrap_or_default();
+                match self.relayed.send(via, payload, to, dont_fragment) {
+                    Ok(()) => self.counters.to_peer.add(payload.len()),
+                    Err(error) => self.counters.not_sent(failure(&error)),
+                }
+            }
+            Verdict::Control => {
+                self.control(now, Input::Message { from: *from, bytes: frame, wall: SystemTime::now() });
+            }
+            Verdict::Drop(reason) => self.counters.dropped(reason),
+            // Only a peer's datagram goes to a client.
+            Verdict::ToClient { .. } => {}
+        }
+    }
+
+    /// Sends a whole frame to a client. A TCP connection that failed is closed at its next event.
+    pub(super) fn send_to_client(&mut self, to: &FiveTuple, frame: &[u8]) -> Result<(), SendFailure> {
+        match to.transport {
+            Transport::Udp => {
+                let listener = self.listeners.iter().find(|listener| listener.serves(to.server));
+                let listener = listener.ok_or(SendFailure::ClientGone)?;
+                listener.udp.send(frame, to.client.0, to.server).map_err(|error| failure(&error))
+            }
+            Transport::Tcp => {
+                let slot = self.connections.slot_of(to).ok_or(SendFailure::ClientGone)?;
+                self.connections.send(slot, frame).map_err(|refused| match refused {
+                    Refused::Full => SendFailure::SlowClient,
+                    Refused::Gone | Refused::Broken => SendFailure::ClientGone,
+                })
+            }
+        }
+    }
+}
+
+/// How a failed send is counted.
+pub(super) fn failure(error: &io::Error) -> SendFailure {
+    match error.raw_os_error() {
+        Some(libc::EAGAIN | libc::ENOBUFS) => SendFailure::BufferFull,
+        _ => SendFailure::Refused,
+    }
+}
+
+fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
+/// Reads per connection and turn of the loop; each may bring many frames.
+const READS: usize = 4;
+/// Long enough not to spin, short enough that a client's connect does not time out.
+const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(500);

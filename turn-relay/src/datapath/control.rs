@@ -1,0 +1,137 @@
+//! Does what the core's control path asks for: answers, sockets, hand-offs between workers.
+
+use std::time::Instant;
+
+use super::inbox::{Parcel, RelayedSocketParcel};
+use super::{BUDGET, Worker};
+use crate::address::{FiveTuple, Transport};
+use crate::metrics::SendFailure;
+use crate::relay::{ClaimedSocket, Event, Input, OpenId, Output, WorkerIndex};
+
+impl Worker {
+    /// Feeds one input to the core and does everything that follows from it, in order.
+    pub(super) fn control(&mut self, now: Instant, input: Input<'_>) {
+        self.outputs.extend(self.relay.handle(now, input));
+        while let Some(output) = self.outputs.pop_front() {
+            if let Some(answer) = self.execute(now, output) {
+                self.outputs.extend(self.relay.handle(now, answer));
+            }
+        }
+    }
+
+    /// Takes what other workers left.
+    pub(super) fn serve_inbox(&mut self, now: Instant) -> bool {
+        for _ in 0..BUDGET {
+            match self.inbox.take() {
+                Some(Parcel::Claim(claim)) => self.control(now, Input::Claim(claim)),
+                Some(Parcel::Claimed { open, socket }) => {
+                    let outcome = socket.and_then(|parcel| self.unpack(parcel));
+                    self.control(now, Input::Claimed { open, outcome });
+                }
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// Closes a connection and tells the core.
+    pub(super) fn close_connection(&mut self, now: Instant, slot: usize) {
+        if let Some(tuple) = self.forget_connection(slot) {
+            self.control(now, Input::ClientGone(tuple));
+        }
+    }
+
+    fn forget_connection(&mut self, slot: usize) -> Option<FiveTuple> {
+        let tuple = self.connections.remove(slot)?;
+        self.counters.connections(-1);
+        Some(tuple)
+    }
+
+    /// One output; what the core must hear at once is returned.
+    fn execute(&mut self, now: Instant, output: Output) -> Option<Input<'static>> {
+        match output {
+            Output::Send { to, message } => return self.answer(&to, &message),
+            Output::Open { open, ip, port, reserve_next } => {
+                let outcome = self.relayed.open(self.poll.registry(), ip, port, reserve_next);
+                return Some(Input::Opened { open, outcome });
+            }
+            Output::Close(slot) => drop(self.relayed.release(self.poll.registry(), slot)),
+            Output::Disconnect(tuple) => {
+                let slot = self.connections.slot_of(&tuple)?;
+                if self.connections.finish(now, slot) {
+                    return self.forget_connection(slot).map(Input::ClientGone);
+                }
+            }
+            Output::ClaimAt { at, claim } => {
+                let open = claim.open;
+                if self.post(at, Parcel::Claim(claim)).is_err() {
+                    return Some(Input::Claimed { open, outcome: None });
+                }
+            }
+            Output::Surrender { to, open, slot, ip, port } => {
+                let socket = self.relayed.release(self.poll.registry(), slot);
+                let socket = socket.map(|socket| RelayedSocketParcel { socket, ip, port });
+                self.surrender(to, open, socket, (ip, port));
+            }
+            // An answer that cannot be delivered is as good as none: the asking core gives up by itself.
+            Output::DenyClaim { to, open } => drop(self.post(to, Parcel::Claimed { open, socket: None })),
+            Output::Event(event) => self.event(now, event),
+        }
+        None
+    }
+
+    fn answer(&mut self, to: &FiveTuple, message: &[u8]) -> Option<Input<'static>> {
+        let failure = self.send_to_client(to, message).err()?;
+        self.counters.not_sent(failure);
+        // Responses must not be lost on a stream: a client that does not read them is not coming back.
+        let broken = matches!(failure, SendFailure::SlowClient | SendFailure::ClientGone);
+        if broken && to.transport == Transport::Tcp {
+            let slot = self.connections.slot_of(to)?;
+            return self.forget_connection(slot).map(Input::ClientGone);
+        }
+        None
+    }
+
+    fn surrender(
+        &self,
+        to: WorkerIndex,
+        open: OpenId,
+        socket: Option<RelayedSocketParcel>,
+        (ip, port): (std::net::IpAddr, crate::address::RelayedPort),
+    ) {
+        let lost = match self.post(to, Parcel::Claimed { open, socket }) {
+            Ok(()) => return,
+            Err(parcel) => parcel,
+        };
+        drop(lost);
+        self.shared.release(ip, port);
+    }
+
+    /// Puts a socket that another worker handed over into this worker's slab.
+    fn unpack(&mut self, parcel: RelayedSocketParcel) -> Option<ClaimedSocket> {
+        let RelayedSocketParcel { socket, ip, port } = parcel;
+        let slot = self.relayed.adopt(self.poll.registry(), socket);
+        if slot.is_none() {
+            self.shared.release(ip, port);
+        }
+        slot.map(|slot| ClaimedSocket { slot, ip, port })
+    }
+
+    fn post(&self, to: WorkerIndex, parcel: Parcel) -> Result<(), Parcel> {
+        match self.mailboxes.get(usize::from(to.0)) {
+            Some(mailbox) => mailbox.deliver(parcel),
+            None => Err(parcel),
+        }
+    }
+
+    fn event(&mut self, now: Instant, event: Event) {
+        if let Event::AllocationStarted { client, .. } | Event::AllocationEnded { client, .. } = &event
+            && client.transport == Transport::Tcp
+        {
+            // A connection is patient exactly as long as it holds an allocation.
+            let allocated = matches!(event, Event::AllocationStarted { .. });
+            self.connections.set_allocated(now, client, allocated);
+        }
+        self.journal.record(now, event);
+    }
+}

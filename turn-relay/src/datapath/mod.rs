@@ -1,0 +1,229 @@
+//! One worker: a thread with its own listeners, relayed sockets, TCP connections and [`Relay`], and an event loop that
+//! moves bytes between them as the core says.
+//!
+//! Decides nothing about TURN. Nothing that a client, a peer or the kernel's error queue sends ends the loop.
+//!
+//! Invariants: a source of packets is served for at most [`BUDGET`] packets per turn of the loop, and one that has more is
+//! served again in the next turn, so no client can starve another; a packet that cannot be sent at once is dropped, never
+//! waited for (a TCP client has a bounded buffer); per datagram nothing is allocated and no lock is taken.
+
+mod client;
+mod control;
+pub(crate) mod inbox;
+mod peer;
+mod relayed;
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use crate::frame::{HEADROOM, MAX_FRAME_BYTES, TAILROOM};
+use crate::journal::Journal;
+use crate::listen::Listener;
+use crate::listen::stream::Connections;
+use crate::metrics::Counters;
+use crate::relay::{Input, Output, Relay, Shared, SocketSlot, WorkerIndex};
+use inbox::{Inbox, Mailbox};
+use relayed::RelayedSockets;
+
+/// What an event belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Another worker, or the server, has something for this one.
+    Inbox,
+    /// The UDP side of the listener with this index.
+    Udp(usize),
+    /// The TCP side of the listener with this index.
+    Tcp(usize),
+    /// A relayed socket.
+    Relayed(SocketSlot),
+    /// A TCP client.
+    Connection(usize),
+}
+
+impl Source {
+    /// Kind in the low three bits, index above.
+    pub(crate) fn token(self) -> Token {
+        let (index, kind) = match self {
+            Self::Inbox => (0, 0),
+            Self::Udp(index) => (index, 1),
+            Self::Tcp(index) => (index, 2),
+            Self::Relayed(slot) => (slot.0 as usize, 3),
+            Self::Connection(slot) => (slot, 4),
+        };
+        Token(index << 3 | kind)
+    }
+
+    fn of(token: Token) -> Option<Self> {
+        let index = token.0 >> 3;
+        match token.0 & 7 {
+            0 => Some(Self::Inbox),
+            1 => Some(Self::Udp(index)),
+            2 => Some(Self::Tcp(index)),
+            3 => u32::try_from(index).ok().map(|slot| Self::Relayed(SocketSlot(slot))),
+            4 => Some(Self::Connection(index)),
+            _ => None,
+        }
+    }
+}
+
+/// What a worker is made from, on the thread that starts the server, so that whatever fails does so before anything runs.
+#[derive(Debug)]
+pub(crate) struct Workplace {
+    poll: Poll,
+    listeners: Vec<Listener>,
+    inbox: Inbox,
+    mailbox: Mailbox,
+}
+
+impl Workplace {
+    /// Registers the listeners in an event loop of their own.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub(crate) fn new(mut listeners: Vec<Listener>) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        for (index, listener) in listeners.iter_mut().enumerate() {
+            let udp = listener.udp.as_raw_fd();
+            poll.registry().register(&mut SourceFd(&udp), Source::Udp(index).token(), Interest::READABLE)?;
+            poll.registry().register(&mut listener.tcp, Source::Tcp(index).token(), Interest::READABLE)?;
+        }
+        let (mailbox, inbox) = inbox::open(Waker::new(poll.registry(), Source::Inbox.token())?);
+        Ok(Self { poll, listeners, inbox, mailbox })
+    }
+
+    pub(crate) fn mailbox(&self) -> Mailbox {
+        self.mailbox.clone()
+    }
+}
+
+/// One worker. Lives on its thread.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    poll: Poll,
+    listeners: Vec<Listener>,
+    inbox: Inbox,
+    /// One per worker, this one included.
+    mailboxes: Vec<Mailbox>,
+    relay: Relay,
+    shared: Arc<Shared>,
+    relayed: RelayedSockets,
+    connections: Connections,
+    counters: Arc<Counters>,
+    journal: Journal,
+    /// Where every packet lies while it is worked on: headroom, the packet, tailroom.
+    buffer: Box<[u8]>,
+    /// What the core said and the worker has not done yet.
+    outputs: VecDeque<Output>,
+    /// Sources that had more than their budget, and listeners whose pause is over.
+    again: Vec<Token>,
+    /// Until when no connection is accepted, after the process ran out of descriptors.
+    accepting_from: Option<Instant>,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        workplace: Workplace,
+        index: WorkerIndex,
+        mailboxes: Vec<Mailbox>,
+        relay: Relay,
+        shared: Arc<Shared>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let Workplace { poll, listeners, inbox, mailbox: _ } = workplace;
+        Self {
+            poll,
+            listeners,
+            inbox,
+            mailboxes,
+            relay,
+            shared,
+            relayed: RelayedSockets::default(),
+            connections: Connections::default(),
+            journal: Journal::new(index, Arc::clone(&counters)),
+            counters,
+            buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
+            outputs: VecDeque::new(),
+            again: Vec::new(),
+            accepting_from: None,
+        }
+    }
+
+    /// Works until it is told to stop.
+    ///
+    /// # Errors
+    /// When the event loop itself fails, which nothing from the network can cause.
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS);
+        let mut ready: Vec<Token> = Vec::with_capacity(EVENTS);
+        while !self.inbox.is_stopped() {
+            match self.poll.poll(&mut events, self.patience()) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+            let now = Instant::now();
+            self.deadlines(now);
+            ready.clear();
+            ready.append(&mut self.again);
+            ready.extend(events.iter().map(mio::event::Event::token));
+            // A source may be there twice, with packets left over and with new ones.
+            ready.sort_unstable();
+            ready.dedup();
+            for &token in &ready {
+                if self.serve(now, token) {
+                    self.again.push(token);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Serves one source within its budget; tells whether there may be more.
+    fn serve(&mut self, now: Instant, token: Token) -> bool {
+        match Source::of(token) {
+            Some(Source::Inbox) => self.serve_inbox(now),
+            Some(Source::Udp(index)) => self.serve_udp(now, index),
+            Some(Source::Tcp(index)) => self.serve_accept(now, index),
+            Some(Source::Relayed(slot)) => self.serve_relayed(now, slot),
+            Some(Source::Connection(slot)) => self.serve_connection(now, slot),
+            None => false,
+        }
+    }
+
+    /// How long the loop may sleep.
+    fn patience(&self) -> Option<Duration> {
+        if !self.again.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let next = [self.relay.deadline(), self.connections.deadline(), self.accepting_from];
+        let next = next.into_iter().flatten().min()?;
+        // epoll counts whole milliseconds and rounds down: without the extra one the loop would spin through the last.
+        Some(next.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
+    }
+
+    fn deadlines(&mut self, now: Instant) {
+        if self.relay.deadline().is_some_and(|at| at <= now) {
+            self.control(now, Input::Timeout);
+        }
+        while let Some(slot) = self.connections.overdue(now) {
+            self.close_connection(now, slot);
+        }
+        if self.accepting_from.is_some_and(|at| at <= now) {
+            self.accepting_from = None;
+            // Edge-triggered: connections that came in the meantime are not announced again.
+            self.again.extend((0..self.listeners.len()).map(|index| Source::Tcp(index).token()));
+        }
+    }
+}
+
+/// Packets per source and turn of the loop.
+const BUDGET: usize = 64;
+/// Events per system call.
+const EVENTS: usize = 1024;
+/// Room for the beginning of the largest frame of a stream and as much again to read into, between headroom and tailroom.
+const BUFFER_BYTES: usize = HEADROOM + 2 * (MAX_FRAME_BYTES + TAILROOM) + TAILROOM;

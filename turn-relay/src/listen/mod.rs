@@ -1,0 +1,201 @@
+//! The sockets that clients come in through. Every worker has its own set, bound side by side with `SO_REUSEPORT`, so that
+//! the kernel spreads clients over workers and a client stays with one of them.
+//!
+//! All sockets of all workers are bound before any worker starts: the kernel's choice depends on their number.
+//! Refuses to share a port with another process, and that includes another copy of this program.
+
+pub(crate) mod stream;
+pub(crate) mod udp;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::num::NonZeroUsize;
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::operation::StartError;
+use udp::UdpListener;
+
+/// One listen address, as one worker sees it.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    /// Where it is bound; never port 0.
+    pub(crate) address: SocketAddr,
+    pub(crate) udp: UdpListener,
+    pub(crate) tcp: mio::net::TcpListener,
+}
+
+impl Listener {
+    /// Whether this is where packets with the local address `server` belong.
+    pub(crate) fn serves(&self, server: SocketAddr) -> bool {
+        let ip = self.address.ip();
+        let same_ip = ip == server.ip() || (ip.is_unspecified() && ip.is_ipv4() == server.is_ipv4());
+        same_ip && self.address.port() == server.port()
+    }
+}
+
+/// Opens every address of `listen` once per worker; the outer list is per worker, in the order of `listen`.
+/// With `skip_missing` a family that this host lacks is left out.
+///
+/// # Errors
+/// One line: taken, not ours, not permitted.
+pub(crate) fn open(
+    listen: &[SocketAddr],
+    skip_missing: bool,
+    workers: NonZeroUsize,
+) -> Result<Vec<Vec<Listener>>, StartError> {
+    let mut addresses = Vec::new();
+    for &address in listen {
+        match probe(address) {
+            Ok(address) => addresses.push(address),
+            Err(error)
+                if skip_missing && is_missing_family(&error) && addresses.len() + 1 < listen.len().max(2) =>
+            {
+                tracing::warn!(
+                    "this host has no {}; not serving it",
+                    if address.is_ipv4() { "IPv4" } else { "IPv6" }
+                );
+            }
+            Err(error) => return Err(refused(address, &error)),
+        }
+    }
+    // Specific addresses come first: `Listener::serves` of a wildcard would claim their packets.
+    addresses.sort_by_key(|address| address.ip().is_unspecified());
+    let worker =
+        || addresses.iter().map(|&address| bind(address).map_err(|error| refused(address, &error))).collect();
+    (0..workers.get()).map(|_| worker()).collect()
+}
+
+/// Binds `address` without `SO_REUSEPORT`, which fails where anybody else has it, however they bound it. Finds a port for 0
+/// that is free for UDP and TCP.
+fn probe(address: SocketAddr) -> io::Result<SocketAddr> {
+    const ATTEMPTS: usize = 16;
+    let mut last = None;
+    for _ in 0..ATTEMPTS {
+        let tcp = tcp_socket(address, false)?;
+        tcp.listen(1)?;
+        let real = tcp.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
+        match udp_socket(real, false) {
+            Ok(_) => return Ok(real),
+            Err(error) if address.port() == 0 => last = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| io::ErrorKind::AddrInUse.into()))
+}
+
+fn bind(address: SocketAddr) -> io::Result<Listener> {
+    let tcp = tcp_socket(address, true)?;
+    tcp.listen(BACKLOG)?;
+    let udp = udp_socket(address, true)?;
+    // Without this a burst longer than the kernel's default (some 200 KiB) is lost; the kernel caps what it grants.
+    let _ = udp.set_recv_buffer_size(UDP_BUFFER_BYTES);
+    let _ = udp.set_send_buffer_size(UDP_BUFFER_BYTES);
+    Ok(Listener {
+        address,
+        udp: UdpListener::new(UdpSocket::from(udp), address)?,
+        tcp: mio::net::TcpListener::from_std(TcpListener::from(tcp)),
+    })
+}
+
+fn udp_socket(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    prepare(&socket, address, reuse_port)?;
+    socket.bind(&SockAddr::from(address))?;
+    Ok(socket)
+}
+
+fn tcp_socket(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // Connections of the previous run linger in TIME_WAIT; they must not keep the next one from starting.
+    socket.set_reuse_address(true)?;
+    prepare(&socket, address, reuse_port)?;
+    socket.bind(&SockAddr::from(address))?;
+    Ok(socket)
+}
+
+fn prepare(socket: &Socket, address: SocketAddr, reuse_port: bool) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    if address.is_ipv6() {
+        // [::] serves IPv6 alone: a v4-mapped client would have a different address on each family's listener.
+        socket.set_only_v6(true)?;
+    }
+    if reuse_port {
+        socket.set_reuse_port(true)?;
+    }
+    Ok(())
+}
+
+fn is_missing_family(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
+}
+
+fn refused(address: SocketAddr, error: &io::Error) -> StartError {
+    StartError::bind("UDP and TCP", address, error, "choose another address with --listen IP:PORT")
+}
+
+/// The addresses of this host, for a policy that must know what "ourselves" means.
+pub(crate) fn host_addresses() -> Vec<IpAddr> {
+    if_addrs::get_if_addrs().unwrap_or_default().iter().map(if_addrs::Interface::ip).collect()
+}
+
+/// Connections that wait for `accept`; the kernel's own cap (net.core.somaxconn) is 4096 by default.
+const BACKLOG: i32 = 1024;
+/// Some 25 ms of a gigabit, which a worker may be away for.
+const UDP_BUFFER_BYTES: usize = 4 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_copy_that_also_reuses_ports_is_refused() {
+        let first = open(&[loopback()], false, NonZeroUsize::MIN).expect("a free port");
+        let taken = first[0][0].address;
+        let refused = open(&[taken], false, NonZeroUsize::MIN).expect_err("it is taken").to_string();
+        assert!(refused.contains(&taken.to_string()) && refused.contains("taken"), "{refused}");
+    }
+
+    #[test]
+    fn a_port_that_only_one_protocol_holds_is_taken() {
+        let udp = UdpSocket::bind(loopback()).expect("a free port");
+        open(&[udp.local_addr().expect("bound")], false, NonZeroUsize::MIN).expect_err("UDP holds it");
+        let tcp = TcpListener::bind(loopback()).expect("a free port");
+        open(&[tcp.local_addr().expect("bound")], false, NonZeroUsize::MIN).expect_err("TCP holds it");
+    }
+
+    #[test]
+    fn an_address_of_another_host_is_refused() {
+        let elsewhere = "192.0.2.77:0".parse().expect("an address");
+        let refused = open(&[elsewhere], false, NonZeroUsize::MIN).expect_err("not ours").to_string();
+        assert!(refused.contains("192.0.2.77") && refused.contains("does not have"), "{refused}");
+    }
+
+    #[test]
+    fn every_worker_listens_on_the_same_real_port() {
+        let workers =
+            open(&[loopback()], false, NonZeroUsize::new(3).expect("not zero")).expect("a free port");
+        let addresses: Vec<_> = workers.iter().map(|listeners| listeners[0].address).collect();
+        assert_eq!(addresses.len(), 3);
+        assert!(
+            addresses.iter().all(|address| *address == addresses[0] && address.port() != 0),
+            "{addresses:?}"
+        );
+    }
+
+    #[test]
+    fn a_specific_listener_wins_over_a_wildcard_of_the_same_port() {
+        let wildcard = "0.0.0.0:0".parse().expect("an address");
+        let port = open(&[wildcard], false, NonZeroUsize::MIN).expect("a free port")[0][0].address.port();
+        let both = [SocketAddr::new(wildcard.ip(), port), SocketAddr::new(loopback().ip(), port)];
+        let listeners = open(&both, false, NonZeroUsize::MIN).expect("free again").remove(0);
+        let serving = |server: SocketAddr| listeners.iter().find(|l| l.serves(server)).map(|l| l.address);
+        assert_eq!(serving(both[1]), Some(both[1]));
+        assert_eq!(serving(SocketAddr::new("127.0.0.2".parse().expect("an address"), port)), Some(both[0]));
+        assert_eq!(serving(SocketAddr::new("::1".parse().expect("an address"), port)), None);
+    }
+
+    fn loopback() -> SocketAddr {
+        "127.0.0.1:0".parse().expect("an address")
+    }
+}

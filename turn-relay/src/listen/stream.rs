@@ -1,0 +1,294 @@
+//! TCP clients of one worker: a bounded number of connections, each with bounded memory and bounded patience.
+//!
+//! Knows frames only as far as `frame::split` tells where one ends. A connection that speaks something else, that does not
+//! speak at all, or that does not read what it was asked to be sent, is closed.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::io::{self, Read as _, Write as _};
+use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::time::{Duration, Instant};
+
+use foldhash::fast::RandomState;
+use mio::net::TcpStream;
+use slab::Slab;
+
+use crate::address::{ClientAddr, FiveTuple, Transport};
+
+/// Why bytes for a client were not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// No such connection.
+    Gone,
+    /// What waits already is all that may wait.
+    Full,
+    /// The connection failed; it must be closed.
+    Broken,
+}
+
+/// What a read brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// This many bytes are at the front of the buffer, those left from before included.
+    Bytes(usize),
+    /// Nothing now.
+    Nothing,
+    /// The client closed, or the connection failed.
+    Closed,
+}
+
+/// The TCP clients of one worker.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    slab: Slab<Connection>,
+    by_tuple: HashMap<FiveTuple, usize, RandomState>,
+    by_client: HashMap<IpAddr, usize, RandomState>,
+    /// When to look at a connection again: one entry each, and a second one while closing. Stale ones are told by `serial`.
+    due: BinaryHeap<Reverse<(Instant, usize, u64)>>,
+    next_serial: u64,
+}
+
+#[derive(Debug)]
+struct Connection {
+    stream: TcpStream,
+    tuple: FiveTuple,
+    serial: u64,
+    /// Bytes of a frame that is not complete yet.
+    unread: Vec<u8>,
+    unsent: VecDeque<u8>,
+    phase: Phase,
+    /// When the last whole frame came, or when this phase began.
+    heard: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// No whole frame has come yet.
+    Silent,
+    /// It has spoken, but holds no allocation.
+    Idle,
+    /// It holds an allocation, whose own lifetime bounds it.
+    Allocated,
+    /// To be closed as soon as everything is sent.
+    Closing,
+}
+
+impl Connections {
+    /// Takes an accepted connection, unless it is one too many of its address or of all.
+    pub(crate) fn insert(
+        &mut self,
+        now: Instant,
+        stream: TcpStream,
+        peer: SocketAddr,
+    ) -> Option<(usize, FiveTuple)> {
+        let server = stream.local_addr().ok()?;
+        let of_client = self.by_client.entry(client_key(peer.ip())).or_default();
+        if self.slab.len() >= MAX_CONNECTIONS || *of_client >= MAX_PER_CLIENT {
+            if *of_client == 0 {
+                self.by_client.remove(&client_key(peer.ip()));
+            }
+            return None;
+        }
+        *of_client += 1;
+        // A relay delays nothing on purpose; media over TCP suffers enough.
+        let _ = stream.set_nodelay(true);
+        let tuple = FiveTuple { transport: Transport::Tcp, client: ClientAddr(peer), server };
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        let slot = self.slab.insert(Connection {
+            stream,
+            tuple,
+            serial,
+            unread: Vec::new(),
+            unsent: VecDeque::new(),
+            phase: Phase::Silent,
+            heard: now,
+        });
+        self.by_tuple.insert(tuple, slot);
+        self.due.push(Reverse((now + FIRST_FRAME, slot, serial)));
+        Some((slot, tuple))
+    }
+
+    /// Forgets and closes a connection.
+    pub(crate) fn remove(&mut self, slot: usize) -> Option<FiveTuple> {
+        let connection = self.slab.try_remove(slot)?;
+        self.by_tuple.remove(&connection.tuple);
+        let key = client_key(connection.tuple.client.0.ip());
+        if let Some(count) = self.by_client.get_mut(&key) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_client.remove(&key);
+            }
+        }
+        Some(connection.tuple)
+    }
+
+    pub(crate) fn slot_of(&self, tuple: &FiveTuple) -> Option<usize> {
+        self.by_tuple.get(tuple).copied()
+    }
+
+    pub(crate) fn tuple_of(&self, slot: usize) -> Option<FiveTuple> {
+        self.slab.get(slot).map(|connection| connection.tuple)
+    }
+
+    pub(crate) fn stream_mut(&mut self, slot: usize) -> Option<&mut TcpStream> {
+        self.slab.get_mut(slot).map(|connection| &mut connection.stream)
+    }
+
+    /// Reads once. `buffer` must be larger than the largest frame.
+    pub(crate) fn read(&mut self, slot: usize, buffer: &mut [u8]) -> Reading {
+        let Some(connection) = self.slab.get_mut(slot) else { return Reading::Nothing };
+        let kept = connection.unread.len();
+        let Some(room) = buffer.get_mut(kept..).filter(|room| !room.is_empty()) else {
+            return Reading::Closed;
+        };
+        match connection.stream.read(room) {
+            Ok(0) => Reading::Closed,
+            Ok(read) => {
+                buffer[..kept].copy_from_slice(&connection.unread);
+                connection.unread.clear();
+                if connection.phase == Phase::Closing {
+                    Reading::Bytes(0)
+                } else {
+                    Reading::Bytes(kept + read)
+                }
+            }
+            Err(error) if is_temporary(&error) => Reading::Nothing,
+            Err(_) => Reading::Closed,
+        }
+    }
+
+    /// Keeps the beginning of a frame until its rest comes; `frames` tells whether whole ones came before it.
+    pub(crate) fn keep(&mut self, now: Instant, slot: usize, unread: &[u8], frames: bool) {
+        let Some(connection) = self.slab.get_mut(slot) else { return };
+        if unread.is_empty() {
+            // An idle connection costs no buffer.
+            connection.unread = Vec::new();
+        } else {
+            connection.unread.extend_from_slice(unread);
+        }
+        if frames {
+            connection.heard = now;
+            if connection.phase == Phase::Silent {
+                connection.phase = Phase::Idle;
+            }
+        }
+    }
+
+    /// Sends `bytes` whole, now or when the client reads; or refuses them whole.
+    pub(crate) fn send(&mut self, slot: usize, bytes: &[u8]) -> Result<(), Refused> {
+        let connection = self.slab.get_mut(slot).ok_or(Refused::Gone)?;
+        let mut rest = bytes;
+        if connection.unsent.is_empty() {
+            match connection.stream.write(bytes) {
+                Ok(written) => rest = &bytes[written..],
+                Err(error) if is_temporary(&error) => {}
+                Err(_) => return Err(Refused::Broken),
+            }
+        } else if connection.unsent.len() + bytes.len() > MAX_UNSENT {
+            return Err(Refused::Full);
+        }
+        connection.unsent.extend(rest);
+        Ok(())
+    }
+
+    /// Writes what waits. `Err` means that the connection must be removed: it failed, or it was to be closed after this.
+    pub(crate) fn flush(&mut self, slot: usize) -> Result<(), Refused> {
+        let connection = self.slab.get_mut(slot).ok_or(Refused::Gone)?;
+        while !connection.unsent.is_empty() {
+            let (front, _) = connection.unsent.as_slices();
+            match connection.stream.write(front) {
+                Ok(written) => drop(connection.unsent.drain(..written)),
+                Err(error) if is_temporary(&error) => return Ok(()),
+                Err(_) => return Err(Refused::Broken),
+            }
+        }
+        connection.unsent = VecDeque::new();
+        if connection.phase == Phase::Closing { Err(Refused::Gone) } else { Ok(()) }
+    }
+
+    /// Closes after what waits was sent, and tells whether that is now: then the caller removes it.
+    pub(crate) fn finish(&mut self, now: Instant, slot: usize) -> bool {
+        let Some(connection) = self.slab.get_mut(slot) else { return false };
+        if connection.unsent.is_empty() {
+            let _ = connection.stream.shutdown(Shutdown::Write);
+            return true;
+        }
+        connection.phase = Phase::Closing;
+        connection.heard = now;
+        self.due.push(Reverse((now + LINGER, slot, connection.serial)));
+        false
+    }
+
+    /// An allocation bounds the connection from now on, or no longer does.
+    pub(crate) fn set_allocated(&mut self, now: Instant, tuple: &FiveTuple, allocated: bool) {
+        let Some(connection) = self.by_tuple.get(tuple).and_then(|slot| self.slab.get_mut(*slot)) else {
+            return;
+        };
+        if connection.phase == Phase::Closing {
+            return;
+        }
+        if allocated {
+            connection.phase = Phase::Allocated;
+        } else {
+            connection.phase = Phase::Idle;
+            connection.heard = now;
+        }
+    }
+
+    /// When [`Connections::overdue`] may find something, at the earliest.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.due.peek().map(|Reverse((at, _, _))| *at)
+    }
+
+    /// The next connection whose patience is used up.
+    pub(crate) fn overdue(&mut self, now: Instant) -> Option<usize> {
+        while let Some(&Reverse((at, slot, serial))) = self.due.peek() {
+            if at > now {
+                return None;
+            }
+            self.due.pop();
+            let Some(connection) = self.slab.get(slot).filter(|connection| connection.serial == serial)
+            else {
+                continue;
+            };
+            let until = match connection.phase {
+                Phase::Silent => connection.heard + FIRST_FRAME,
+                Phase::Closing => connection.heard + LINGER,
+                Phase::Idle => connection.heard + IDLE,
+                // Looked at again and again, rarely, so that there is always exactly one entry.
+                Phase::Allocated => now + IDLE,
+            };
+            if until <= now {
+                return Some(slot);
+            }
+            self.due.push(Reverse((until, slot, serial)));
+        }
+        None
+    }
+}
+
+/// Whom a connection counts for: an IPv4 address, or the /64 that one IPv6 customer has.
+fn client_key(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => ip,
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & !u128::from(u64::MAX)).into()),
+    }
+}
+
+fn is_temporary(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// Per worker. Each costs a descriptor and, unread and unsent bytes apart, some 300 bytes.
+const MAX_CONNECTIONS: usize = 16_384;
+/// Per worker and client address. An office behind one address with a hundred calls over TCP fits; one client cannot take all.
+const MAX_PER_CLIENT: usize = 512;
+/// Bytes that wait for a client that reads slowly: a quarter of a second at 8 Mbit/s. More would only be late media.
+const MAX_UNSENT: usize = 256 * 1024;
+/// A client connects in order to speak.
+const FIRST_FRAME: Duration = Duration::from_secs(10);
+/// Without an allocation there is nothing to wait for.
+const IDLE: Duration = Duration::from_secs(60);
+/// How long a connection that is to be closed may take to read the rest.
+const LINGER: Duration = Duration::from_secs(5);

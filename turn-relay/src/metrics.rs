@@ -1,0 +1,360 @@
+//! What the relay counts. Each worker has [`Counters`] of its own and is the only one that writes them, so counting is a
+//! plain add without a lock prefix; a scrape sums them up.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use crate::address::Transport;
+use crate::relay::{DropReason, EndReason, RequestMethod};
+
+/// A counter with one writer.
+#[derive(Debug, Default)]
+pub(crate) struct Count(AtomicU64);
+
+impl Count {
+    pub(crate) fn add(&self, amount: usize) {
+        // One writer: load and store need not be one atomic step, which keeps them cheap.
+        let next = self.0.load(Ordering::Relaxed).wrapping_add(amount as u64);
+        self.0.store(next, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Bytes and packets of one direction; payload only, headers are not counted.
+#[derive(Debug, Default)]
+pub(crate) struct Flow {
+    bytes: Count,
+    packets: Count,
+}
+
+impl Flow {
+    pub(crate) fn add(&self, bytes: usize) {
+        self.bytes.add(bytes);
+        self.packets.add(1);
+    }
+}
+
+/// Why a packet that the core let pass did not leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SendFailure {
+    /// The kernel's buffer for the socket is full.
+    BufferFull,
+    /// The kernel refused it: no route, too large, an ICMP error from before.
+    Refused,
+    /// A TCP client does not read what it is sent.
+    SlowClient,
+    /// The client's connection or listener is gone.
+    ClientGone,
+}
+
+impl SendFailure {
+    const ALL: [Self; 4] = [Self::BufferFull, Self::Refused, Self::SlowClient, Self::ClientGone];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::BufferFull => "send_buffer_full",
+            Self::Refused => "send_refused",
+            Self::SlowClient => "slow_client",
+            Self::ClientGone => "client_gone",
+        }
+    }
+}
+
+/// What one worker counts. Never shared for writing.
+#[derive(Debug, Default)]
+#[repr(align(128))] // two cache lines: neighbours in memory belong to other workers
+pub(crate) struct Counters {
+    pub(crate) to_peer: Flow,
+    pub(crate) to_client: Flow,
+    drops: [Count; DropReason::ALL.len()],
+    send_failures: [Count; SendFailure::ALL.len()],
+    requests: [[Count; OUTCOMES.len()]; RequestMethod::ALL.len()],
+    started: Count,
+    ended: [Count; EndReason::ALL.len()],
+    standing: [[AtomicI64; 2]; 2],
+    connections: AtomicI64,
+    pub(crate) connections_refused: Count,
+    /// Off the data path; its keys are literals of the core, so it is bounded.
+    auth_failures: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+impl Counters {
+    pub(crate) fn dropped(&self, reason: DropReason) {
+        self.drops[reason as usize].add(1);
+    }
+
+    pub(crate) fn not_sent(&self, failure: SendFailure) {
+        self.send_failures[failure as usize].add(1);
+    }
+
+    /// `code` is the error code of the answer, `None` for success.
+    pub(crate) fn request(&self, method: RequestMethod, code: Option<u16>) {
+        let outcome = OUTCOMES.iter().position(|(known, _)| *known == code).unwrap_or(OUTCOMES.len() - 1);
+        self.requests[method as usize][outcome].add(1);
+    }
+
+    pub(crate) fn auth_failure(&self, reason: &'static str) {
+        *self.auth_failures.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += 1;
+    }
+
+    pub(crate) fn allocation_started(&self, transport: Transport, ipv4: bool) {
+        self.started.add(1);
+        self.standing[transport as usize][usize::from(ipv4)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn allocation_ended(&self, transport: Transport, ipv4: bool, reason: EndReason) {
+        self.ended[reason as usize].add(1);
+        self.standing[transport as usize][usize::from(ipv4)].fetch_add(-1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn connections(&self, change: i64) {
+        self.connections.fetch_add(change, Ordering::Relaxed);
+    }
+}
+
+/// Sums the workers' counters whenever somebody scrapes.
+#[derive(Debug)]
+pub(crate) struct Totals(pub(crate) Vec<Arc<Counters>>);
+
+impl Collector for Totals {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.encode_traffic(&mut encoder)?;
+        self.encode_requests(&mut encoder)?;
+        self.encode_allocations(&mut encoder)
+    }
+}
+
+impl Totals {
+    fn encode_traffic(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut bytes =
+            family(encoder, "relayed_bytes", "Payload bytes relayed, as they flow", MetricType::Counter)?;
+        counter(&mut bytes, &[("direction", "to_peer")], self.sum(|w| &w.to_peer.bytes))?;
+        counter(&mut bytes, &[("direction", "to_client")], self.sum(|w| &w.to_client.bytes))?;
+        let mut packets =
+            family(encoder, "relayed_packets", "Datagrams relayed, as they flow", MetricType::Counter)?;
+        counter(&mut packets, &[("direction", "to_peer")], self.sum(|w| &w.to_peer.packets))?;
+        counter(&mut packets, &[("direction", "to_client")], self.sum(|w| &w.to_client.packets))?;
+        let mut drops = family(
+            encoder,
+            "dropped_packets",
+            "Packets that went no further, by reason",
+            MetricType::Counter,
+        )?;
+        for reason in DropReason::ALL {
+            counter(&mut drops, &[("reason", reason.label())], self.sum(|w| &w.drops[reason as usize]))?;
+        }
+        for failure in SendFailure::ALL {
+            counter(
+                &mut drops,
+                &[("reason", failure.label())],
+                self.sum(|w| &w.send_failures[failure as usize]),
+            )?;
+        }
+        Ok(())
+    }
+
+    fn encode_requests(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Requests by method and by the error code of the answer, or success, or challenged (401 to a first request)";
+        let mut requests = family(encoder, "requests", help, MetricType::Counter)?;
+        for method in RequestMethod::ALL {
+            for (index, (_, outcome)) in OUTCOMES.iter().enumerate() {
+                let count = self.sum(|w| &w.requests[method as usize][index]);
+                // Most of the table never happens; success is shown from the start so that a rate can be taken.
+                if count > 0 || index == 0 {
+                    counter(&mut requests, &[("method", method.label()), ("outcome", outcome)], count)?;
+                }
+            }
+        }
+        let help = "Requests whose credentials were refused, by reason";
+        let mut failures = family(encoder, "auth_failures", help, MetricType::Counter)?;
+        let mut reasons: BTreeMap<&'static str, u64> = BTreeMap::new();
+        for worker in &self.0 {
+            for (reason, count) in worker.auth_failures.lock().unwrap_or_else(PoisonError::into_inner).iter()
+            {
+                *reasons.entry(reason).or_default() += count;
+            }
+        }
+        for (reason, count) in reasons {
+            counter(&mut failures, &[("reason", reason)], count)?;
+        }
+        Ok(())
+    }
+
+    fn encode_allocations(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut standing = family(
+            encoder,
+            "allocations",
+            "Allocations that stand, by client transport and relayed family",
+            MetricType::Gauge,
+        )?;
+        for transport in [Transport::Udp, Transport::Tcp] {
+            for (ipv4, label) in [(true, "ipv4"), (false, "ipv6")] {
+                let of = |worker: &Arc<Counters>| {
+                    worker.standing[transport as usize][usize::from(ipv4)].load(Ordering::Relaxed)
+                };
+                let labels = [("transport", transport_label(transport)), ("family", label)];
+                gauge(&mut standing, &labels, self.0.iter().map(of).sum())?;
+            }
+        }
+        ConstCounter::new(self.sum(|w| &w.started)).encode(family(
+            encoder,
+            "allocations_started",
+            "Allocations that began",
+            MetricType::Counter,
+        )?)?;
+        let mut ended = family(
+            encoder,
+            "allocations_ended",
+            "Allocations that are over, by reason",
+            MetricType::Counter,
+        )?;
+        for reason in EndReason::ALL {
+            counter(&mut ended, &[("reason", reason.label())], self.sum(|w| &w.ended[reason as usize]))?;
+        }
+        let open = self.0.iter().map(|worker| worker.connections.load(Ordering::Relaxed)).sum::<i64>();
+        ConstGauge::new(open).encode(family(
+            encoder,
+            "tcp_connections",
+            "Open TCP connections of clients",
+            MetricType::Gauge,
+        )?)?;
+        let help = "TCP connections that were closed at once: too many of one client address, or of all";
+        ConstCounter::new(self.sum(|w| &w.connections_refused)).encode(family(
+            encoder,
+            "tcp_connections_refused",
+            help,
+            MetricType::Counter,
+        )?)
+    }
+
+    fn sum(&self, count: impl Fn(&Counters) -> &Count) -> u64 {
+        self.0.iter().map(|worker| count(worker).get()).sum()
+    }
+}
+
+/// What the answer to a request was: success first, everything unforeseen last.
+const OUTCOMES: [(Option<u16>, &str); 17] = [
+    (None, "success"),
+    (Some(0), "challenged"),
+    (Some(400), "400"),
+    (Some(401), "401"),
+    (Some(403), "403"),
+    (Some(420), "420"),
+    (Some(437), "437"),
+    (Some(438), "438"),
+    (Some(440), "440"),
+    (Some(441), "441"),
+    (Some(442), "442"),
+    (Some(443), "443"),
+    (Some(486), "486"),
+    (Some(487), "487"),
+    (Some(500), "500"),
+    (Some(508), "508"),
+    (Some(u16::MAX), "other"),
+];
+
+/// The pseudo-code under which a first request without credentials is counted, apart from wrong credentials.
+pub(crate) const CHALLENGED: u16 = 0;
+
+fn family<'a>(
+    encoder: &'a mut DescriptorEncoder<'_>,
+    name: &'a str,
+    help: &str,
+    kind: MetricType,
+) -> Result<MetricEncoder<'a>, fmt::Error> {
+    encoder.encode_descriptor(name, help, None, kind)
+}
+
+fn counter<const N: usize>(
+    family: &mut MetricEncoder<'_>,
+    labels: &[(&str, &str); N],
+    value: u64,
+) -> fmt::Result {
+    ConstCounter::new(value).encode(family.encode_family(labels)?)
+}
+
+fn gauge<const N: usize>(
+    family: &mut MetricEncoder<'_>,
+    labels: &[(&str, &str); N],
+    value: i64,
+) -> fmt::Result {
+    ConstGauge::new(value).encode(family.encode_family(labels)?)
+}
+
+fn transport_label(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Udp => "udp",
+        Transport::Tcp => "tcp",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+
+    #[test]
+    fn a_scrape_sums_what_the_workers_counted() {
+        let workers = [Arc::new(Counters::default()), Arc::new(Counters::default())];
+        for worker in &workers {
+            worker.to_peer.add(100);
+            worker.to_client.add(7);
+            worker.dropped(DropReason::NoPermission);
+            worker.not_sent(SendFailure::SlowClient);
+            worker.request(RequestMethod::Allocate, Some(401));
+            worker.request(RequestMethod::Allocate, Some(CHALLENGED));
+            worker.request(RequestMethod::Allocate, Some(499));
+            worker.request(RequestMethod::Binding, None);
+            worker.auth_failure("expired");
+            worker.allocation_started(Transport::Udp, true);
+            worker.allocation_started(Transport::Tcp, false);
+            worker.allocation_ended(Transport::Tcp, false, EndReason::Released);
+            worker.connections(1);
+            worker.connections_refused.add(1);
+        }
+        let text = scrape(workers.to_vec());
+        for line in [
+            "relayed_bytes_total{direction=\"to_peer\"} 200",
+            "relayed_bytes_total{direction=\"to_client\"} 14",
+            "relayed_packets_total{direction=\"to_peer\"} 2",
+            "dropped_packets_total{reason=\"no_permission\"} 2",
+            "dropped_packets_total{reason=\"slow_client\"} 2",
+            "requests_total{method=\"allocate\",outcome=\"401\"} 2",
+            "requests_total{method=\"allocate\",outcome=\"challenged\"} 2",
+            "requests_total{method=\"allocate\",outcome=\"other\"} 2",
+            "requests_total{method=\"binding\",outcome=\"success\"} 2",
+            "auth_failures_total{reason=\"expired\"} 2",
+            "allocations{transport=\"udp\",family=\"ipv4\"} 2",
+            "allocations{transport=\"tcp\",family=\"ipv6\"} 0",
+            "allocations_started_total 4",
+            "allocations_ended_total{reason=\"released\"} 2",
+            "tcp_connections 2",
+            "tcp_connections_refused_total 2",
+        ] {
+            assert!(
+                text.lines().any(|found| found == format!("turn_relay_{line}")),
+                "{line} is not in\n{text}"
+            );
+        }
+    }
+
+    fn scrape(workers: Vec<Arc<Counters>>) -> String {
+        let mut registry = Registry::with_prefix("turn_relay");
+        registry.register_collector(Box::new(Totals(workers)));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("encodes");
+        text
+    }
+}

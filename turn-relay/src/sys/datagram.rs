@@ -1,0 +1,214 @@
+//! UDP with the local address of each datagram (`IP_PKTINFO`, `IPV6_RECVPKTINFO`) and the IPv4 DF bit.
+//!
+//! A socket bound to a wildcard address receives for every address of the host; a client accepts an answer only from the
+//! address that it sent to, so that address has to be read with each datagram and written with each answer.
+
+#![expect(unsafe_code, reason = "recvmsg, sendmsg and their control messages have no safe wrapper here")]
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+
+use socket2::SockAddr;
+
+/// One received datagram; its bytes are at the front of the buffer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Received {
+    /// Bytes in the buffer.
+    pub(crate) len: usize,
+    /// The sender.
+    pub(crate) from: SocketAddr,
+    /// The local address it was sent to, where the socket was told to report it.
+    pub(crate) to: Option<IpAddr>,
+}
+
+/// Makes `socket` report the local address of each datagram.
+pub(crate) fn report_local_address(socket: BorrowedFd<'_>, ipv4: bool) -> io::Result<()> {
+    if ipv4 {
+        set_option(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)
+    } else {
+        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)
+    }
+}
+
+/// Sets or clears the DF bit of what an IPv4 socket sends from now on. Set, the kernel's own idea of the path MTU is not
+/// asked: whether the datagram fits is for the network to say (RFC 8656 section 14).
+pub(crate) fn set_dont_fragment(socket: BorrowedFd<'_>, dont_fragment: bool) -> io::Result<()> {
+    let mode = if dont_fragment { libc::IP_PMTUDISC_PROBE } else { libc::IP_PMTUDISC_DONT };
+    set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, mode)
+}
+
+/// Receives one datagram without waiting.
+pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
+    let mut control = Control([0; 64]);
+    let mut vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: the closure hands the storage and its length to recvmsg, which initialises at most that much of it and
+    // writes back how much; a kernel that succeeds has written a valid address.
+    let ((len, to), from) = unsafe {
+        SockAddr::try_init(|storage, storage_len| {
+            let mut header: libc::msghdr = std::mem::zeroed();
+            header.msg_name = storage.cast();
+            header.msg_namelen = *storage_len;
+            header.msg_iov = &raw mut vector;
+            header.msg_iovlen = 1;
+            header.msg_control = control.0.as_mut_ptr().cast();
+            header.msg_controllen = control.0.len();
+            let len = libc::recvmsg(socket.as_raw_fd(), &raw mut header, libc::MSG_DONTWAIT);
+            let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
+            *storage_len = header.msg_namelen;
+            Ok((len, local_address(&header)))
+        })
+    }?;
+    let from = from.as_socket().ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
+    Ok(Received { len, from, to })
+}
+
+/// Sends one datagram without waiting, from the local address `from` where that is given.
+pub(crate) fn send(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    to: SocketAddr,
+    from: Option<IpAddr>,
+) -> io::Result<()> {
+    let mut control = Control([0; 64]);
+    let to = SockAddr::from(to);
+    let mut vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    // SAFETY: an all-zero msghdr is a valid one.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_name = to.as_ptr().cast_mut().cast();
+    header.msg_namelen = to.len();
+    header.msg_iov = &raw mut vector;
+    header.msg_iovlen = 1;
+    match from {
+        Some(IpAddr::V4(ip)) => {
+            let info = libc::in_pktinfo {
+                ipi_ifindex: 0,
+                ipi_spec_dst: libc::in_addr { s_addr: u32::from_ne_bytes(ip.octets()) },
+                ipi_addr: libc::in_addr { s_addr: 0 },
+            };
+            control.put(&mut header, libc::IPPROTO_IP, libc::IP_PKTINFO, info);
+        }
+        Some(IpAddr::V6(ip)) => {
+            let info =
+                libc::in6_pktinfo { ipi6_addr: libc::in6_addr { s6_addr: ip.octets() }, ipi6_ifindex: 0 };
+            control.put(&mut header, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info);
+        }
+        None => {}
+    }
+    // SAFETY: every pointer in `header` is to something that lives until the end of this function, with its length
+    // beside it; sendmsg only reads through them.
+    let sent = unsafe {
+        libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+    };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Room for one packet-info control message of either family, aligned as `cmsghdr` wants it.
+#[repr(C, align(8))]
+struct Control([u8; 64]);
+
+const _: () = assert!(align_of::<Control>() >= align_of::<libc::cmsghdr>());
+
+impl Control {
+    /// Writes the one control message of `header`.
+    fn put<T: Copy>(&mut self, header: &mut libc::msghdr, level: i32, kind: i32, value: T) {
+        const { assert!(size_of::<T>() <= 20, "fits in Control") };
+        let size = u32::try_from(size_of::<T>()).unwrap_or(0);
+        header.msg_control = self.0.as_mut_ptr().cast();
+        // SAFETY: pure arithmetic on the size.
+        header.msg_controllen = unsafe { libc::CMSG_SPACE(size) } as usize;
+        // SAFETY: `header` has just been given a buffer of 64 bytes, aligned for cmsghdr, and CMSG_SPACE of at most
+        // 20 bytes is 40; so the first header exists and its data has room for a `T`, written unaligned.
+        unsafe {
+            let message = libc::CMSG_FIRSTHDR(header);
+            (*message).cmsg_level = level;
+            (*message).cmsg_type = kind;
+            (*message).cmsg_len = libc::CMSG_LEN(size) as usize;
+            libc::CMSG_DATA(message).cast::<T>().write_unaligned(value);
+        }
+    }
+}
+
+/// The local address that the kernel reported beside a datagram.
+fn local_address(header: &libc::msghdr) -> Option<IpAddr> {
+    // SAFETY: `header` was filled by a successful recvmsg, so its control buffer holds `msg_controllen` bytes of whole
+    // control messages, which the CMSG functions walk; the data of a packet-info message is that struct, read unaligned.
+    unsafe {
+        let mut message = libc::CMSG_FIRSTHDR(header);
+        while let Some(found) = message.as_ref() {
+            match (found.cmsg_level, found.cmsg_type) {
+                (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                    let info = libc::CMSG_DATA(message).cast::<libc::in_pktinfo>().read_unaligned();
+                    return Some(Ipv4Addr::from(info.ipi_spec_dst.s_addr.to_ne_bytes()).into());
+                }
+                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                    let info = libc::CMSG_DATA(message).cast::<libc::in6_pktinfo>().read_unaligned();
+                    return Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
+                }
+                _ => message = libc::CMSG_NXTHDR(header, message),
+            }
+        }
+    }
+    None
+}
+
+fn set_option(socket: BorrowedFd<'_>, level: i32, option: i32, value: libc::c_int) -> io::Result<()> {
+    let size = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(0);
+    // SAFETY: the pointer is to a c_int that outlives the call, and its size is told.
+    let refused =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), size) };
+    if refused != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::os::fd::AsFd as _;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_wildcard_socket_answers_from_the_address_that_was_used() {
+        for (wildcard, used) in [("0.0.0.0:0", "127.0.0.7"), ("[::]:0", "::1")] {
+            let used: IpAddr = used.parse().expect("an address");
+            let server = UdpSocket::bind(wildcard).expect("binds");
+            report_local_address(server.as_fd(), used.is_ipv4()).expect("is supported");
+            let port = server.local_addr().expect("bound").port();
+            let client =
+                UdpSocket::bind((if used.is_ipv4() { "127.0.0.1" } else { "::1" }, 0)).expect("binds");
+            client.set_read_timeout(Some(Duration::from_secs(10))).expect("sets");
+            client.send_to(b"question", (used, port)).expect("sends");
+
+            let mut buffer = [0; 64];
+            wait_readable(&server);
+            let received = receive(server.as_fd(), &mut buffer).expect("receives");
+            assert_eq!(&buffer[..received.len], b"question");
+            assert_eq!((received.from, received.to), (client.local_addr().expect("bound"), Some(used)));
+
+            send(server.as_fd(), b"answer", received.from, received.to).expect("sends");
+            let (len, from) = client.recv_from(&mut buffer).expect("receives");
+            assert_eq!((&buffer[..len], from), (&b"answer"[..], SocketAddr::new(used, port)));
+        }
+    }
+
+    #[test]
+    fn a_socket_without_a_datagram_would_block() {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("binds");
+        let error = receive(socket.as_fd(), &mut [0; 8]).expect_err("nothing was sent");
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn the_df_bit_can_be_set_and_cleared() {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("binds");
+        set_dont_fragment(socket.as_fd(), true).expect("is supported");
+        set_dont_fragment(socket.as_fd(), false).expect("is supported");
+    }
+
+    /// `peek` waits; `receive` does not.
+    fn wait_readable(socket: &UdpSocket) {
+        socket.set_read_timeout(Some(Duration::from_secs(10))).expect("sets");
+        socket.peek_from(&mut [0; 1]).expect("a datagram comes");
+    }
+}
