@@ -12,6 +12,9 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use md5::Digest as _;
 use sha1::Sha1;
 
+/// RFC 8489 section 14.9.
+pub const MAX_REALM_BYTES: usize = 763;
+
 /// A secret shared with whoever mints credentials. Its content is never printed.
 #[derive(Clone)]
 pub struct Secret(Box<[u8]>);
@@ -160,7 +163,11 @@ pub enum Unauthenticated {
 
 impl Credentials {
     /// `users` are name and password; `secrets` verify time-limited credentials, any of them.
+    ///
+    /// # Panics
+    /// If the realm is longer than [`MAX_REALM_BYTES`]: settings check it.
     pub fn new(realm: &str, users: impl IntoIterator<Item = (String, String)>, secrets: Vec<Secret>) -> Self {
+        assert!(realm.len() <= MAX_REALM_BYTES, "the realm is longer than {MAX_REALM_BYTES} bytes");
         let users = users
             .into_iter()
             .map(|(name, password)| StaticUser { key: Key::long_term(&name, realm, &password), name })
