@@ -2,8 +2,6 @@
 //!
 //! Refuses to do: parse text, resolve names, decide who may be reached (see [`crate::policy`]).
 
-#![allow(dead_code, reason = "the core that uses it follows")]
-
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 

@@ -105,6 +105,11 @@ pub struct ChannelData<'a> {
 }
 
 impl<'a> ChannelData<'a> {
+    /// Where `data` begins in the frame.
+    pub fn start(&self) -> usize {
+        CHANNEL_HEADER
+    }
+
     /// Accepts padding behind the data (up to three bytes: optional on UDP, required on streams) and nothing else.
     pub fn parse(frame: &'a [u8]) -> Option<Self> {
         let channel = ChannelNumber::new(read_u16(frame, 0)?)?;

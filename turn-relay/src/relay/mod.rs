@@ -5,18 +5,41 @@
 //! workers have in common is in [`Shared`].
 //!
 //! Invariants: nothing is forwarded without an unexpired permission, in either direction; an allocation does not outlive
-//! its lifetime; every claimed port is released exactly once.
+//! its lifetime; every claimed port is released exactly once; who has not proved an address costs no memory.
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod allocate;
+mod allocation;
+mod answers;
 mod contract;
+mod deadlines;
+mod limiter;
+mod nonce;
+mod peers;
+mod permit;
+mod refusal;
+mod requests;
+mod reservation;
 mod settings;
 mod shared;
 
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use foldhash::fast::RandomState;
+use rand::Rng as _;
 use rand_chacha::ChaCha20Rng;
+use slab::Slab;
 
 pub use crate::frame::Header;
 pub use contract::{
@@ -26,49 +49,291 @@ pub use contract::{
 pub use settings::{Limits, RelayAddress, RelaySettings};
 pub use shared::Shared;
 
-use crate::address::{FiveTuple, PeerAddr};
+use allocate::Opening;
+use allocation::Allocation;
+use answers::Answers;
+use deadlines::{Deadlines, Timer};
+use limiter::Limiter;
+use nonce::Nonces;
+use peers::Peers;
+use reservation::Reservations;
+
+use crate::address::{FiveTuple, PeerAddr, RelayedPort, Transport, TupleKey, same_family};
+use crate::credentials::account;
+use crate::frame::{self, ChannelData, Kind, SendIndication, TransactionId};
 
 /// One worker's core.
-#[derive(Debug)]
 pub struct Relay {
+    settings: Arc<RelaySettings>,
+    shared: Arc<Shared>,
+    worker: WorkerIndex,
+    rng: ChaCha20Rng,
+    peers: Peers,
+    nonces: Nonces,
+    limiter: Limiter,
+    answers: Answers,
+    /// Who sits on a five-tuple.
+    seats: HashMap<TupleKey, Seat, RandomState>,
+    allocations: Slab<Allocation>,
+    /// Which allocation a relayed socket belongs to, by slot.
+    relayed: Vec<Option<usize>>,
+    /// Allocations that wait for their socket.
+    openings: HashMap<OpenId, Opening, RandomState>,
+    next_open: u64,
+    reservations: Reservations,
+    deadlines: Deadlines,
+    /// Transaction ids of Data indications: they need to be different, not secret.
+    next_indication: [u8; 12],
     outputs: Vec<Output>,
 }
 
+/// What a five-tuple is taken by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seat {
+    /// An allocation that waits for its socket.
+    Opening(OpenId),
+    /// An allocation that stands: its place in the slab.
+    Allocation(usize),
+}
+
+impl std::fmt::Debug for Relay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Relay")
+            .field("worker", &self.worker)
+            .field("allocations", &self.allocations.len())
+            .field("openings", &self.openings.len())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Relay {
-    /// A core without allocations. `rng` must be seeded from the system's entropy (or from a seed, in tests).
+    /// A core without allocations. `rng` must be seeded from the system's entropy (or from a seed, in tests), and `shared`
+    /// made from the same settings.
     pub fn new(
         settings: Arc<RelaySettings>,
         shared: Arc<Shared>,
         worker: WorkerIndex,
-        rng: ChaCha20Rng,
+        mut rng: ChaCha20Rng,
     ) -> Self {
-        let _ = (settings, shared, worker, rng);
-        Self { outputs: Vec::new() }
+        let mut next_indication = [0; 12];
+        rng.fill_bytes(&mut next_indication);
+        Self {
+            peers: Peers::new(&settings),
+            nonces: Nonces::new(shared.epoch(), shared.master()),
+            limiter: Limiter::new(shared.epoch(), settings.limits.unauthenticated_answers),
+            answers: Answers::default(),
+            seats: HashMap::default(),
+            allocations: Slab::new(),
+            relayed: Vec::new(),
+            openings: HashMap::default(),
+            next_open: 0,
+            reservations: Reservations::new(worker, shared.master()),
+            deadlines: Deadlines::default(),
+            next_indication,
+            outputs: Vec::new(),
+            settings,
+            shared,
+            worker,
+            rng,
+        }
     }
 
     /// Decides about one datagram, or one whole frame of a stream (padding included or not), from a client. Allocates nothing.
     pub fn route_client(&mut self, now: Instant, from: &FiveTuple, frame: &[u8]) -> Verdict {
-        let _ = (now, from, frame);
-        Verdict::Drop(DropReason::Malformed)
+        let routed = match frame::classify(frame) {
+            Kind::ChannelData(data) => self.channel_data(now, from, data),
+            Kind::Send(indication) => self.send_indication(now, from, indication),
+            Kind::Request => return Verdict::Control,
+            Kind::OtherStun => Err(DropReason::Unexpected),
+            Kind::Malformed => Err(DropReason::Malformed),
+        };
+        routed.unwrap_or_else(Verdict::Drop)
     }
 
     /// Decides about a datagram of `len` bytes that arrived on a relayed socket. Allocates nothing.
     pub fn route_peer(&mut self, now: Instant, on: SocketSlot, from: PeerAddr, len: usize) -> Verdict {
-        let _ = (now, on, from, len);
-        Verdict::Drop(DropReason::NoAllocation)
+        self.pass_to_client(now, on, from, len).unwrap_or_else(Verdict::Drop)
     }
 
     /// Applies one input and lends out everything that must now happen, in order. Drain it: what is not taken is lost.
     #[must_use = "outputs are the only way the core acts"]
     pub fn handle(&mut self, now: Instant, input: Input<'_>) -> Outputs<'_> {
-        let _ = (now, input);
+        self.expire(now);
+        match input {
+            Input::Message { from, bytes, wall } => self.message(now, &from, bytes, wall),
+            Input::Opened { open, outcome } => self.opened(now, open, outcome),
+            Input::Claim(claim) => self.claim(claim),
+            Input::Claimed { open, outcome } => self.claimed(now, open, outcome),
+            Input::ClientGone(from) => self.client_gone(now, &from),
+            Input::Timeout => self.answers.forget(now),
+        }
         Outputs(self.outputs.drain(..))
     }
 
     /// When to call with [`Input::Timeout`] at the latest.
     pub fn deadline(&self) -> Option<Instant> {
-        None
+        self.deadlines.next()
     }
+
+    /// Allocations that stand on this worker.
+    pub fn allocations(&self) -> usize {
+        self.allocations.len()
+    }
+
+    fn channel_data(
+        &mut self,
+        now: Instant,
+        from: &FiveTuple,
+        data: ChannelData<'_>,
+    ) -> Result<Verdict, DropReason> {
+        let index = self.standing(now, from).ok_or(DropReason::NoAllocation)?;
+        let peer = self.allocations[index].channel_peer(now, data.channel).ok_or(DropReason::NoChannel)?;
+        // RFC 8656 section 14: ChannelData cannot ask for DF.
+        self.pass_to_peer(now, index, peer, data.start(), data.data.len(), false)
+    }
+
+    fn send_indication(
+        &mut self,
+        now: Instant,
+        from: &FiveTuple,
+        indication: SendIndication<'_>,
+    ) -> Result<Verdict, DropReason> {
+        let index = self.standing(now, from).ok_or(DropReason::NoAllocation)?;
+        let peer = self.peers.inward(indication.peer.0);
+        self.pass_to_peer(now, index, peer, indication.start, indication.data.len(), indication.dont_fragment)
+    }
+
+    fn pass_to_peer(
+        &mut self,
+        now: Instant,
+        index: usize,
+        to: PeerAddr,
+        start: usize,
+        len: usize,
+        dont_fragment: bool,
+    ) -> Result<Verdict, DropReason> {
+        let allocation = &mut self.allocations[index];
+        if !same_family(to.ip(), allocation.relayed_ip) {
+            return Err(DropReason::PeerFamily);
+        }
+        let reach = allocation.permitted(now, to.ip()).ok_or(DropReason::NoPermission)?;
+        if !self.peers.may_reach(reach, to, &self.shared) {
+            return Err(DropReason::PeerForbidden);
+        }
+        let too_large = |_| DropReason::TooLarge;
+        let (start, len) = (u16::try_from(start).map_err(too_large)?, u16::try_from(len).map_err(too_large)?);
+        allocation.traffic.to_peer_packets += 1;
+        allocation.traffic.to_peer_bytes += u64::from(len);
+        Ok(Verdict::ToPeer { via: allocation.slot, to, start, len, dont_fragment })
+    }
+
+    fn pass_to_client(
+        &mut self,
+        now: Instant,
+        on: SocketSlot,
+        from: PeerAddr,
+        len: usize,
+    ) -> Result<Verdict, DropReason> {
+        let index = self.relayed_by(on).ok_or(DropReason::NoAllocation)?;
+        let allocation = &mut self.allocations[index];
+        if allocation.expires <= now {
+            return Err(DropReason::NoAllocation);
+        }
+        let reach = allocation.permitted(now, from.ip()).ok_or(DropReason::NoPermission)?;
+        if !self.peers.may_reach(reach, from, &self.shared) {
+            return Err(DropReason::PeerForbidden);
+        }
+        if len > frame::MAX_PEER_PAYLOAD {
+            return Err(DropReason::TooLarge);
+        }
+        let header = match allocation.peer_channel(now, from) {
+            Some(channel) => Header::Channel(channel),
+            None => {
+                let transaction = next_transaction(&mut self.next_indication);
+                Header::DataIndication { peer: self.peers.outward(from), transaction }
+            }
+        };
+        allocation.traffic.to_client_packets += 1;
+        allocation.traffic.to_client_bytes += len as u64;
+        Ok(Verdict::ToClient { to: allocation.from, header })
+    }
+
+    /// The allocation that stands on a five-tuple.
+    fn standing(&self, now: Instant, from: &FiveTuple) -> Option<usize> {
+        match *self.seats.get(&from.key())? {
+            Seat::Allocation(index) => (now < self.allocations.get(index)?.expires).then_some(index),
+            Seat::Opening(_) => None,
+        }
+    }
+
+    fn relayed_by(&self, slot: SocketSlot) -> Option<usize> {
+        *self.relayed.get(usize::try_from(slot.0).ok()?)?
+    }
+
+    fn set_relayed(&mut self, slot: SocketSlot, allocation: Option<usize>) {
+        let Ok(slot) = usize::try_from(slot.0) else { return };
+        if self.relayed.len() <= slot {
+            self.relayed.resize(slot + 1, None);
+        }
+        self.relayed[slot] = allocation;
+    }
+
+    /// Ends everything whose time has come.
+    fn expire(&mut self, now: Instant) {
+        while let Some(timer) = self.deadlines.pop_due(now) {
+            match timer {
+                Timer::Allocation(index) => self.end(now, index, EndReason::Expired),
+                Timer::Reservation(token) => self.drop_reservation(token),
+                Timer::Claim(open) => self.claim_timed_out(now, open),
+            }
+        }
+    }
+
+    fn client_gone(&mut self, now: Instant, from: &FiveTuple) {
+        match self.seats.get(&from.key()).copied() {
+            Some(Seat::Allocation(index)) => {
+                self.deadlines.cancel(self.allocations[index].expires, Timer::Allocation(index));
+                self.end(now, index, EndReason::ConnectionClosed);
+            }
+            Some(Seat::Opening(open)) => self.abandon(open),
+            None => {}
+        }
+    }
+
+    /// Takes an allocation apart. Its timer is already gone.
+    fn end(&mut self, now: Instant, index: usize, reason: EndReason) {
+        let allocation = self.allocations.remove(index);
+        self.seats.remove(&allocation.from.key());
+        self.set_relayed(allocation.slot, None);
+        self.close(allocation.slot, allocation.relayed_ip, allocation.relayed_port);
+        self.shared.dismiss(account(&allocation.username));
+        if reason == EndReason::Expired && allocation.from.transport == Transport::Tcp {
+            // Nobody is there any more; without an allocation the connection is a socket held for nothing.
+            self.outputs.push(Output::Disconnect(allocation.from));
+        }
+        self.outputs.push(Output::Event(Event::AllocationEnded {
+            client: allocation.from,
+            username: allocation.username,
+            reason,
+            duration: now.saturating_duration_since(allocation.started),
+            traffic: allocation.traffic,
+        }));
+    }
+
+    fn close(&mut self, slot: SocketSlot, ip: IpAddr, port: RelayedPort) {
+        self.outputs.push(Output::Close(slot));
+        self.shared.release(ip, port);
+    }
+}
+
+fn next_transaction(counter: &mut [u8; 12]) -> TransactionId {
+    for byte in counter.iter_mut().rev() {
+        *byte = byte.wrapping_add(1);
+        if *byte != 0 {
+            break;
+        }
+    }
+    TransactionId(*counter)
 }
 
 /// What must now happen, in order.

@@ -1,14 +1,18 @@
-//! What all workers' cores have in common: which ports are taken, which relayed addresses are live, and totals. Atomics only.
+//! What all workers' cores have in common: which ports are taken, which relayed addresses are live, and totals.
 //!
-//! Refuses to do: anything per packet but reading one bit.
+//! Refuses to do: anything per packet but reading one bit. Ports and totals are atomics; the count per user is behind a lock
+//! that only Allocate and the end of an allocation take.
 
-#![allow(dead_code, reason = "the core that uses it follows")]
-
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use super::settings::RelaySettings;
+use rand::RngExt as _;
+
+use super::refusal::Refusal;
+use super::settings::{Limits, RelaySettings};
 use crate::address::RelayedPort;
 
 const WORDS: usize = 65_536 / 64;
@@ -55,11 +59,24 @@ struct AddressPorts {
     live: Box<PortSet>,
 }
 
+/// What kind of port an allocation needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Want {
+    /// Any port.
+    Any,
+    /// EVEN-PORT with the R bit clear.
+    Even,
+    /// EVEN-PORT with the R bit set: this port and the next.
+    EvenPair,
+}
+
 /// State shared by the workers of one server.
 pub struct Shared {
     addresses: Vec<AddressPorts>,
     ports: (u16, u16),
+    limits: Limits,
     allocations: AtomicU32,
+    users: Mutex<HashMap<Box<str>, u32>>,
     epoch: Instant,
     master: [u8; 32],
 }
@@ -80,10 +97,18 @@ impl Shared {
             .iter()
             .map(|address| AddressPorts { ip: address.ip, claimed: PortSet::new(), live: PortSet::new() })
             .collect();
-        Self { addresses, ports: settings.ports, allocations: AtomicU32::new(0), epoch, master }
+        Self {
+            addresses,
+            ports: settings.ports,
+            limits: settings.limits,
+            allocations: AtomicU32::new(0),
+            users: Mutex::default(),
+            epoch,
+            master,
+        }
     }
 
-    /// Allocations that stand, of all workers.
+    /// Allocations that stand or are being opened, of all workers.
     pub fn allocations(&self) -> u32 {
         self.allocations.load(Ordering::Relaxed)
     }
@@ -99,6 +124,90 @@ impl Shared {
             address.live.remove(port.0);
             let was_claimed = address.claimed.remove(port.0);
             debug_assert!(was_claimed, "a port was released twice");
+        }
+    }
+
+    pub(super) fn epoch(&self) -> Instant {
+        self.epoch
+    }
+
+    pub(super) fn master(&self) -> [u8; 32] {
+        self.master
+    }
+
+    /// Takes a random free port of the relay address `index`: some random probes, then a sweep from a random start,
+    /// so that the last free port is still found and none can be foretold.
+    pub(super) fn claim(
+        &self,
+        index: usize,
+        want: Want,
+        rng: &mut impl rand::CryptoRng,
+    ) -> Option<RelayedPort> {
+        const PROBES: u32 = 32;
+        let address = self.addresses.get(index)?;
+        let (low, high) = self.ports;
+        for _ in 0..PROBES {
+            if let Some(port) = self.try_claim(address, want, rng.random_range(low..=high)) {
+                return Some(port);
+            }
+        }
+        let start = rng.random_range(low..=high);
+        (start..=high).chain(low..start).find_map(|port| self.try_claim(address, want, port))
+    }
+
+    fn try_claim(&self, address: &AddressPorts, want: Want, port: u16) -> Option<RelayedPort> {
+        let port = match want {
+            Want::Any => port,
+            Want::Even | Want::EvenPair => port & !1,
+        };
+        let (low, high) = self.ports;
+        if port < low || !address.claimed.insert(port) {
+            return None;
+        }
+        if want == Want::EvenPair && (port >= high || !address.claimed.insert(port + 1)) {
+            address.claimed.remove(port);
+            return None;
+        }
+        Some(RelayedPort(port))
+    }
+
+    /// From here on the port is one that other clients may name as their peer.
+    pub(super) fn set_live(&self, ip: IpAddr, port: RelayedPort) {
+        if let Some(address) = self.addresses.iter().find(|address| address.ip == ip) {
+            address.live.insert(port.0);
+        }
+    }
+
+    /// Whether an allocation's relayed address is `ip` and `port`.
+    pub(super) fn is_live(&self, ip: IpAddr, port: u16) -> bool {
+        self.addresses.iter().any(|address| address.ip == ip && address.live.contains(port))
+    }
+
+    /// Counts an allocation for `account`, if both the total and the account's share allow it.
+    pub(super) fn admit(&self, account: &str) -> Result<(), Refusal> {
+        let total = self.allocations.fetch_add(1, Ordering::AcqRel);
+        if total >= self.limits.allocations {
+            self.allocations.fetch_sub(1, Ordering::AcqRel);
+            return Err(Refusal::Capacity("the limit on all allocations is reached"));
+        }
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = users.get(account).copied().unwrap_or(0);
+        if count >= self.limits.allocations_per_user {
+            self.allocations.fetch_sub(1, Ordering::AcqRel);
+            return Err(Refusal::OverQuota);
+        }
+        users.insert(account.into(), count + 1);
+        Ok(())
+    }
+
+    /// The end of what `admit` counted.
+    pub(super) fn dismiss(&self, account: &str) {
+        self.allocations.fetch_sub(1, Ordering::AcqRel);
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        match users.get_mut(account) {
+            Some(count) if *count > 1 => *count -= 1,
+            Some(_) => drop(users.remove(account)),
+            None => debug_assert!(false, "an allocation was dismissed twice"),
         }
     }
 }

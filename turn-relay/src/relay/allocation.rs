@@ -1,0 +1,170 @@
+//! One allocation: its lifetime, permissions, channels and counters.
+//!
+//! Refuses to do: the wire, the policy. Both lists are small and sorted, so that a packet costs two binary searches.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::contract::{SocketSlot, Traffic};
+use super::peers::Reach;
+use crate::address::{FiveTuple, PeerAddr, RelayedPort, packed};
+use crate::credentials::Key;
+use crate::frame::ChannelNumber;
+
+/// RFC 8656 section 9: exactly five minutes.
+pub(super) const PERMISSION_LIFETIME: Duration = Duration::from_secs(300);
+/// RFC 8656 section 12: ten minutes.
+pub(super) const CHANNEL_LIFETIME: Duration = Duration::from_secs(600);
+
+#[derive(Debug)]
+pub(super) struct Allocation {
+    pub(super) from: FiveTuple,
+    pub(super) username: Box<str>,
+    pub(super) key: Key,
+    pub(super) slot: SocketSlot,
+    pub(super) relayed_ip: IpAddr,
+    pub(super) relayed_port: RelayedPort,
+    pub(super) started: Instant,
+    pub(super) expires: Instant,
+    pub(super) traffic: Traffic,
+    permissions: Vec<Permission>,
+    channels: Vec<Channel>,
+    /// Peers of `channels`, sorted: for the way back.
+    channel_peers: Vec<(u128, u16, ChannelNumber)>,
+}
+
+#[derive(Debug)]
+struct Permission {
+    ip: u128,
+    reach: Reach,
+    until: Instant,
+}
+
+#[derive(Debug)]
+struct Channel {
+    number: ChannelNumber,
+    peer: PeerAddr,
+    until: Instant,
+}
+
+/// What an allocation is made of.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) from: FiveTuple,
+    pub(super) username: Box<str>,
+    pub(super) key: Key,
+    pub(super) slot: SocketSlot,
+    pub(super) relayed_ip: IpAddr,
+    pub(super) relayed_port: RelayedPort,
+    pub(super) lifetime: Duration,
+}
+
+/// A channel number or a peer is bound otherwise (400), or there are as many as there may be (508).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unbindable {
+    NumberTaken,
+    PeerTaken,
+    TooMany,
+}
+
+impl Allocation {
+    pub(super) fn new(now: Instant, parts: Parts) -> Self {
+        Self {
+            from: parts.from,
+            username: parts.username,
+            key: parts.key,
+            slot: parts.slot,
+            relayed_ip: parts.relayed_ip,
+            relayed_port: parts.relayed_port,
+            started: now,
+            expires: now + parts.lifetime,
+            traffic: Traffic::default(),
+            permissions: Vec::new(),
+            channels: Vec::new(),
+            channel_peers: Vec::new(),
+        }
+    }
+
+    /// How much of `ip` is permitted now; `None`: no permission, or an expired one.
+    pub(super) fn permitted(&self, now: Instant, ip: IpAddr) -> Option<Reach> {
+        let ip = packed(ip);
+        let index = self.permissions.binary_search_by_key(&ip, |permission| permission.ip).ok()?;
+        let permission = self.permissions.get(index)?;
+        (now < permission.until).then_some(permission.reach)
+    }
+
+    /// Installs or refreshes permissions for all of `ips`, or for none if that would be more than `limit`.
+    pub(super) fn permit(
+        &mut self,
+        now: Instant,
+        ips: &[(IpAddr, Reach)],
+        limit: u16,
+    ) -> Result<(), Unbindable> {
+        self.permissions.retain(|permission| now < permission.until);
+        let mut new: Vec<u128> = ips.iter().map(|(ip, _)| packed(*ip)).collect();
+        new.sort_unstable();
+        new.dedup();
+        new.retain(|ip| self.permissions.binary_search_by_key(ip, |permission| permission.ip).is_err());
+        if self.permissions.len() + new.len() > usize::from(limit) {
+            return Err(Unbindable::TooMany);
+        }
+        let until = now + PERMISSION_LIFETIME;
+        for (ip, reach) in ips {
+            let permission = Permission { ip: packed(*ip), reach: *reach, until };
+            match self.permissions.binary_search_by_key(&permission.ip, |permission| permission.ip) {
+                Ok(index) => self.permissions[index] = permission,
+                Err(index) => self.permissions.insert(index, permission),
+            }
+        }
+        Ok(())
+    }
+
+    /// The peer that a channel is bound to now.
+    pub(super) fn channel_peer(&self, now: Instant, number: ChannelNumber) -> Option<PeerAddr> {
+        let index = self.channels.binary_search_by_key(&number, |channel| channel.number).ok()?;
+        let channel = self.channels.get(index)?;
+        (now < channel.until).then_some(channel.peer)
+    }
+
+    /// The channel that a peer is bound to now.
+    pub(super) fn peer_channel(&self, now: Instant, peer: PeerAddr) -> Option<ChannelNumber> {
+        let key = (packed(peer.ip()), peer.port());
+        let index = self.channel_peers.binary_search_by_key(&key, |(ip, port, _)| (*ip, *port)).ok()?;
+        let (_, _, number) = *self.channel_peers.get(index)?;
+        self.channel_peer(now, number).map(|_| number)
+    }
+
+    /// Whether the channel could be bound to the peer now (RFC 8656 section 12.2). Forgets what expired.
+    pub(super) fn check_bind(
+        &mut self,
+        now: Instant,
+        number: ChannelNumber,
+        peer: PeerAddr,
+        limit: u16,
+    ) -> Result<(), Unbindable> {
+        self.channels.retain(|channel| now < channel.until);
+        let channels = &self.channels;
+        self.channel_peers
+            .retain(|(_, _, number)| channels.binary_search_by_key(number, |channel| channel.number).is_ok());
+        match (self.channel_peer(now, number), self.peer_channel(now, peer)) {
+            (Some(bound), _) if bound != peer => Err(Unbindable::NumberTaken),
+            (_, Some(bound)) if bound != number => Err(Unbindable::PeerTaken),
+            (None, _) if self.channels.len() >= usize::from(limit) => Err(Unbindable::TooMany),
+            _ => Ok(()),
+        }
+    }
+
+    /// Binds a channel, or refreshes its binding, after `check_bind` said yes. The permission is the caller's.
+    pub(super) fn bind(&mut self, now: Instant, number: ChannelNumber, peer: PeerAddr) {
+        let channel = Channel { number, peer, until: now + CHANNEL_LIFETIME };
+        match self.channels.binary_search_by_key(&number, |channel| channel.number) {
+            Ok(index) => self.channels[index] = channel,
+            Err(index) => {
+                self.channels.insert(index, channel);
+                let entry = (packed(peer.ip()), peer.port(), number);
+                let at = self.channel_peers.partition_point(|other| *other < entry);
+                self.channel_peers.insert(at, entry);
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Stateless nonces (RFC 8489 section 9.2): an HMAC over the client's address and a coarse time, so that whoever has not
+//! proved an address costs no memory.
+//!
+//! ```text
+//! "obMatJos2" | 24 security feature bits, base64 | base64url(minutes, 4 bytes | HMAC-SHA256, first 12 bytes)
+//! ```
+//!
+//! Keys are derived from one master key per generation of an hour. The generation of a nonce is accepted while it is the
+//! current one or the one before: two live keys. All workers of a server share the master key.
+
+use std::time::Instant;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+
+use crate::address::{FiveTuple, Transport, packed};
+
+/// RFC 8489 section 9.2: the cookie, then 24 feature bits. All are zero: neither password algorithms nor username anonymity.
+const COOKIE: &str = "obMatJos2AAAA";
+const MINUTES_PER_GENERATION: u32 = 60;
+/// RFC 8656 section 5: a nonce should be replaced at least once an hour.
+const MAX_AGE_MINUTES: u32 = 60;
+const TAG_BYTES: usize = 12;
+
+/// Makes and checks the nonces of one worker.
+#[derive(Debug)]
+pub(super) struct Nonces {
+    epoch: Instant,
+    master: [u8; 32],
+    /// The keys of the newest generations seen; at most two.
+    keys: [Option<(u32, Hmac<Sha256>)>; 2],
+}
+
+impl Nonces {
+    pub(super) fn new(epoch: Instant, master: [u8; 32]) -> Self {
+        Self { epoch, master, keys: [None, None] }
+    }
+
+    /// The nonce for a client now.
+    pub(super) fn issue(&mut self, now: Instant, client: &FiveTuple) -> String {
+        let minutes = self.minutes(now);
+        let tag = self.tag(minutes, client);
+        let mut payload = [0; 4 + TAG_BYTES];
+        payload[..4].copy_from_slice(&minutes.to_be_bytes());
+        payload[4..].copy_from_slice(&tag);
+        let mut nonce = String::with_capacity(COOKIE.len() + 22);
+        nonce.push_str(COOKIE);
+        URL_SAFE_NO_PAD.encode_string(payload, &mut nonce);
+        nonce
+    }
+
+    /// Whether the nonce was issued to this client and is not too old.
+    #[must_use]
+    pub(super) fn accepts(&mut self, now: Instant, client: &FiveTuple, nonce: &[u8]) -> bool {
+        let Some(payload) = nonce.strip_prefix(COOKIE.as_bytes()) else { return false };
+        let mut bytes = [0; 4 + TAG_BYTES];
+        if URL_SAFE_NO_PAD.decode_slice(payload, &mut bytes) != Ok(bytes.len()) {
+            return false;
+        }
+        let (minutes, tag) = bytes.split_at(4);
+        let minutes = u32::from_be_bytes([minutes[0], minutes[1], minutes[2], minutes[3]]);
+        let Some(age) = self.minutes(now).checked_sub(minutes) else { return false };
+        age < MAX_AGE_MINUTES
+            && subtle::ConstantTimeEq::ct_eq(self.tag(minutes, client).as_slice(), tag).into()
+    }
+
+    fn minutes(&self, now: Instant) -> u32 {
+        let minutes = now.saturating_duration_since(self.epoch).as_secs() / 60;
+        u32::try_from(minutes).unwrap_or(u32::MAX)
+    }
+
+    fn tag(&mut self, minutes: u32, client: &FiveTuple) -> [u8; TAG_BYTES] {
+        let mac = self
+            .key(minutes / MINUTES_PER_GENERATION)
+            .chain_update(minutes.to_be_bytes())
+            .chain_update(packed(client.client.0.ip()).to_be_bytes())
+            .chain_update(client.client.0.port().to_be_bytes())
+            .chain_update([u8::from(client.transport == Transport::Tcp)]);
+        let full = mac.finalize().into_bytes();
+        let mut tag = [0; TAG_BYTES];
+        tag.copy_from_slice(&full[..TAG_BYTES]);
+        tag
+    }
+
+    /// The key of a generation. Only the current and the last one are ever asked for: age is checked first.
+    fn key(&mut self, generation: u32) -> Hmac<Sha256> {
+        if let Some((_, key)) = self.keys.iter().flatten().find(|(kept, _)| *kept == generation) {
+            return key.clone();
+        }
+        let derived = derive(&self.master, b"nonce", u64::from(generation));
+        let key = Hmac::new_from_slice(&derived).expect("HMAC takes a key of any length");
+        // The older of the two makes room.
+        let [a, b] = &self.keys;
+        let slot = if b.as_ref().map(|(g, _)| *g) < a.as_ref().map(|(g, _)| *g) { 1 } else { 0 };
+        self.keys[slot] = Some((generation, key.clone()));
+        key
+    }
+}
+
+/// A key for one purpose from the master key.
+pub(super) fn derive(master: &[u8; 32], purpose: &[u8], number: u64) -> [u8; 32] {
+    let mac: Hmac<Sha256> = Hmac::new_from_slice(master).expect("HMAC takes a key of any length");
+    mac.chain_update(purpose).chain_update(number.to_be_bytes()).finalize().into_bytes().into()
+}
+
+/// How long a nonce is good.
+#[cfg(test)]
+pub(super) const MAX_AGE: std::time::Duration = std::time::Duration::from_secs(60 * MAX_AGE_MINUTES as u64);
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::relay::testing::{epoch, tuple};
+
+    fn nonces(epoch: Instant) -> Nonces {
+        Nonces::new(epoch, [7; 32])
+    }
+
+    #[test]
+    fn nonce_is_accepted_from_the_same_client_until_it_is_an_hour_old() {
+        let epoch = epoch();
+        for start in [0, 30, 59, 61].map(|minutes| epoch + Duration::from_secs(60 * minutes)) {
+            let mut issuing = nonces(epoch);
+            let nonce = issuing.issue(start, &tuple(1));
+            assert!(nonces(epoch).accepts(start, &tuple(1), nonce.as_bytes()));
+            assert!(issuing.accepts(start + MAX_AGE - Duration::from_secs(60), &tuple(1), nonce.as_bytes()));
+            assert!(!issuing.accepts(start + MAX_AGE, &tuple(1), nonce.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn nonce_of_another_client_or_another_key_or_the_future_is_refused() {
+        let epoch = epoch();
+        let mut ours = nonces(epoch);
+        let later = epoch + Duration::from_secs(600);
+        let nonce = ours.issue(later, &tuple(1));
+        assert!(!ours.accepts(later, &tuple(2), nonce.as_bytes()));
+        assert!(!Nonces::new(epoch, [8; 32]).accepts(later, &tuple(1), nonce.as_bytes()));
+        assert!(!ours.accepts(epoch, &tuple(1), nonce.as_bytes()));
+    }
+
+    #[test]
+    fn altered_or_truncated_nonce_is_refused() {
+        let epoch = epoch();
+        let mut ours = nonces(epoch);
+        let nonce = ours.issue(epoch, &tuple(1)).into_bytes();
+        for i in 0..nonce.len() {
+            let mut altered = nonce.clone();
+            altered[i] ^= 1;
+            assert!(!ours.accepts(epoch, &tuple(1), &altered), "byte {i}");
+            assert!(!ours.accepts(epoch, &tuple(1), &nonce[..i]), "{i} bytes");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Who may be a peer, our own addresses considered, and what our own addresses are called inside and outside.
+//!
+//! The relay's own addresses are refused except where the peer is a live allocation: two clients of one relay must reach
+//! each other, and nobody must reach what else runs on this machine. Where a 1:1 NAT stands in front, clients know the
+//! relay by its external address; inside, packets to ourselves go to the real one.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::settings::{RelayAddress, RelaySettings};
+use super::shared::Shared;
+use crate::address::PeerAddr;
+use crate::policy::{self, PeerPolicy};
+
+/// Which ports of a permitted address may be reached. Decided once per permission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Every port.
+    Anywhere,
+    /// Our own address, allowed by the operator: every port but our listeners'.
+    NotOurListeners,
+    /// Our own address: ports of live allocations.
+    LiveAllocations,
+}
+
+#[derive(Debug)]
+pub(super) struct Peers {
+    policy: PeerPolicy,
+    relay_addresses: Vec<RelayAddress>,
+    own: Vec<IpAddr>,
+    listeners: Vec<SocketAddr>,
+}
+
+impl Peers {
+    pub(super) fn new(settings: &RelaySettings) -> Self {
+        let mut own = settings.own_addresses.clone();
+        own.extend(settings.listeners.iter().map(SocketAddr::ip));
+        for address in &settings.relay_addresses {
+            own.push(address.ip);
+            own.extend(address.external);
+        }
+        own.retain(|ip| !ip.is_unspecified());
+        own.sort_unstable();
+        own.dedup();
+        Self {
+            policy: settings.policy.clone(),
+            relay_addresses: settings.relay_addresses.clone(),
+            own,
+            listeners: settings.listeners.clone(),
+        }
+    }
+
+    /// The address to send to and to keep permissions under, for what a client calls `peer`.
+    pub(super) fn inward(&self, peer: SocketAddr) -> PeerAddr {
+        let inside = self.relay_addresses.iter().find(|address| address.external == Some(peer.ip()));
+        PeerAddr(inside.map_or(peer, |address| SocketAddr::new(address.ip, peer.port())))
+    }
+
+    /// What to call a peer towards a client.
+    pub(super) fn outward(&self, peer: PeerAddr) -> PeerAddr {
+        let outside = self
+            .relay_addresses
+            .iter()
+            .find(|address| address.ip == peer.ip())
+            .and_then(|address| address.external);
+        PeerAddr(outside.map_or(peer.0, |ip| SocketAddr::new(ip, peer.port())))
+    }
+
+    /// Which ports of `ip` (inside) may be reached; `None`: none.
+    pub(super) fn reach(&self, ip: IpAddr) -> Option<Reach> {
+        if policy::forms(ip).any(|form| form.is_unspecified()) || self.policy.denies_expressly(ip) {
+            return None;
+        }
+        if policy::forms(ip).skip(1).any(|embedded| self.own.contains(&embedded)) {
+            return None;
+        }
+        if !self.own.contains(&ip) {
+            return self.policy.permits(ip).then_some(Reach::Anywhere);
+        }
+        if self.policy.allows_expressly(ip) {
+            return Some(Reach::NotOurListeners);
+        }
+        self.relay_addresses.iter().any(|address| address.ip == ip).then_some(Reach::LiveAllocations)
+    }
+
+    /// Whether this very peer may be reached now, its address being permitted as `reach` says.
+    pub(super) fn may_reach(&self, reach: Reach, peer: PeerAddr, shared: &Shared) -> bool {
+        match reach {
+            _ if peer.port() == 0 => false,
+            Reach::Anywhere => true,
+            Reach::NotOurListeners => !self.is_listener(peer),
+            Reach::LiveAllocations => shared.is_live(peer.ip(), peer.port()),
+        }
+    }
+
+    fn is_listener(&self, peer: PeerAddr) -> bool {
+        self.listeners
+            .iter()
+            .any(|at| at.port() == peer.port() && (at.ip() == peer.ip() || at.ip().is_unspecified()))
+    }
+}

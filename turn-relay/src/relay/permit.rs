@@ -1,0 +1,80 @@
+//! CreatePermission (RFC 8656 section 10) and ChannelBind (section 12.2): who may be reached through an allocation.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use super::Relay;
+use super::allocation::Unbindable;
+use super::peers::Reach;
+use super::refusal::Refusal;
+use super::requests::Asker;
+use crate::address::{PeerAddr, same_family};
+use crate::stun::ChannelBind;
+
+impl Relay {
+    /// All of the peers or none.
+    pub(super) fn create_permission(
+        &mut self,
+        now: Instant,
+        asker: &Asker,
+        peers: &[SocketAddr],
+    ) -> Result<(), Refusal> {
+        let index = self.own_allocation(now, asker)?;
+        if peers.is_empty() {
+            return Err(Refusal::ClientMalformed("CreatePermission without XOR-PEER-ADDRESS"));
+        }
+        let mut permitted = Vec::with_capacity(peers.len());
+        for peer in peers {
+            let peer = self.peers.inward(*peer);
+            permitted.push((peer.ip(), self.reach(index, peer)?));
+        }
+        self.install(now, index, &permitted)?;
+        self.succeed(now, asker, &[]);
+        Ok(())
+    }
+
+    pub(super) fn channel_bind(
+        &mut self,
+        now: Instant,
+        asker: &Asker,
+        request: &ChannelBind,
+    ) -> Result<(), Refusal> {
+        let index = self.own_allocation(now, asker)?;
+        let (Some(number), Some(peer)) = (request.channel, request.peer) else {
+            return Err(Refusal::ClientMalformed("ChannelBind without CHANNEL-NUMBER or XOR-PEER-ADDRESS"));
+        };
+        let peer = self.peers.inward(peer);
+        let reach = self.reach(index, peer)?;
+        if !self.peers.may_reach(reach, peer, &self.shared) {
+            return Err(Refusal::PeerForbidden);
+        }
+        let limit = self.settings.limits.channels;
+        self.allocations[index].check_bind(now, number, peer, limit).map_err(unbindable)?;
+        self.install(now, index, &[(peer.ip(), reach)])?;
+        self.allocations[index].bind(now, number, peer);
+        self.succeed(now, asker, &[]);
+        Ok(())
+    }
+
+    fn reach(&self, index: usize, peer: PeerAddr) -> Result<Reach, Refusal> {
+        if !same_family(peer.ip(), self.allocations[index].relayed_ip) {
+            return Err(Refusal::PeerFamilyMismatch);
+        }
+        self.peers.reach(peer.ip()).ok_or(Refusal::PeerForbidden)
+    }
+
+    fn install(&mut self, now: Instant, index: usize, permitted: &[(IpAddr, Reach)]) -> Result<(), Refusal> {
+        let limit = self.settings.limits.permissions;
+        self.allocations[index].permit(now, permitted, limit).map_err(unbindable)
+    }
+}
+
+fn unbindable(why: Unbindable) -> Refusal {
+    match why {
+        Unbindable::NumberTaken => Refusal::ClientMalformed("the channel is bound to another peer"),
+        Unbindable::PeerTaken => Refusal::ClientMalformed("the peer is bound to another channel"),
+        Unbindable::TooMany => {
+            Refusal::Capacity("the allocation has as many permissions or channels as one may have")
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Why a request is refused: who is at fault, and the one code that goes on the wire.
+
+use crate::credentials::Unauthenticated;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The request contradicts itself or the RFC.
+    ClientMalformed(&'static str),
+    /// No credentials: the normal first exchange, not an incident.
+    Challenge,
+    /// Credentials that nobody has.
+    Unauthorized(Unauthenticated),
+    /// The nonce is too old or not ours.
+    StaleNonce,
+    /// The policy refuses the peer.
+    PeerForbidden,
+    /// Comprehension-required attributes that we do not know.
+    UnknownAttributes,
+    /// There is no allocation, or there is one already.
+    AllocationMismatch(&'static str),
+    /// Neither IPv4 nor IPv6, or a family we have no relay address of.
+    FamilyUnsupported,
+    /// Not the user that made the allocation.
+    WrongCredentials,
+    /// Anything but UDP.
+    TransportUnsupported,
+    /// A peer or a Refresh of the other family.
+    PeerFamilyMismatch,
+    /// The user has as many allocations as one may have.
+    OverQuota,
+    /// We have no more.
+    Capacity(&'static str),
+}
+
+impl Refusal {
+    /// RFC 8489 section 14.8 and RFC 8656 section 19.
+    pub(super) fn code(self) -> u16 {
+        match self {
+            Self::ClientMalformed(_) => 400,
+            Self::Challenge | Self::Unauthorized(_) => 401,
+            Self::PeerForbidden => 403,
+            Self::UnknownAttributes => 420,
+            Self::AllocationMismatch(_) => 437,
+            Self::StaleNonce => 438,
+            Self::FamilyUnsupported => 440,
+            Self::WrongCredentials => 441,
+            Self::TransportUnsupported => 442,
+            Self::PeerFamilyMismatch => 443,
+            Self::OverQuota => 486,
+            Self::Capacity(_) => 508,
+        }
+    }
+
+    /// Whether the answer tells realm and nonce, so that the client may try (again).
+    pub(super) fn challenges(self) -> bool {
+        matches!(self, Self::Challenge | Self::Unauthorized(_) | Self::StaleNonce)
+    }
+
+    /// The reason phrase, for answers to clients that proved themselves. Others get none: every byte is amplification.
+    pub(super) fn phrase(self) -> &'static str {
+        match self {
+            Self::ClientMalformed(_) => "Bad Request",
+            Self::Challenge | Self::Unauthorized(_) => "Unauthorized",
+            Self::PeerForbidden => "Forbidden",
+            Self::UnknownAttributes => "Unknown Attribute",
+            Self::AllocationMismatch(_) => "Allocation Mismatch",
+            Self::StaleNonce => "Stale Nonce",
+            Self::FamilyUnsupported => "Address Family not Supported",
+            Self::WrongCredentials => "Wrong Credentials",
+            Self::TransportUnsupported => "Unsupported Transport Protocol",
+            Self::PeerFamilyMismatch => "Peer Address Family Mismatch",
+            Self::OverQuota => "Allocation Quota Reached",
+            Self::Capacity(_) => "Insufficient Capacity",
+        }
+    }
+
+    /// For the log.
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::ClientMalformed(reason) | Self::AllocationMismatch(reason) | Self::Capacity(reason) => {
+                reason
+            }
+            Self::Challenge => "no credentials",
+            Self::Unauthorized(Unauthenticated::Expired) => "the time of the username has passed",
+            Self::Unauthorized(Unauthenticated::Mismatch) => {
+                "unknown user, or wrong password or shared secret"
+            }
+            Self::StaleNonce => "the nonce is too old or was not issued to this client",
+            Self::PeerForbidden => "the peer policy refuses the address",
+            Self::UnknownAttributes => "comprehension-required attributes that are not supported",
+            Self::FamilyUnsupported => "no relay address of that family",
+            Self::WrongCredentials => "the allocation belongs to another user",
+            Self::TransportUnsupported => "only UDP is relayed",
+            Self::PeerFamilyMismatch => "the allocation is of the other address family",
+            Self::OverQuota => "the user has as many allocations as one may have",
+        }
+    }
+}

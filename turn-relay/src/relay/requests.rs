@@ -1,0 +1,212 @@
+//! Requests: who asks, may they, and what they get for an answer.
+
+use std::time::{Instant, SystemTime};
+
+use super::answers::Question;
+use super::contract::{DropReason, Event, Output, RequestMethod};
+use super::refusal::Refusal;
+use super::{Relay, Seat};
+use crate::address::FiveTuple;
+use crate::credentials::Key;
+use crate::stun::{self, Attribute, Message, NotARequest, Outcome, ReplyTo, Request};
+
+/// Where an answer goes, and how it is signed and kept.
+#[derive(Clone, Debug)]
+pub(super) struct Asker {
+    pub(super) from: FiveTuple,
+    pub(super) method: RequestMethod,
+    pub(super) username: Box<str>,
+    pub(super) key: Key,
+    pub(super) reply_to: ReplyTo,
+    question: Question,
+}
+
+impl Relay {
+    pub(super) fn message(&mut self, now: Instant, from: &FiveTuple, bytes: &[u8], wall: SystemTime) {
+        let message = match stun::parse(bytes) {
+            Ok(message) => message,
+            Err(NotARequest::OtherClass) => return self.dropped(DropReason::Unexpected),
+            Err(NotARequest::Malformed | NotARequest::WrongFingerprint) => {
+                return self.dropped(DropReason::Malformed);
+            }
+        };
+        if message.request == Request::Binding {
+            return self.binding(now, from, &message);
+        }
+        let question = self.answers.question(from, bytes);
+        if let Some(answer) = self.answers.find(now, question) {
+            return self.outputs.push(Output::Send { to: *from, message: answer });
+        }
+        let (username, key) = match self.authenticate(now, from, &message, wall) {
+            Ok(authenticated) => authenticated,
+            Err(refusal) => return self.refuse_stranger(now, from, &message, refusal),
+        };
+        let method = method(&message.request);
+        let asker = Asker { from: *from, method, username, key, reply_to: message.reply_to(), question };
+        if let Err(refusal) = self.grant(now, &asker, message) {
+            self.refuse(now, &asker, refusal, &[]);
+        }
+    }
+
+    /// RFC 8489 section 6.3.1 and 12: no credentials, no state.
+    fn binding(&mut self, now: Instant, from: &FiveTuple, message: &Message<'_>) {
+        if !self.limiter.allows(now, from) {
+            return self.dropped(DropReason::RateLimited);
+        }
+        if !message.unknown.is_empty() {
+            return self.refuse_stranger_now(from, message, Refusal::UnknownAttributes, &[]);
+        }
+        let mapped = [Attribute::XorMappedAddress(from.client.0)];
+        let answer = stun::respond(message.reply_to(), Outcome::Success, &mapped, None);
+        self.outputs.push(Output::Send { to: *from, message: answer });
+        self.outputs.push(Output::Event(Event::Granted(RequestMethod::Binding)));
+    }
+
+    /// RFC 8489 section 9.2.4, in its order.
+    fn authenticate(
+        &mut self,
+        now: Instant,
+        from: &FiveTuple,
+        message: &Message<'_>,
+        wall: SystemTime,
+    ) -> Result<(Box<str>, Key), Refusal> {
+        if !message.is_signed() {
+            return Err(Refusal::Challenge);
+        }
+        let (Some(username), true, Some(nonce)) = (message.username, message.has_realm, message.nonce) else {
+            return Err(Refusal::ClientMalformed("MESSAGE-INTEGRITY without USERNAME, REALM and NONCE"));
+        };
+        if !self.nonces.accepts(now, from, nonce) {
+            return Err(Refusal::StaleNonce);
+        }
+        // The user of a standing allocation proved itself when it began; its key is at hand.
+        if let Some(index) = self.standing(now, from) {
+            let allocation = &self.allocations[index];
+            if *allocation.username == *username && message.is_signed_with(&allocation.key) {
+                return Ok((allocation.username.clone(), allocation.key.clone()));
+            }
+        }
+        let key = self
+            .settings
+            .credentials
+            .authenticate(username, wall, |key| message.is_signed_with(key))
+            .map_err(Refusal::Unauthorized)?;
+        Ok((username.into(), key))
+    }
+
+    fn grant(&mut self, now: Instant, asker: &Asker, message: Message<'_>) -> Result<(), Refusal> {
+        if !message.unknown.is_empty() {
+            self.refuse(
+                now,
+                asker,
+                Refusal::UnknownAttributes,
+                &[Attribute::UnknownAttributes(&message.unknown)],
+            );
+            return Ok(());
+        }
+        if message.malformed {
+            return Err(Refusal::ClientMalformed("an attribute has a wrong size or value"));
+        }
+        match message.request {
+            Request::Allocate(request) => self.allocate(now, asker, &request),
+            Request::Refresh(request) => self.refresh(now, asker, &request),
+            Request::CreatePermission(peers) => self.create_permission(now, asker, &peers),
+            Request::ChannelBind(request) => self.channel_bind(now, asker, &request),
+            Request::Binding | Request::Unknown => Err(Refusal::ClientMalformed("unknown method")),
+        }
+    }
+
+    /// The allocation that the asker may change: its own, on this five-tuple.
+    pub(super) fn own_allocation(&self, now: Instant, asker: &Asker) -> Result<usize, Refusal> {
+        let index =
+            self.standing(now, &asker.from).ok_or(Refusal::AllocationMismatch("there is no allocation"))?;
+        // RFC 8656 section 5: the credentials that made it, and no others.
+        if self.allocations[index].username != asker.username {
+            return Err(Refusal::WrongCredentials);
+        }
+        Ok(index)
+    }
+
+    /// Whether an allocation is being opened for this five-tuple.
+    pub(super) fn opening_of(&self, from: &FiveTuple) -> Option<&super::Opening> {
+        match self.seats.get(&from.key())? {
+            Seat::Opening(open) => self.openings.get(open),
+            Seat::Allocation(_) => None,
+        }
+    }
+
+    pub(super) fn succeed(&mut self, now: Instant, asker: &Asker, attributes: &[Attribute<'_>]) {
+        self.answer(now, asker, Outcome::Success, attributes);
+        self.outputs.push(Output::Event(Event::Granted(asker.method)));
+    }
+
+    pub(super) fn refuse(
+        &mut self,
+        now: Instant,
+        asker: &Asker,
+        refusal: Refusal,
+        attributes: &[Attribute<'_>],
+    ) {
+        self.answer(now, asker, Outcome::Error(refusal.code(), refusal.phrase()), attributes);
+        self.report(&asker.from, asker.method, refusal);
+    }
+
+    fn answer(&mut self, now: Instant, asker: &Asker, outcome: Outcome, attributes: &[Attribute<'_>]) {
+        let message = stun::respond(asker.reply_to, outcome, attributes, Some(&asker.key));
+        self.answers.keep(now, asker.question, &message);
+        self.outputs.push(Output::Send { to: asker.from, message });
+    }
+
+    /// An answer to somebody who may have forged the address it goes to: limited in rate, unsigned, as short as can be.
+    fn refuse_stranger(&mut self, now: Instant, from: &FiveTuple, message: &Message<'_>, refusal: Refusal) {
+        if !self.limiter.allows(now, from) {
+            return self.dropped(DropReason::RateLimited);
+        }
+        if !refusal.challenges() {
+            return self.refuse_stranger_now(from, message, refusal, &[]);
+        }
+        let nonce = self.nonces.issue(now, from);
+        let settings = self.settings.clone();
+        let challenge = [Attribute::Realm(settings.credentials.realm()), Attribute::Nonce(&nonce)];
+        self.refuse_stranger_now(from, message, refusal, &challenge);
+    }
+
+    fn refuse_stranger_now(
+        &mut self,
+        from: &FiveTuple,
+        message: &Message<'_>,
+        refusal: Refusal,
+        attributes: &[Attribute<'_>],
+    ) {
+        let unknown = Attribute::UnknownAttributes(&message.unknown);
+        let attributes = if refusal == Refusal::UnknownAttributes { &[unknown] } else { attributes };
+        let outcome = Outcome::Error(refusal.code(), "");
+        let answer = stun::respond(message.reply_to(), outcome, attributes, None);
+        self.outputs.push(Output::Send { to: *from, message: answer });
+        self.report(from, method(&message.request), refusal);
+    }
+
+    fn report(&mut self, client: &FiveTuple, method: RequestMethod, refusal: Refusal) {
+        let event = if refusal == Refusal::Challenge {
+            Event::Challenged
+        } else {
+            Event::Refused { client: *client, method, code: refusal.code(), reason: refusal.reason() }
+        };
+        self.outputs.push(Output::Event(event));
+    }
+
+    pub(super) fn dropped(&mut self, reason: DropReason) {
+        self.outputs.push(Output::Event(Event::Dropped(reason)));
+    }
+}
+
+fn method(request: &Request) -> RequestMethod {
+    match request {
+        Request::Binding => RequestMethod::Binding,
+        Request::Allocate(_) => RequestMethod::Allocate,
+        Request::Refresh(_) => RequestMethod::Refresh,
+        Request::CreatePermission(_) => RequestMethod::CreatePermission,
+        Request::ChannelBind(_) => RequestMethod::ChannelBind,
+        Request::Unknown => RequestMethod::Unknown,
+    }
+}

@@ -1,0 +1,513 @@
+//! What the tests of the core have in common: a virtual clock, requests written by hand, and a driver with workers,
+//! sockets and queues that exist on paper only.
+
+#![allow(dead_code, reason = "the tests that use the rest of it follow")]
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha20Rng;
+use slab::Slab;
+
+use super::*;
+use crate::address::ClientAddr;
+use crate::credentials::{Credentials, Key, Secret, mint};
+use crate::frame::Attributes;
+use crate::policy::PeerPolicy;
+
+pub(crate) const REALM: &str = "example.org";
+pub(crate) const COOKIE: [u8; 4] = [0x21, 0x12, 0xA4, 0x42];
+
+pub(crate) const BINDING: u16 = 0x0001;
+pub(crate) const ALLOCATE: u16 = 0x0003;
+pub(crate) const REFRESH: u16 = 0x0004;
+pub(crate) const CREATE_PERMISSION: u16 = 0x0008;
+pub(crate) const CHANNEL_BIND: u16 = 0x0009;
+
+/// The only real reading of the clock: where virtual time begins.
+#[expect(clippy::disallowed_methods, reason = "an Instant cannot be made from nothing")]
+pub(crate) fn epoch() -> Instant {
+    static EPOCH: OnceLock<Instant> = OnceLock::new();
+    *EPOCH.get_or_init(Instant::now)
+}
+
+pub(crate) fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// The wall clock when the virtual clock begins.
+pub(crate) fn wall_epoch() -> SystemTime {
+    UNIX_EPOCH + secs(1_800_000_000)
+}
+
+pub(crate) fn addr(text: &str) -> SocketAddr {
+    text.parse().expect("an address and a port")
+}
+
+pub(crate) fn peer(text: &str) -> PeerAddr {
+    PeerAddr(addr(text))
+}
+
+pub(crate) fn udp(client: &str) -> FiveTuple {
+    FiveTuple {
+        transport: Transport::Udp,
+        client: ClientAddr(addr(client)),
+        server: addr("198.51.100.1:3478"),
+    }
+}
+
+pub(crate) fn tcp(client: &str) -> FiveTuple {
+    FiveTuple { transport: Transport::Tcp, ..udp(client) }
+}
+
+/// The UDP client number `n`, each in a prefix of its own.
+pub(crate) fn tuple(n: u8) -> FiveTuple {
+    udp(&format!("203.0.{n}.7:{}", 40_000 + u16::from(n)))
+}
+
+pub(crate) const RELAY_V4: &str = "198.51.100.1";
+pub(crate) const RELAY_V6: &str = "2a00:1:2:3::1";
+
+/// Alice and Bob with passwords, one secret, both families, a closed policy.
+pub(crate) fn settings() -> RelaySettings {
+    let users =
+        [("alice", "wonderland"), ("bob", "builder")].map(|(name, password)| (name.into(), password.into()));
+    RelaySettings {
+        credentials: Credentials::new(REALM, users, vec![secret()]),
+        policy: PeerPolicy::default(),
+        relay_addresses: [RELAY_V4, RELAY_V6]
+            .map(|ip| RelayAddress { ip: ip.parse().unwrap(), external: None })
+            .to_vec(),
+        own_addresses: vec!["198.51.100.77".parse().unwrap()],
+        listeners: vec![addr("198.51.100.1:3478")],
+        ports: (50_000, 50_999),
+        limits: Limits::default(),
+    }
+}
+
+pub(crate) fn secret() -> Secret {
+    Secret::new("north")
+}
+
+/// A STUN message written by hand, so that the codec is not tested with itself.
+#[derive(Clone)]
+pub(crate) struct Draft {
+    bytes: Vec<u8>,
+}
+
+impl Draft {
+    pub(crate) fn new(kind: u16, transaction: u8) -> Self {
+        let mut bytes = kind.to_be_bytes().to_vec();
+        bytes.extend([0, 0]);
+        bytes.extend(COOKIE);
+        bytes.extend([transaction; 12]);
+        Self { bytes }
+    }
+
+    pub(crate) fn transaction(mut self, transaction: [u8; 12]) -> Self {
+        self.bytes[8..20].copy_from_slice(&transaction);
+        self
+    }
+
+    pub(crate) fn with(mut self, kind: u16, value: &[u8]) -> Self {
+        self.bytes.extend(kind.to_be_bytes());
+        self.bytes.extend(u16::try_from(value.len()).unwrap().to_be_bytes());
+        self.bytes.extend(value);
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+        self.set_length(self.bytes.len() - 20);
+        self
+    }
+
+    pub(crate) fn lifetime(self, seconds: u32) -> Self {
+        self.with(0x000D, &seconds.to_be_bytes())
+    }
+
+    pub(crate) fn udp(self) -> Self {
+        self.with(0x0019, &[17, 0, 0, 0])
+    }
+
+    pub(crate) fn peer(self, address: &str) -> Self {
+        let value = xor(addr(address), &self.bytes);
+        self.with(0x0012, &value)
+    }
+
+    pub(crate) fn channel(self, number: u16) -> Self {
+        let [a, b] = number.to_be_bytes();
+        self.with(0x000C, &[a, b, 0, 0])
+    }
+
+    /// USERNAME, REALM, NONCE and MESSAGE-INTEGRITY.
+    pub(crate) fn sign(self, who: &Account, nonce: &[u8]) -> Self {
+        let mut draft =
+            self.with(0x0006, who.name.as_bytes()).with(0x0014, REALM.as_bytes()).with(0x0015, nonce);
+        draft.set_length(draft.bytes.len() - 20 + 24);
+        let tag = who.key().sign(&[&draft.bytes]);
+        draft.with(0x0008, &tag)
+    }
+
+    pub(crate) fn fingerprint(mut self) -> Self {
+        self.set_length(self.bytes.len() - 20 + 8);
+        let crc = crc32(&self.bytes) ^ 0x5354_554e;
+        self.with(0x8028, &crc.to_be_bytes())
+    }
+
+    pub(crate) fn set_length(&mut self, length: usize) {
+        self.bytes[2..4].copy_from_slice(&u16::try_from(length).unwrap().to_be_bytes());
+    }
+
+    pub(crate) fn bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
+fn xor(address: SocketAddr, message: &[u8]) -> Vec<u8> {
+    let mut value = match address.ip() {
+        IpAddr::V4(ip) => [&[0, 1, 0, 0][..], &ip.octets()].concat(),
+        IpAddr::V6(ip) => [&[0, 2, 0, 0][..], &ip.octets()].concat(),
+    };
+    value[2..4].copy_from_slice(&(address.port() ^ 0x2112).to_be_bytes());
+    for (byte, mask) in value[4..].iter_mut().zip(&message[4..20]) {
+        *byte ^= mask;
+    }
+    value
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc: u32, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xEDB8_8320 * (crc & 1)))
+    })
+}
+
+/// Somebody with a name and a password.
+#[derive(Clone, Debug)]
+pub(crate) struct Account {
+    pub(crate) name: String,
+    pub(crate) password: String,
+}
+
+impl Account {
+    pub(crate) fn new(name: &str, password: &str) -> Self {
+        Self { name: name.into(), password: password.into() }
+    }
+
+    pub(crate) fn alice() -> Self {
+        Self::new("alice", "wonderland")
+    }
+
+    pub(crate) fn bob() -> Self {
+        Self::new("bob", "builder")
+    }
+
+    /// A time-limited one.
+    pub(crate) fn minted(id: &str, expires: SystemTime) -> Self {
+        let credential = mint(&secret(), id, expires);
+        Self { name: credential.username, password: credential.password }
+    }
+
+    pub(crate) fn key(&self) -> Key {
+        Key::long_term(&self.name, REALM, &self.password)
+    }
+}
+
+/// A response taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) kind: u16,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn attribute(&self, kind: u16) -> Option<Vec<u8>> {
+        Attributes::new(&self.bytes)
+            .find(|attribute| attribute.kind == kind)
+            .map(|attribute| attribute.value.to_vec())
+    }
+
+    pub(crate) fn is_success(&self) -> bool {
+        self.kind & 0x0110 == 0x0100
+    }
+
+    /// The error code; 0 for a success.
+    pub(crate) fn code(&self) -> u16 {
+        self.attribute(0x0009).map_or(0, |value| u16::from(value[2]) * 100 + u16::from(value[3]))
+    }
+
+    pub(crate) fn lifetime(&self) -> u32 {
+        u32::from_be_bytes(self.attribute(0x000D).expect("LIFETIME").try_into().unwrap())
+    }
+
+    pub(crate) fn nonce(&self) -> Vec<u8> {
+        self.attribute(0x0015).expect("NONCE")
+    }
+
+    pub(crate) fn token(&self) -> [u8; 8] {
+        self.attribute(0x0022).expect("RESERVATION-TOKEN").try_into().unwrap()
+    }
+
+    pub(crate) fn relayed(&self) -> SocketAddr {
+        self.xored(0x0016)
+    }
+
+    pub(crate) fn mapped(&self) -> SocketAddr {
+        self.xored(0x0020)
+    }
+
+    fn xored(&self, kind: u16) -> SocketAddr {
+        let value = self.attribute(kind).expect("the address");
+        let plain: Vec<u8> =
+            value[4..].iter().zip(&self.bytes[4..20]).map(|(byte, mask)| byte ^ mask).collect();
+        let ip: IpAddr = match value[1] {
+            1 => <[u8; 4]>::try_from(plain).unwrap().into(),
+            _ => <[u8; 16]>::try_from(plain).unwrap().into(),
+        };
+        SocketAddr::new(ip, u16::from_be_bytes([value[2], value[3]]) ^ 0x2112)
+    }
+
+    /// Whether MESSAGE-INTEGRITY is there and made with the account's key.
+    pub(crate) fn is_signed_by(&self, who: &Account) -> bool {
+        let Some(attribute) = Attributes::new(&self.bytes).find(|attribute| attribute.kind == 0x0008) else {
+            return false;
+        };
+        let mut signed = self.bytes[..attribute.start - 4].to_vec();
+        let length = u16::try_from(signed.len() - 20 + 24).unwrap();
+        signed[2..4].copy_from_slice(&length.to_be_bytes());
+        who.key().verify(&[&signed], attribute.value)
+    }
+}
+
+/// What a worker's socket is bound to.
+pub(crate) type Bound = (IpAddr, u16);
+
+/// Workers, sockets and clocks on paper.
+pub(crate) struct World {
+    pub(crate) now: Instant,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) workers: Vec<Relay>,
+    pub(crate) sockets: Vec<Slab<Bound>>,
+    /// Outputs that were not carried out yet, with the worker they came from.
+    pub(crate) queue: VecDeque<(usize, Output)>,
+    pub(crate) sent: Vec<(FiveTuple, Answer)>,
+    pub(crate) events: Vec<Event>,
+    pub(crate) disconnected: Vec<FiveTuple>,
+    /// Ports that another process holds.
+    pub(crate) taken: Vec<u16>,
+    /// Every bind fails for want of descriptors.
+    pub(crate) exhausted: bool,
+    pub(crate) opens: usize,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        Self::with(settings(), 1)
+    }
+
+    pub(crate) fn with(settings: RelaySettings, workers: u16) -> Self {
+        Self::seeded(settings, workers, 1)
+    }
+
+    pub(crate) fn seeded(settings: RelaySettings, workers: u16, seed: u64) -> Self {
+        let mut rng = ChaCha20Rng::seed_from_u64(seed);
+        let shared = Arc::new(Shared::new(&settings, epoch(), &mut rng));
+        let settings = Arc::new(settings);
+        let new = |worker: u16| {
+            let rng = ChaCha20Rng::seed_from_u64(seed.wrapping_mul(31).wrapping_add(u64::from(worker)));
+            Relay::new(settings.clone(), shared.clone(), WorkerIndex(worker), rng)
+        };
+        Self {
+            now: epoch(),
+            workers: (0..workers).map(new).collect(),
+            shared: shared.clone(),
+            sockets: (0..workers).map(|_| Slab::new()).collect(),
+            queue: VecDeque::new(),
+            sent: Vec::new(),
+            events: Vec::new(),
+            disconnected: Vec::new(),
+            taken: Vec::new(),
+            exhausted: false,
+            opens: 0,
+        }
+    }
+
+    /// Moves the clock, calling every worker at its deadlines on the way, as a driver does.
+    pub(crate) fn advance(&mut self, by: Duration) {
+        let until = self.now + by;
+        loop {
+            let due = (0..self.workers.len())
+                .filter_map(|worker| Some((self.workers[worker].deadline()?, worker)))
+                .min();
+            let Some((at, worker)) = due.filter(|(at, _)| *at <= until) else { break };
+            self.now = self.now.max(at);
+            self.input(worker, Input::Timeout);
+            self.settle();
+        }
+        self.now = until;
+    }
+
+    pub(crate) fn wall(&self) -> SystemTime {
+        wall_epoch() + self.now.duration_since(epoch())
+    }
+
+    /// Hands an input to a worker and queues what it wants.
+    pub(crate) fn input(&mut self, worker: usize, input: Input<'_>) {
+        let outputs: Vec<Output> = self.workers[worker].handle(self.now, input).collect();
+        self.queue.extend(outputs.into_iter().map(|output| (worker, output)));
+    }
+
+    /// Carries out everything that is queued.
+    pub(crate) fn settle(&mut self) {
+        while let Some((worker, output)) = self.queue.pop_front() {
+            self.carry_out(worker, output);
+        }
+    }
+
+    pub(crate) fn carry_out(&mut self, worker: usize, output: Output) {
+        match output {
+            Output::Send { to, message } => {
+                let kind = u16::from_be_bytes([message[0], message[1]]);
+                self.sent.push((to, Answer { kind, bytes: message }));
+            }
+            Output::Open { open, ip, port, reserve_next } => {
+                self.opens += 1;
+                let outcome = self.bind(worker, ip, port.0, reserve_next);
+                self.input(worker, Input::Opened { open, outcome });
+            }
+            Output::Close(slot) => {
+                self.sockets[worker].remove(usize::try_from(slot.0).unwrap());
+            }
+            Output::Disconnect(from) => self.disconnected.push(from),
+            Output::ClaimAt { at, claim } => {
+                let by = claim.open;
+                match self.workers.len() > usize::from(at.0) {
+                    true => self.input(at.0.into(), Input::Claim(claim)),
+                    false => self.input(worker, Input::Claimed { open: by, outcome: None }),
+                }
+            }
+            Output::Surrender { to, open, slot, ip, port } => {
+                let bound = self.sockets[worker].remove(usize::try_from(slot.0).unwrap());
+                assert_eq!(bound, (ip, port.0), "the surrendered socket is the one it is said to be");
+                let slot = slot_of(self.sockets[usize::from(to.0)].insert(bound));
+                let outcome = Some(ClaimedSocket { slot, ip, port });
+                self.input(to.0.into(), Input::Claimed { open, outcome });
+            }
+            Output::DenyClaim { to, open } => self.input(to.0.into(), Input::Claimed { open, outcome: None }),
+            Output::Event(event) => self.events.push(event),
+        }
+    }
+
+    fn bind(
+        &mut self,
+        worker: usize,
+        ip: IpAddr,
+        port: u16,
+        reserve_next: bool,
+    ) -> Result<Opened, OpenFailure> {
+        if self.exhausted {
+            return Err(OpenFailure::Unavailable);
+        }
+        let ports = if reserve_next { vec![port, port + 1] } else { vec![port] };
+        for port in &ports {
+            let held = self.sockets.iter().flatten().any(|(_, bound)| *bound == (ip, *port));
+            assert!(!held, "two sockets on {ip} port {port}");
+            if self.taken.contains(port) {
+                return Err(OpenFailure::PortTaken);
+            }
+        }
+        let mut slots = ports.into_iter().map(|port| slot_of(self.sockets[worker].insert((ip, port))));
+        Ok(Opened { slot: slots.next().unwrap(), reserved: slots.next() })
+    }
+
+    /// The slot of a relayed socket, by what it is bound to.
+    pub(crate) fn slot(&self, worker: usize, bound: SocketAddr) -> SocketSlot {
+        let found = self.sockets[worker].iter().find(|(_, at)| **at == (bound.ip(), bound.port()));
+        slot_of(found.expect("a relayed socket").0)
+    }
+
+    /// A message to worker 0, and the last answer to the sender.
+    pub(crate) fn send(&mut self, from: &FiveTuple, bytes: &[u8]) -> Option<Answer> {
+        self.send_at(0, from, bytes)
+    }
+
+    pub(crate) fn send_at(&mut self, worker: usize, from: &FiveTuple, bytes: &[u8]) -> Option<Answer> {
+        let before = self.sent.len();
+        let wall = self.wall();
+        match self.workers[worker].route_client(self.now, from, bytes) {
+            Verdict::Control => self.input(worker, Input::Message { from: *from, bytes, wall }),
+            Verdict::Drop(_) => {}
+            verdict @ (Verdict::ToPeer { .. } | Verdict::ToClient { .. }) => {
+                panic!("a message was taken for data: {verdict:?}")
+            }
+        }
+        self.settle();
+        self.sent[before..].iter().rev().find(|(to, _)| to == from).map(|(_, answer)| answer.clone())
+    }
+
+    pub(crate) fn nonce(&mut self, worker: usize, from: &FiveTuple) -> Vec<u8> {
+        let challenge = Draft::new(ALLOCATE, 250).udp().bytes();
+        self.send_at(worker, from, &challenge).expect("a challenge").nonce()
+    }
+
+    /// Signs and sends a request to worker 0, with a fresh nonce.
+    pub(crate) fn ask(&mut self, from: &FiveTuple, who: &Account, draft: Draft) -> Answer {
+        self.ask_at(0, from, who, draft)
+    }
+
+    pub(crate) fn ask_at(&mut self, worker: usize, from: &FiveTuple, who: &Account, draft: Draft) -> Answer {
+        let nonce = self.nonce(worker, from);
+        self.send_at(worker, from, &draft.sign(who, &nonce).bytes()).expect("an answer")
+    }
+
+    /// Alice allocates on worker 0.
+    pub(crate) fn allocate(&mut self, from: &FiveTuple) -> Answer {
+        let answer = self.ask(from, &Account::alice(), Draft::new(ALLOCATE, 1).udp());
+        assert!(answer.is_success(), "allocate: {}", answer.code());
+        answer
+    }
+
+    /// Alice permits a peer on worker 0; the error code, or 0.
+    pub(crate) fn permit(&mut self, from: &FiveTuple, address: &str) -> u16 {
+        self.ask(from, &Account::alice(), Draft::new(CREATE_PERMISSION, 2).peer(address)).code()
+    }
+
+    /// Alice binds a channel on worker 0; the error code, or 0.
+    pub(crate) fn bind_channel(&mut self, from: &FiveTuple, number: u16, address: &str) -> u16 {
+        self.ask(from, &Account::alice(), Draft::new(CHANNEL_BIND, 3).channel(number).peer(address)).code()
+    }
+
+    pub(crate) fn route_client(&mut self, from: &FiveTuple, frame: &[u8]) -> Verdict {
+        self.workers[0].route_client(self.now, from, frame)
+    }
+
+    pub(crate) fn route_peer(&mut self, on: SocketAddr, from: &str, len: usize) -> Verdict {
+        let slot = self.slot(0, on);
+        self.workers[0].route_peer(self.now, slot, peer(from), len)
+    }
+
+    /// Ports free again, sockets closed, nobody counted.
+    pub(crate) fn assert_empty(&self) {
+        assert_eq!(self.shared.claimed_ports(), 0, "claimed ports");
+        assert_eq!(self.shared.allocations(), 0, "counted allocations");
+        assert!(self.sockets.iter().all(Slab::is_empty), "open sockets");
+        assert!(self.workers.iter().all(|relay| relay.allocations() == 0), "allocations");
+        assert!(self.workers.iter().all(|relay| relay.deadline().is_none()), "deadlines");
+    }
+}
+
+fn slot_of(index: usize) -> SocketSlot {
+    SocketSlot(u32::try_from(index).unwrap())
+}
+
+/// A ChannelData frame.
+pub(crate) fn channel_data(number: u16, data: &[u8]) -> Vec<u8> {
+    let mut frame = number.to_be_bytes().to_vec();
+    frame.extend(u16::try_from(data.len()).unwrap().to_be_bytes());
+    frame.extend(data);
+    frame
+}
+
+/// A Send indication.
+pub(crate) fn send_indication(to: &str, data: &[u8]) -> Vec<u8> {
+    Draft::new(0x0016, 9).peer(to).with(0x0013, data).bytes()
+}
