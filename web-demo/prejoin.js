@@ -49,12 +49,20 @@ export function prejoin(media, options) {
       event.preventDefault();
       listening.abort();
       meter.stop();
-      const chosen = name.value.trim();
+      const chosen = cleanName(name.value);
       remember(NAME_KEY, chosen);
       section.hidden = true;
       resolve(chosen);
     }, { signal });
   });
+}
+
+/**
+ * What the protocol takes as a name: at most 64 characters, no control characters.
+ * @param {string} text
+ */
+function cleanName(text) {
+  return [...text.replace(/\p{Cc}/gu, " ").trim()].slice(0, 64).join("");
 }
 
 /**

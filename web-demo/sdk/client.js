@@ -61,6 +61,8 @@ export class SignalingClient extends EventTarget {
   /** What the last error frame before a close asked for. */
   #retry_after_ms = 0;
   #leaving = false;
+  /** Servers that do not know `report` say so once, and count every further one against us. */
+  #reports = true;
   #tokens = 0;
   #tokens_at = 0;
 
@@ -123,7 +125,7 @@ export class SignalingClient extends EventTarget {
    * @param {number} code STUN error code
    */
   report(url, code) {
-    this.#sendUnsequenced("report", { kind: "turn_error", url, code });
+    if (this.#reports) this.#sendUnsequenced("report", { kind: "turn_error", url, code });
   }
 
   /** Leaves for good: the others see `peer_left` at once instead of after the grace period. */
@@ -231,6 +233,7 @@ export class SignalingClient extends EventTarget {
     if (this.#unacknowledged >= ACK_AFTER_FRAMES) this.#sendUnsequenced("ack");
     else if (!this.ackTimer.armed) this.ackTimer.arm(ACK_AFTER_MS);
     if (frame.type === "ice") this.ice = frame.servers;
+    if (frame.type === "error" && frame.code === "unknown_type") this.#reports = false;
     this.#emit(frame.type, frame);
   }
 

@@ -231,7 +231,7 @@ export class Peer extends EventTarget {
   settle() {
     const { connection } = this;
     if (connection.signalingState === "have-local-offer") this.#sendDescription(this.#offered);
-    else if (connection.connectionState !== "connected" && !this.polite) this.#restart();
+    else if (!this.polite) this.#restart();
   }
 
   /** Restarts ICE now, e.g. because fresh TURN credentials came for a relayed pair. */
@@ -263,6 +263,7 @@ export class Peer extends EventTarget {
     this.restartTimer.arm(Math.max(wait_ms, repeated_ms) + (this.polite ? POLITE_EXTRA_MS : 0));
   }
 
+  /** Repairs a connection that does not stand; leaves one that does alone. */
   #restart() {
     if (this.#closed || this.connection.connectionState === "connected") return;
     // An offer that waits for its answer is repeated by `settle`, not doubled.
