@@ -45,13 +45,15 @@ enum Verdict {
     },
     /// It acknowledges what was never sent.
     Impossible,
+    /// The client said it, gave up, and is attached by a later connection already.
+    Late,
 }
 
 impl Hub {
     pub(super) fn expected_session(&self, room: &RoomName, ack: u64, hello: &Hello) -> SessionId {
         match self.judge(room, ack, hello).1 {
             Verdict::Resume { slot, .. } => self.sessions[slot].id,
-            Verdict::Fresh { .. } | Verdict::Impossible => self.next_session,
+            Verdict::Fresh { .. } | Verdict::Impossible | Verdict::Late => self.next_session,
         }
     }
 
@@ -61,16 +63,27 @@ impl Hub {
             return self.turn_away(conn, CloseCode::GoingAway, "the server is shutting down");
         }
         let (peer, verdict) = self.judge(&attach.room, attach.ack, &attach.hello);
-        match verdict {
+        match self.unless_late(conn, verdict) {
             Verdict::Resume { slot, key } => self.resume(now, slot, key, attach),
             Verdict::Fresh { existing, resync } => self.begin(now, peer, existing, resync, attach),
             Verdict::Impossible => {
-                self.turn_away(
-                    conn,
-                    CloseCode::BadHello,
-                    "ack of a frame that was never sent in this session",
-                );
+                let message = "ack of a frame that was never sent in this session";
+                self.turn_away(conn, CloseCode::BadHello, message);
             }
+            Verdict::Late => self.turn_away(conn, CloseCode::Replaced, "a later connection is in place"),
+        }
+    }
+
+    /// A hello that was held up in the network while its client gave up and came by another connection must not
+    /// throw that one out.
+    fn unless_late(&self, conn: ConnId, verdict: Verdict) -> Verdict {
+        match verdict {
+            Verdict::Resume { slot, .. } | Verdict::Fresh { existing: Some(slot), .. }
+                if conn < self.sessions[slot].latest =>
+            {
+                Verdict::Late
+            }
+            Verdict::Resume { .. } | Verdict::Fresh { .. } | Verdict::Impossible | Verdict::Late => verdict,
         }
     }
 
@@ -120,6 +133,7 @@ impl Hub {
         let session = &mut self.sessions[slot];
         let attached = Attached::new(attach.conn, now, ice_due(now, &attach.ice), &self.limits);
         let former = std::mem::replace(&mut session.link, Link::Attached(attached));
+        session.latest = attach.conn;
         session.keys.rotate(presented, fresh);
         session.ring.acknowledge(attach.ack, &mut self.held);
         let (id, room, ack) = (session.id, session.room, session.received);
@@ -186,6 +200,7 @@ impl Hub {
             started: now,
             keys: Keys::new(key),
             link: Link::Attached(Attached::new(conn, now, ice_due(now, &ice), &self.limits)),
+            latest: conn,
             received: 0,
             told: 0,
             ring: Ring::default(),

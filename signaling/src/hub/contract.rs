@@ -8,7 +8,8 @@ use signaling_protocol::{
 
 use super::Frame;
 
-/// A connection, numbered by the driver; a number is never used twice.
+/// A connection, numbered by the driver in the order in which connections are accepted (not in which they say hello):
+/// a hello that was held up on an older connection than the session has now is known by it and turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId(pub u64);
 
@@ -92,7 +93,7 @@ pub enum Output {
         /// Why.
         code: CloseCode,
     },
-    /// Mint fresh TURN credentials and answer with [`Input::Ice`].
+    /// Mint fresh TURN credentials and answer with [`Input::Ice`], once all outputs of this input are carried out.
     RefreshIce {
         /// In whose name.
         session: SessionId,

@@ -23,6 +23,8 @@ pub(super) struct Session {
     pub(super) started: Instant,
     pub(super) keys: Keys,
     pub(super) link: Link,
+    /// The connection that it was attached to last.
+    pub(super) latest: ConnId,
     /// Highest `seq` of the client that was processed.
     pub(super) received: u64,
     /// Highest `ack` that was written to the client.

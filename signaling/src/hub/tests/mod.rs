@@ -2,6 +2,8 @@
 
 mod bounds;
 mod conversation;
+mod model;
+mod property;
 mod resume;
 
 use std::collections::HashMap;

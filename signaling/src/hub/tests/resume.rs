@@ -54,6 +54,23 @@ fn a_second_connection_with_the_token_takes_over_and_nobody_notices() {
 }
 
 #[test]
+fn a_hello_that_was_held_up_does_not_throw_out_the_later_connection() {
+    let mut world = World::new();
+    let mut a = world.join('a', "lobby");
+    let token = format!(r#","resume":"{}""#, a.token);
+    world.next_conn = 9;
+    world.resume(&mut a, 0);
+    world.ack(&a, 0);
+    for more in [token.as_str(), ""] {
+        world.next_conn = 1;
+        world.closed.clear();
+        let late = world.hello('a', "lobby", 0, more);
+        assert_eq!(world.farewell(late).1, 4203);
+        assert_eq!(world.close_code(a.conn), None);
+    }
+}
+
+#[test]
 fn when_the_welcome_is_lost_the_old_token_still_opens_the_session() {
     let mut world = World::new();
     let mut a = world.join('a', "lobby");
