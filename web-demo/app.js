@@ -50,8 +50,9 @@ async function main() {
 function ended(code) {
   const kind = code === 4203 ? "replaced" : code === 1000 ? "left" : "refused";
   setText(byId("ended-title"), `${kind}_title`);
-  delete byId("ended-text").dataset.t;
-  byId("ended-text").textContent = t(`${kind}_text`, { reason: CLOSE_NAMES[code] ?? code });
+  const explain = () => (byId("ended-text").textContent = t(`${kind}_text`, { reason: CLOSE_NAMES[code] ?? code }));
+  explain();
+  language.addEventListener("change", explain);
   setText(byId("rejoin"), kind === "replaced" ? "use_here" : "rejoin");
   byId("ended").hidden = false;
   document.body.dataset.view = "ended";
@@ -59,6 +60,7 @@ function ended(code) {
   return new Promise((resolve) => {
     byId("rejoin").addEventListener("click", () => {
       byId("ended").hidden = true;
+      language.removeEventListener("change", explain);
       resolve();
     }, { once: true });
   });

@@ -1,16 +1,16 @@
 // @ts-check
 /**
  * A drawn picture and a soft tone for people without camera or microphone, and for tests: nothing here touches a
- * device. The lowest rows of the picture carry the number of the drawn frame as 16 black or white blocks, most
- * significant first, so that a receiver can tell from the pixels alone which picture arrived.
+ * device. Under the clock the number of the drawn frame stands as 16 dark or light blocks, most significant first, so
+ * that a receiver can tell from the pixels alone which picture arrived.
  */
 
 const WIDTH = 640;
 const HEIGHT = 360;
 const FRAMES_PER_SECOND = 20;
 const CODE_BITS = 16;
-/** Blocks of 40 by 20 pixels survive the coarsest quantisation that a video encoder picks. */
-const CODE_HEIGHT = 20;
+/** Blocks of 16 by 16 pixels are one macroblock, which survives the coarsest quantisation of a video encoder. */
+const CODE_BLOCK = 16;
 
 /** A track that can be given up. @typedef {{ track: MediaStreamTrack, stop(): void }} Source */
 
@@ -80,7 +80,7 @@ function drawClock(pen) {
   pen.fillStyle = "rgb(255 255 255 / 0.92)";
   pen.textAlign = "center";
   pen.font = "300 64px system-ui, sans-serif";
-  pen.fillText(new Date().toTimeString().slice(0, 8), WIDTH / 2, HEIGHT * 0.42);
+  pen.fillText(new Date().toTimeString().slice(0, 8), WIDTH / 2, HEIGHT * 0.41);
 }
 
 /**
@@ -88,10 +88,11 @@ function drawClock(pen) {
  * @param {number} frame
  */
 function drawCode(pen, frame) {
-  const width = WIDTH / CODE_BITS;
+  const left = (WIDTH - CODE_BITS * CODE_BLOCK) / 2;
+  const top = 11 * CODE_BLOCK;
   for (let bit = 0; bit < CODE_BITS; bit += 1) {
-    pen.fillStyle = (frame >> (CODE_BITS - 1 - bit)) & 1 ? "#fff" : "#000";
-    pen.fillRect(bit * width, HEIGHT - CODE_HEIGHT, width, CODE_HEIGHT);
+    pen.fillStyle = (frame >> (CODE_BITS - 1 - bit)) & 1 ? "#fff" : "#10181a";
+    pen.fillRect(left + bit * CODE_BLOCK, top, CODE_BLOCK, CODE_BLOCK);
   }
 }
 
@@ -134,7 +135,8 @@ export function testTone() {
  */
 export function resumeOnGesture(context) {
   const resume = () => {
-    if (context.state === "suspended") void context.resume();
+    // Rejects when the context is closed before a gesture came, which is nobody's loss.
+    if (context.state === "suspended") context.resume().catch(() => undefined);
   };
   resume();
   for (const gesture of ["pointerdown", "keydown"]) window.addEventListener(gesture, resume, { once: true });

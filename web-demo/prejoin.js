@@ -40,7 +40,10 @@ export function prejoin(media, options) {
   byId("preview-camera").addEventListener("click", () => void media.setCamera(!media.hasCamera), { signal });
   byId("problem-test").addEventListener("click", () => void useTest(media), { signal });
   byId("problem-watch").addEventListener("click", () => void watchOnly(media), { signal });
-  byId("problem-again").addEventListener("click", () => void startMedia(media), { signal });
+  byId("problem-again").addEventListener("click", () => {
+    media.choice = { audio: "default", video: "default" };
+    void startMedia(media);
+  }, { signal });
   showPreview(media);
   meter.watch(media.outgoing("audio"));
 
@@ -79,7 +82,6 @@ export async function prepareMedia(media) {
 async function startMedia(media) {
   byId("problem").hidden = true;
   setText(byId("preview-note"), "preview_wait");
-  if (media.choice.audio === "none" && media.choice.video === "none") media.choice = { audio: "default", video: "default" };
   await media.start();
   setText(byId("preview-note"), "preview_off");
 }
