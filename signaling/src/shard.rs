@@ -210,9 +210,11 @@ impl Driver {
                         }
                     }
                     Output::Close { conn, code } => {
-                        if let Some(link) = links.remove(&conn) {
-                            link.outbox.close(code);
+                        let Some(link) = links.remove(&conn) else { continue };
+                        if code == CloseCode::SlowReader {
+                            give_up(&link.outbox);
                         }
+                        link.outbox.close(code);
                     }
                     Output::RefreshIce { session, conn } => {
                         let Some(link) = links.get(&conn) else { continue };
@@ -239,7 +241,7 @@ impl Driver {
 }
 
 /// Ends a connection whose reader is too slow: what is queued is dropped, the session keeps what it must replay.
-pub(crate) fn give_up(outbox: &Outbox) {
+fn give_up(outbox: &Outbox) {
     outbox.discard();
     if let Some(farewell) =
         Frame::farewell(CloseCode::SlowReader, "read faster: too much was waiting for you", None)

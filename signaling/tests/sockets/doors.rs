@@ -1,0 +1,165 @@
+//! What a connection must show before it gets anywhere: Host, Origin, handshake, TLS; and the page.
+
+use std::sync::Arc;
+
+use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
+use tokio_rustls::TlsConnector;
+
+use super::{Client, PATIENCE, config, get, http, metric, request, start};
+
+const UPGRADE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+fn status(answer: &str) -> &str {
+    answer.split(' ').nth(1).unwrap_or(answer)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_is_not_ours_is_misdirected() {
+    let server = start(config());
+    let ask = async |host: &str| {
+        http(server.address(), &format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")).await
+    };
+    let rebound = ask("evil.example").await;
+    assert_eq!(status(&rebound), "421");
+    assert_eq!(rebound.split("\r\n\r\n").nth(1).expect("a body").lines().count(), 1, "{rebound}");
+    assert_eq!(status(&ask("localhost").await), "200");
+    assert_eq!(status(&ask("a@localhost").await), "400");
+    let twice = "GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
+    assert_eq!(status(&http(server.address(), twice).await), "400");
+    assert_eq!(metric(&server, "signaling_refused_total{reason=\"host\"}").await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_of_another_origin_may_not_open_a_session() {
+    let config = signaling::Config { allow_origin: vec!["https://friend.example".into()], ..config() };
+    let server = start(config);
+    let attempt = async |origin: &str| {
+        let mut request = request(server.address(), "lobby");
+        request.headers_mut().insert("origin", origin.parse().expect("a header value"));
+        tokio_tungstenite::connect_async(request).await.map(drop).map_err(|error| error.to_string())
+    };
+    let own = format!("http://{}", server.address());
+    for good in [own.as_str(), "https://friend.example"] {
+        assert_eq!(attempt(good).await, Ok(()), "{good}");
+    }
+    for bad in ["https://evil.example", "null", "http://localhost", "http://friend.example"] {
+        let refused = attempt(bad).await.expect_err(bad);
+        assert!(refused.contains("403"), "{bad}: {refused}");
+    }
+    assert_eq!(metric(&server, "signaling_refused_total{reason=\"origin\"}").await, 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handshake_without_what_it_needs_is_refused_with_a_line() {
+    let server = start(config());
+    let host = server.address();
+    let ask = async |path: &str, headers: &str| {
+        http(host, &format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n")).await
+    };
+    let room = "/v1/rooms/lobby/ws";
+    let close = "Connection: close\r\n";
+    for (path, headers, expected) in [
+        (room, close.to_owned(), "426"),
+        (room, format!("{UPGRADE}Connection: close\r\n"), "400"),
+        (
+            room,
+            format!("{UPGRADE}Connection: close\r\nSec-WebSocket-Protocol: chat, signaling.v2\r\n"),
+            "400",
+        ),
+        (
+            "/v1/rooms/a%20b/ws",
+            format!("{UPGRADE}Connection: close\r\nSec-WebSocket-Protocol: signaling.v1\r\n"),
+            "400",
+        ),
+        ("/v1/rooms/", close.to_owned(), "404"),
+    ] {
+        let answer = ask(path, &headers).await;
+        assert_eq!(status(&answer), expected, "{path} {headers}: {answer}");
+    }
+    let short_key = "Upgrade: websocket\r\nConnection: Upgrade, close\r\nSec-WebSocket-Version: 13\r\n\
+                     Sec-WebSocket-Key: AA==\r\nSec-WebSocket-Protocol: signaling.v1\r\n";
+    assert_eq!(status(&ask(room, short_key).await), "400");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_page_comes_with_its_security_headers_and_nothing_beside_it() {
+    let server = start(config());
+    let address = server.address();
+    let page = get(address, "/", "").await;
+    assert_eq!(status(&page), "200");
+    for header in [
+        "content-type: text/html; charset=utf-8",
+        "content-security-policy: default-src 'self';",
+        "x-content-type-options: nosniff",
+        "referrer-policy: no-referrer",
+        "cache-control: no-cache",
+        "permissions-policy: camera=(self)",
+    ] {
+        assert!(page.contains(&format!("\r\n{header}")), "{header} is missing in {page}");
+    }
+    assert!(page.contains(&format!("connect-src 'self' ws://{address};")), "{page}");
+    assert!(!page.contains("unsafe-inline"));
+    let script = get(address, "/sdk/client.js", "").await;
+    assert!(script.contains("\r\ncontent-type: text/javascript; charset=utf-8"), "{script}");
+
+    let etag = page.lines().find_map(|line| line.strip_prefix("etag: ")).expect("an entity tag");
+    assert_eq!(status(&get(address, "/", &format!("If-None-Match: {etag}\r\n")).await), "304");
+    assert_eq!(status(&get(address, "/", "If-None-Match: \"other\"\r\n").await), "200");
+
+    for hidden in [
+        "/package.json",
+        "/tsconfig.json",
+        "/package-lock.json",
+        "/../Cargo.toml",
+        "/%2e%2e/Cargo.toml",
+        "/sdk",
+        "/x",
+    ] {
+        assert_eq!(status(&get(address, hidden, "").await), "404", "{hidden}");
+    }
+    let post =
+        format!("POST / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(status(&http(address, &post).await), "405");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_address_holds_only_so_many_connections_that_are_no_websocket() {
+    let server = start(signaling::Config { max_pending_per_address: Some(2), ..config() });
+    // A WebSocket does not count against its address.
+    let _client = Client::join(&server, "lobby", 1).await;
+    let _first = TcpStream::connect(server.address()).await.expect("connects");
+    let _second = TcpStream::connect(server.address()).await.expect("connects");
+    let mut third = TcpStream::connect(server.address()).await.expect("the kernel connects it");
+    let end = timeout(PATIENCE, third.read(&mut [0; 1])).await.expect("in time");
+    assert!(matches!(end, Ok(0) | Err(_)), "it is closed, not served: {end:?}");
+    assert_eq!(metric(&server, "signaling_refused_total{reason=\"address\"}").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rooms_are_entered_over_tls_with_a_certificate_from_files() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let dir = tempfile::tempdir().expect("a directory");
+    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    std::fs::write(&cert, made.cert.pem()).expect("written");
+    std::fs::write(&key, made.signing_key.serialize_pem()).expect("written");
+    let server = start(signaling::Config { tls_cert: Some(cert), tls_key: Some(key), ..config() });
+
+    let mut roots = RootCertStore::empty();
+    roots.add(made.cert.der().clone()).expect("a root");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let client = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let tcp = TcpStream::connect(server.address()).await.expect("connects");
+    let name = ServerName::try_from("localhost").expect("a name");
+    let tls =
+        TlsConnector::from(Arc::new(client)).connect(name, tcp).await.expect("the certificate is served");
+    let mut request = request(server.address(), "lobby");
+    let origin = format!("https://{}", server.address());
+    request.headers_mut().insert("origin", origin.parse().expect("a header value"));
+    tokio_tungstenite::client_async(request, tls).await.expect("its own origin has the scheme https");
+}

@@ -1,0 +1,164 @@
+//! The binary: how it starts, refuses to start, and ends.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    net::{SocketAddr, TcpListener},
+    process::{Child, Command, Stdio},
+};
+
+use super::{closed, request};
+
+#[test]
+fn an_unknown_key_is_refused_with_its_line() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("signaling.toml");
+    std::fs::write(&file, "listen = \"127.0.0.1:0\"\n\nlisen = \"127.0.0.1:0\"\n").expect("written");
+    let line = refusal(&["--config", file.to_str().expect("a path in UTF-8")]);
+    assert!(line.contains("signaling.toml:3") && line.contains("lisen"), "{line}");
+}
+
+#[test]
+fn a_taken_port_is_refused_with_what_to_do() {
+    let holder = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let taken = holder.local_addr().expect("an address").to_string();
+    let line = refusal(&["--listen", &taken, "--admin", "off", "--no-embedded-relay"]);
+    assert!(line.contains(&taken) && line.contains("--listen"), "{line}");
+    let line = refusal(&["--listen", "127.0.0.1:0", "--admin", &taken, "--no-embedded-relay"]);
+    assert!(line.contains(&taken) && line.contains("--admin"), "{line}");
+    let line = refusal(&["--listen", "127.0.0.1:0", "--admin", "off", "--relay-listen", &taken]);
+    assert!(line.contains(&taken) && line.contains("--no-embedded-relay"), "{line}");
+}
+
+#[test]
+fn a_certificate_that_cannot_be_used_is_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("cert.pem");
+    std::fs::write(&file, "this is no certificate").expect("written");
+    let file = file.to_str().expect("a path in UTF-8");
+    for flags in [&["--check"][..], &[]] {
+        let line = refusal(&[&["--tls-cert", file, "--tls-key", file], flags].concat());
+        assert!(line.contains("cert.pem holds no certificate"), "{line}");
+    }
+}
+
+#[test]
+fn contradictions_and_odd_values_are_refused_by_name() {
+    for (flags, named) in [
+        (&["--listen", "localhost"][..], "listen"),
+        (&["--tls", "yes"], "tls"),
+        (&["--tls-cert", "a"], "tls_key"),
+        (&["--tls", "self-signed", "--tls-cert", "a", "--tls-key", "b"], "not both"),
+        (&["--public-url", "call.example"], "public_url"),
+        (&["--allow-origin", "https://a/b"], "allow_origin"),
+        (&["--turn-url", "turn:relay.example"], "--turn-secret-file"),
+        (&["--turn-url", "relay.example", "--turn-secret-file", "/dev/null"], "turn_url"),
+        (&["--turn-url", "turn:relay.example", "--turn-secret-file", "/dev/null"], "turn_secret_file"),
+        (&["--turn-url", "turn:relay.example", "--turn-secret-file", "/nonexistent"], "/nonexistent"),
+        (&["--turn-secret-file", "/dev/null"], "--turn-url"),
+        (&["--no-embedded-relay", "--relay-listen", "127.0.0.1:0"], "relay_listen"),
+        (&["--max-rooms", "0"], "max_rooms"),
+        (&["--turn-credential-seconds", "1"], "turn_credential_seconds"),
+        (&["--log-level", "lo=ud=er"], "log_level"),
+        (&["--bogus"], "--bogus"),
+    ] {
+        let line = refusal(flags);
+        assert!(line.contains(named), "{flags:?}: {line}");
+    }
+}
+
+#[test]
+fn what_print_config_prints_can_be_loaded_once_uncommented() {
+    let printed = run(&["--print-config"]);
+    assert!(printed.status.success());
+    let text = String::from_utf8(printed.stdout).expect("UTF-8");
+    // A line `#key = value` is a default; alternatives that exclude each other stay comments.
+    let exclusive = ["#tls", "#turn_", "#no_embedded_relay"];
+    let uncommented: String = text
+        .lines()
+        .filter(|line| line.starts_with('#') && !line.starts_with("# "))
+        .filter(|line| !exclusive.iter().any(|key| line.starts_with(key)))
+        .map(|line| format!("{}\n", &line[1..]))
+        .collect();
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("signaling.toml");
+    std::fs::write(&file, &uncommented).expect("written");
+    let checked = run(&["--config", file.to_str().expect("a path"), "--check"]);
+    assert!(checked.status.success(), "{uncommented}\n{}", String::from_utf8_lossy(&checked.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_closes_connections_with_4000_and_ends_with_0() {
+    let mut process = Command::new(BINARY)
+        .args(["--listen", "127.0.0.1:0", "--admin", "off", "--relay-listen", "127.0.0.1:0"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map(Started)
+        .expect("starts");
+    let address = printed_address(&mut process.0);
+    let (mut socket, _) = tokio_tungstenite::connect_async(request(address, "lobby"))
+        .await
+        .expect("the printed address is served");
+    let killed = Command::new("kill").args(["-TERM", &process.0.id().to_string()]).status().expect("runs");
+    assert!(killed.success());
+    assert_eq!(closed(&mut socket).await, (4000, Some("going_away".into())));
+    drop(socket);
+    let status =
+        tokio::task::spawn_blocking(move || process.0.wait()).await.expect("no panic").expect("ends");
+    assert_eq!(status.code(), Some(0));
+}
+
+/// Ends with the test, whatever becomes of it.
+struct Started(Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The address in the line that says what to open.
+fn printed_address(process: &mut Child) -> SocketAddr {
+    let lines = BufReader::new(process.stdout.take().expect("piped")).lines();
+    let port = lines
+        .map_while(Result::ok)
+        .find_map(|line| {
+            line.trim()
+                .strip_prefix("open ")?
+                .trim()
+                .strip_prefix("http://localhost:")?
+                .strip_suffix('/')?
+                .parse()
+                .ok()
+        })
+        .expect("a line with the address");
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// The one line on standard error of a start that is refused with exit code 2.
+fn refusal(flags: &[&str]) -> String {
+    let mut process = Command::new(BINARY)
+        .args(flags)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map(Started)
+        .expect("runs");
+    let mut printed = [0; 1];
+    let started = process.0.stdout.take().expect("piped").read(&mut printed).expect("reads");
+    assert_eq!(started, 0, "{flags:?}: it started, or said that all is well");
+    let mut said = String::new();
+    process.0.stderr.take().expect("piped").read_to_string(&mut said).expect("UTF-8");
+    let status = process.0.wait().expect("ends");
+    assert_eq!(status.code(), Some(2), "{flags:?}: {said}");
+    assert_eq!(said.lines().count(), 1, "{flags:?}: {said}");
+    assert!(said.starts_with("error: "), "{flags:?}: {said}");
+    said
+}
+
+fn run(flags: &[&str]) -> std::process::Output {
+    Command::new(BINARY).args(flags).output().expect("runs")
+}
+
+const BINARY: &str = env!("CARGO_BIN_EXE_signaling");
