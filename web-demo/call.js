@@ -15,7 +15,7 @@ import { byId, setIcon } from "./element.js";
 import { language, t } from "./i18n/text.js";
 import { listenToKeys } from "./keyboard.js";
 import { invitation } from "./link.js";
-import { selectedPath } from "./path.js";
+import { selectedPath, videoLimit } from "./path.js";
 import { showToggles } from "./prejoin.js";
 import { iceConfiguration } from "./relay.js";
 import { SignalingClient } from "./sdk/client.js";
@@ -127,8 +127,8 @@ export class Call extends EventTarget {
     this.media.addEventListener("track", (event) => this.#sendTrack(/** @type {CustomEvent} */ (event).detail.kind), { signal });
     this.media.addEventListener("change", () => this.#showOwn(), { signal });
     this.media.addEventListener("problem", (event) => {
-      const problem = /** @type {Problem} */ (/** @type {CustomEvent} */ (event).detail.problem);
-      toast(t(`problem_${problem}`, { device: t("camera") }));
+      const { problem, kind } = /** @type {{ problem: Problem, kind?: Kind }} */ (/** @type {CustomEvent} */ (event).detail);
+      toast(t(`problem_${problem}`, { device: t(kind === "audio" ? "microphone" : "camera") }));
     }, { signal });
   }
 
@@ -153,6 +153,7 @@ export class Call extends EventTarget {
     this.stage.own.setState(state);
     this.stage.own.element.toggleAttribute("data-mirror", !state.screen && media.choice.video !== "test");
     this.mesh.say(JSON.stringify({ type: "state", ...state }));
+    this.#shareUplink();
     this.stage.arrange();
   }
 
@@ -183,6 +184,7 @@ export class Call extends EventTarget {
     peer.addEventListener("state", () => {
       this.#showConnection(peer);
       void this.#showPath(peer);
+      this.#shareUplink();
     });
     this.#showConnection(peer);
     if (replaced === undefined) {
@@ -262,6 +264,13 @@ export class Call extends EventTarget {
     people.hidden = false;
     people.textContent = t("people", { n: this.mesh.peers.size + 1 });
     this.#showBanner();
+    this.#shareUplink();
+  }
+
+  /** In a mesh every peer gets its own encoding of our picture, so more people means less for each. */
+  #shareUplink() {
+    const limit = videoLimit(this.mesh.peers.size, this.media.sharing);
+    for (const peer of this.mesh.peers.values()) void peer.limitVideo(limit);
   }
 
   async #showPaths() {

@@ -5,7 +5,7 @@
  *
  * A choice is "none", "test" (drawn picture, tone), "default", or a device id.
  * Events: `track` { kind }: `outgoing(kind)` changed; `change`: muted, camera, screen or choices changed;
- * `problem` { problem }.
+ * `problem` { problem, kind? }.
  *
  * @import { Kind } from "./sdk/peer.js"
  * @import { Source } from "./pattern.js"
@@ -198,7 +198,7 @@ export class LocalMedia extends EventTarget {
    */
   async #unplugged(kind) {
     const problem = await this.choose(kind, "default");
-    if (problem !== undefined) this.#problem("ended");
+    if (problem !== undefined) this.#problem("ended", kind);
   }
 
   /** @param {Kind} kind */
@@ -219,9 +219,12 @@ export class LocalMedia extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
-  /** @param {Problem} problem */
-  #problem(problem) {
-    this.dispatchEvent(new CustomEvent("problem", { detail: { problem } }));
+  /**
+   * @param {Problem} problem
+   * @param {Kind} [kind]
+   */
+  #problem(problem, kind) {
+    this.dispatchEvent(new CustomEvent("problem", { detail: { problem, kind } }));
   }
 }
 

@@ -7,6 +7,13 @@
  * is ignored. When the session could not be kept, a `welcome` with outcome `new` or `resync` says so, and its
  * snapshot of the room is the truth. Nothing here knows RTCPeerConnection.
  *
+ * ```js
+ * const client = new SignalingClient({ url: "wss://host/v1/rooms/lobby/ws", secret: await holdSecret("lobby"), instance: randomText(9) });
+ * const mesh = new Mesh({ client, stream });
+ * mesh.addEventListener("peer", ({ detail: { peer } }) => peer.addEventListener("track", show));
+ * client.connect();
+ * ```
+ *
  * Events (CustomEvent, the frame or fact in `detail`):
  * `welcome`, `peer_joined`, `peer_changed`, `peer_left`, `signal`, `ice`, `error`: the frame;
  * `state`: { state, code?, retry_in_ms? } whenever `client.state` changes.

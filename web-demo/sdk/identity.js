@@ -6,7 +6,9 @@
 
 import { randomText } from "./protocol.js";
 
-/** A reload can overlap with the page it replaces, which still holds the lock for a moment. */
+/** A reload can overlap with the page it replaces, which on a busy machine holds the lock for seconds. */
+const RELOAD_PATIENCE_MS = 5_000;
+/** Anything else with a kept secret is most likely a duplicated tab, whose original will not let go. */
 const LOCK_PATIENCE_MS = 400;
 
 /**
@@ -38,7 +40,7 @@ function hold(secret) {
       return new Promise(() => {});
     };
     navigator.locks
-      .request(`signaling.${secret}`, { signal: AbortSignal.timeout(LOCK_PATIENCE_MS) }, held)
+      .request(`signaling.${secret}`, { signal: AbortSignal.timeout(isReload() ? RELOAD_PATIENCE_MS : LOCK_PATIENCE_MS) }, held)
       .catch(() => resolve(false));
   });
 }

@@ -110,6 +110,22 @@ export class Peer extends EventTarget {
     else if (track !== null) this.#senders.set(kind, this.connection.addTrack(track, stream));
   }
 
+  /**
+   * Bounds how our picture is encoded for this peer; without a picture to send it does nothing.
+   * @param {{ maxBitrate: number, scaleResolutionDownBy: number }} limit bits per second, and a divisor of both sides
+   */
+  async limitVideo(limit) {
+    const sender = this.#senders.get("video");
+    const parameters = sender?.getParameters();
+    // Before the first negotiation some browsers have no encoding to bound yet.
+    const encoding = parameters?.encodings?.[0];
+    if (sender === undefined || parameters === undefined || encoding === undefined) return;
+    if (encoding.maxBitrate === limit.maxBitrate && encoding.scaleResolutionDownBy === limit.scaleResolutionDownBy) return;
+    Object.assign(encoding, limit);
+    // Another change may be under way; the next call repeats it.
+    await sender.setParameters(parameters).catch(() => undefined);
+  }
+
   /** @param {string} text */
   say(text) {
     if (this.channel.readyState === "open") this.channel.send(text);

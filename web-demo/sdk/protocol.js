@@ -103,7 +103,12 @@ const ROOM = /^[A-Za-z0-9._~-]{1,64}$/;
  */
 export function roomName(text) {
   if (ROOM.test(text) && text !== "." && text !== "..") return text;
-  return `u~${base64url(new TextEncoder().encode(text))}`.slice(0, 64);
+  const bytes = new TextEncoder().encode(text);
+  const name = `u~${base64url(bytes)}`;
+  if (name.length <= 64) return name;
+  // Cut names that begin alike must not meet, so what was cut off leaves its FNV-1a hash.
+  const hash = bytes.reduce((sum, byte) => Math.imul(sum ^ byte, 0x01000193) >>> 0, 0x811c9dc5);
+  return `${name.slice(0, 56)}${hash.toString(16).padStart(8, "0")}`;
 }
 
 /**
