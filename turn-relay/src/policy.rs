@@ -60,6 +60,8 @@ fn embedded_v4(ip: Ipv6Addr) -> [Option<Ipv4Addr>; 4] {
     let last = v4_at(bits, 96);
     let octets = ip.octets();
     let mut found = match ip.segments() {
+        // Loopback is an address of its own (RFC 4291 section 2.5.3), not a v4-compatible form of 0.0.0.1.
+        [0, 0, 0, 0, 0, 0, 0, 1] => [None; 4],
         // v4-mapped ::ffff:0:0/96 and the deprecated v4-compatible ::/96
         [0, 0, 0, 0, 0, 0 | 0xffff, _, _] => [Some(last), None, None, None],
         // v4-translated ::ffff:0:0:0/96 (RFC 2765)
@@ -166,6 +168,13 @@ mod tests {
         text.parse().expect("a network")
     }
 
+    #[test]
+    fn allowing_ipv6_loopback_does_not_need_allowing_ipv4_too() {
+        let policy = PeerPolicy::new(vec![net("::1/128")], vec![]);
+        assert!(policy.allows_expressly(ip("::1")) && policy.permits(ip("::1")));
+        assert!(!policy.permits(ip("::2")) && !policy.permits(ip("::")));
+    }
+
     /// Every way that a translator on the path may know to write `v4`.
     fn disguises(v4: Ipv4Addr) -> Vec<Ipv6Addr> {
         let [a, b, c, d] = v4.octets();
@@ -252,7 +261,8 @@ mod tests {
     fn allowing_every_v6_address_still_refuses_a_disguised_hostile_v4_address() {
         let policy = PeerPolicy::new(vec![net("::/0")], vec![]);
         for text in HOSTILE_V4 {
-            for disguise in disguises(text.parse().unwrap()) {
+            // ::1 is loopback itself, which ::/0 does allow, and no disguise of 0.0.0.1.
+            for disguise in disguises(text.parse().unwrap()).into_iter().filter(|ip| !ip.is_loopback()) {
                 assert!(!policy.permits(disguise.into()), "{text} as {disguise}");
             }
         }
