@@ -85,6 +85,8 @@ pub(crate) struct Counters {
     standing: [[AtomicI64; 2]; 2],
     connections: AtomicI64,
     pub(crate) connections_refused: Count,
+    /// Counted where they are given away.
+    pub(crate) handed_over: Count,
     /// Off the data path; its keys are literals of the core, so it is bounded.
     auth_failures: Mutex<BTreeMap<&'static str, u64>>,
 }
@@ -229,6 +231,13 @@ impl Totals {
             "Open TCP connections of clients",
             MetricType::Gauge,
         )?)?;
+        let help = "Reserved sockets handed to the worker that the second client reached";
+        ConstCounter::new(self.sum(|w| &w.handed_over)).encode(family(
+            encoder,
+            "handed_over_sockets",
+            help,
+            MetricType::Counter,
+        )?)?;
         let help = "TCP connections that were closed at once: too many of one client address, or of all";
         ConstCounter::new(self.sum(|w| &w.connections_refused)).encode(family(
             encoder,
@@ -323,6 +332,7 @@ mod tests {
             worker.allocation_ended(Transport::Tcp, false, EndReason::Released);
             worker.connections(1);
             worker.connections_refused.add(1);
+            worker.handed_over.add(1);
         }
         let text = scrape(workers.to_vec());
         for line in [
@@ -341,6 +351,7 @@ mod tests {
             "allocations_started_total 4",
             "allocations_ended_total{reason=\"released\"} 2",
             "tcp_connections 2",
+            "handed_over_sockets_total 2",
             "tcp_connections_refused_total 2",
         ] {
             assert!(

@@ -100,9 +100,10 @@ impl Worker {
         (ip, port): (std::net::IpAddr, crate::address::RelayedPort),
     ) {
         let lost = match self.post(to, Parcel::Claimed { open, socket }) {
-            Ok(()) => return,
+            Ok(()) => return self.counters.handed_over.add(1),
             Err(parcel) => parcel,
         };
+        // Closed first, so that nobody finds the port free and cannot bind it.
         drop(lost);
         self.shared.release(ip, port);
     }
