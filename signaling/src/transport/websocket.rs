@@ -75,6 +75,8 @@ pub(crate) async fn serve(upgrade: OnUpgrade, guest: Guest) {
 
 /// Gives the code with which we closed, or `None` if the client closed or was lost.
 async fn converse(mut socket: Socket, guest: &Guest) -> Option<CloseCode> {
+    // Before the hello: the hub tells by the number that a hello was held up behind that of a later connection.
+    let conn = guest.shards.number();
     let (ack, hello) = match greet(&mut socket, guest).await {
         Ok(hello) => hello,
         Err(Refused::Lost) => return None,
@@ -87,7 +89,6 @@ async fn converse(mut socket: Socket, guest: &Guest) -> Option<CloseCode> {
             return Some(code);
         }
     };
-    let conn = guest.shards.number();
     let shard = guest.shards.of(&guest.room);
     let outbox = Arc::new(Outbox::new(guest.outbox, guest.metrics.clone()));
     let attach = Attach {

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod conversation;
+mod document;
 mod model;
 mod property;
 mod resume;

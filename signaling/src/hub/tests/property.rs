@@ -26,6 +26,8 @@ struct Link {
     cut: bool,
     /// The server reads no more of it.
     deaf: bool,
+    /// What goes up is held up on the way, for now.
+    stalled: bool,
 }
 
 #[derive(Debug)]
@@ -143,8 +145,9 @@ impl Network {
             860..880 => self.notice(person),
             880..920 if self.people[person].link.is_none() => self.connect(person),
             // A second connection while the first stands: a takeover.
-            880..882 => self.connect(person),
-            882..960 => {
+            880..888 => self.connect(person),
+            888..892 => self.release_some_link(),
+            892..960 => {
                 let time = ms(self.rng.random_range(0..100));
                 self.pass(time);
             }
@@ -177,7 +180,8 @@ impl Network {
         someone.link = Some(self.next_link);
         let up = VecDeque::from([someone.hello()]);
         // The connection before stays as it is: what it holds may yet arrive.
-        self.links.insert(self.next_link, Link { person, up, ..Link::default() });
+        let stalled = self.rng.random_bool(0.3);
+        self.links.insert(self.next_link, Link { person, up, stalled, ..Link::default() });
     }
 
     fn speak(&mut self, person: usize) {
@@ -243,8 +247,14 @@ impl Network {
         }
     }
 
+    fn release_some_link(&mut self) {
+        let stalled = self.links.iter().filter(|(_, link)| link.stalled);
+        let Some(id) = pick(&mut self.rng, stalled.map(|(id, _)| *id)) else { return };
+        self.links.entry(id).and_modify(|link| link.stalled = false);
+    }
+
     fn some_link_carries_up(&mut self) {
-        let busy = self.links.iter().filter(|(_, link)| !link.up.is_empty());
+        let busy = self.links.iter().filter(|(_, link)| !link.up.is_empty() && !link.stalled);
         if let Some(id) = pick(&mut self.rng, busy.map(|(id, _)| *id)) {
             self.carry_up(id);
         }
@@ -367,6 +377,7 @@ impl Network {
     }
 
     fn carry_everything(&mut self) {
+        self.links.values_mut().for_each(|link| link.stalled = false);
         while self.links.values().any(|link| !link.up.is_empty() || !link.down.is_empty()) {
             for id in self.links.keys().copied().collect::<Vec<_>>() {
                 self.carry_up(id);

@@ -1,0 +1,43 @@
+//! The limits that PROTOCOL.md names are the defaults.
+
+use std::collections::BTreeMap;
+
+use signaling_protocol::{MAX_FRAME_BYTES, MAX_FRAME_DEPTH};
+
+use crate::hub::Limits;
+
+const DOCUMENT: &str = include_str!("../../../PROTOCOL.md");
+
+#[test]
+fn the_limits_of_the_document_are_the_defaults() {
+    let table = DOCUMENT.split("\n## Limits\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let told: BTreeMap<&str, u64> = table
+        .lines()
+        .filter_map(|line| {
+            let mut cells = line.strip_prefix("| ")?.split('|').map(str::trim);
+            let (what, value) = (cells.next()?, cells.next()?);
+            Some((what, value.split(' ').next()?.replace(',', "").parse().ok()?))
+        })
+        .collect();
+    let limits = Limits::default();
+    let number = |n: usize| n as u64;
+    let expected = BTreeMap::from([
+        ("size of a client's frame", number(MAX_FRAME_BYTES)),
+        ("nesting of a frame, itself included", number(MAX_FRAME_DEPTH)),
+        ("time until `hello`", 5),
+        ("frames per second of one client", limits.messages_per_second.into()),
+        ("frames at once of one client", limits.message_burst.into()),
+        ("frames of unknown types on one connection", limits.unknown_types.into()),
+        ("peers in a room", number(limits.peers_per_room)),
+        ("rooms of a shard", number(limits.rooms)),
+        ("sessions of a shard", number(limits.sessions)),
+        ("unacknowledged frames kept for a client", number(limits.replay_messages)),
+        ("unacknowledged bytes kept for a client", number(limits.replay_bytes)),
+        ("time between pings", limits.ping_interval.as_secs()),
+        ("silence beyond that", limits.ping_deadline.as_secs()),
+        ("grace of a session without a connection", limits.grace.as_secs()),
+        ("time until a frame is acknowledged", limits.ack_delay.as_secs()),
+        ("frames until one is acknowledged", limits.ack_every),
+    ]);
+    assert_eq!(told, expected);
+}
