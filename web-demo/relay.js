@@ -12,11 +12,13 @@
  * @returns {RTCConfiguration}
  */
 export function iceConfiguration(servers, relay) {
-  if (relay === null) return { iceServers: servers };
+  // One transport from the first offer on: without this the offerer opens an allocation per track.
+  const bundlePolicy = "max-bundle";
+  if (relay === null) return { iceServers: servers, bundlePolicy };
   const iceServers = servers
     .map((server) => ({ ...server, urls: server.urls.filter((url) => isTurn(url) && (relay === "any" || transportOf(url) === relay)) }))
     .filter((server) => server.urls.length > 0);
-  return { iceServers, iceTransportPolicy: "relay" };
+  return { iceServers, bundlePolicy, iceTransportPolicy: "relay" };
 }
 
 /** @param {string} url */
