@@ -39,6 +39,8 @@ const ACK_AFTER_FRAMES = 16;
 const BYE_DEADLINE_MS = 1_000;
 /** Wait before coming back when the server asked for patience and named no time. */
 const PATIENCE_MS = 5_000;
+/** The contract bounds what a report may quote; TURN urls are ASCII. */
+const REPORT_URL_CHARACTERS = 256;
 /** Share of the server's rate limit that frames may use; acks and pongs count there as well. */
 const RATE_SHARE = 0.8;
 
@@ -132,7 +134,7 @@ export class SignalingClient extends EventTarget {
    * @param {number} code STUN error code
    */
   report(url, code) {
-    if (this.#reports) this.#sendUnsequenced("report", { kind: "turn_error", url, code });
+    if (this.#reports && url.length <= REPORT_URL_CHARACTERS) this.#sendUnsequenced("report", { kind: "turn_error", url, code });
   }
 
   /** Leaves for good: the others see `peer_left` at once instead of after the grace period. */
@@ -209,12 +211,14 @@ export class SignalingClient extends EventTarget {
     this.peer = frame.peer;
     this.welcome = frame;
     this.ice = frame.ice.servers;
-    this.#tokens = frame.limits.messages_per_second * RATE_SHARE;
+    this.#tokens = this.#burst();
     this.#tokens_at = this.clock.now();
     this.#acknowledged(frame.ack);
     this.deadTimer.arm(frame.ping.interval_ms + frame.ping.deadline_ms);
     this.backoff.reset();
     this.#become("open");
+    // The token that we came with is good until the server has heard us with the new one.
+    this.#sendUnsequenced("ack");
     this.#emit("welcome", frame);
     this.#flush();
   }
@@ -284,7 +288,7 @@ export class SignalingClient extends EventTarget {
     if (this.state !== "open") return;
     const rate = this.#limits().messages_per_second * RATE_SHARE;
     const now = this.clock.now();
-    this.#tokens = Math.min(rate, this.#tokens + ((now - this.#tokens_at) / 1000) * rate);
+    this.#tokens = Math.min(this.#burst(), this.#tokens + ((now - this.#tokens_at) / 1000) * rate);
     this.#tokens_at = now;
     while (this.#flushed < this.#kept.length) {
       if (this.#tokens < 1) {
@@ -349,6 +353,12 @@ export class SignalingClient extends EventTarget {
 
   #limits() {
     return this.welcome?.limits ?? DEFAULT_LIMITS;
+  }
+
+  /** How many frames may go out at once after a rest. */
+  #burst() {
+    const { message_burst, messages_per_second } = this.#limits();
+    return (message_burst ?? messages_per_second) * RATE_SHARE;
   }
 
   #ping() {

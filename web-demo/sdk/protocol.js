@@ -9,7 +9,7 @@
  * @typedef {{ peer: string, instance: string, name?: string, polite: boolean, state: "here" | "away" }} PeerEntry
  *   `polite` tells whether *we* are polite towards that peer.
  * @typedef {{ urls: string[], username?: string, credential?: string }} IceServer
- * @typedef {{ message_bytes: number, messages_per_second: number, replay_messages: number, replay_bytes: number }} Limits
+ * @typedef {{ message_bytes: number, messages_per_second: number, message_burst?: number, replay_messages: number, replay_bytes: number }} Limits
  * @typedef {Envelope & {
  *   type: "welcome", session: string, peer: string, resume: string,
  *   outcome: "new" | "resumed" | "resync", reason?: string, features: string[], limits: Limits,
@@ -18,7 +18,7 @@
  *   room: { name: string, version: number, peers: PeerEntry[] } }} Welcome
  * @typedef {Envelope & { type: "peer_joined", peer: string, instance: string, name?: string, polite: boolean, resync: boolean, version: number }} PeerJoined
  * @typedef {Envelope & { type: "peer_changed", peer: string, state: "here" | "away", version: number }} PeerChanged
- * @typedef {Envelope & { type: "peer_left", peer: string, reason: "bye" | "expired" | "replaced", version: number }} PeerLeft
+ * @typedef {Envelope & { type: "peer_left", peer: string, reason: string, version: number }} PeerLeft
  * @typedef {{ negotiation: string, description?: RTCSessionDescriptionInit, candidate?: RTCIceCandidateInit }} SignalBody
  * @typedef {Envelope & { type: "signal", from: string } & SignalBody} Signal
  * @typedef {Envelope & { type: "ice", servers: IceServer[], expires_in_ms?: number, refresh_in_ms?: number }} Ice

@@ -64,6 +64,11 @@ test("after a resume the server's replay goes on where it stopped", () => {
   assert.deepEqual(heard("peer_joined").map(({ seq }) => seq), [1, 2]);
 });
 
+test("a welcome is acknowledged at once, so that the old token may be forgotten", () => {
+  const { last } = connected();
+  assert.deepEqual(last().sent.at(-1), { type: "ack", seq: 0, ack: 0 });
+});
+
 test("a resync starts both sequences anew and drops what the old session had not sent", () => {
   const { client, last, heard, clock } = connected();
   last().deliver(joined(1));
