@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::credentials::{Credential, Secret};
+use crate::credentials::{Credential, MAX_REALM_BYTES, Secret};
 use crate::operation::{StartError, settings};
 use crate::relay::RelayAddress;
 
@@ -288,10 +288,11 @@ fn primary_address(wildcard: IpAddr) -> Option<IpAddr> {
 
 fn realm(written: Option<&str>) -> Result<String, StartError> {
     let realm = written.unwrap_or(DEFAULT_REALM);
-    // RFC 8489 section 14.9: fewer than 128 characters. Quotes and control characters do not survive SASLprep or logs.
-    if realm.is_empty() || realm.chars().count() >= 128 || realm.chars().any(|c| c.is_control() || c == '"') {
+    // Quotes and control characters survive neither a client's quoting nor a log line.
+    if realm.is_empty() || realm.len() > MAX_REALM_BYTES || realm.chars().any(|c| c.is_control() || c == '"')
+    {
         return Err(StartError::new(format!(
-            "realm: {realm:?} must be 1 to 127 characters without quotes; use your domain name"
+            "realm: {realm:?} must be 1 to {MAX_REALM_BYTES} bytes without quotes; use your domain name"
         )));
     }
     Ok(realm.to_owned())

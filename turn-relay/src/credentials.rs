@@ -152,13 +152,46 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// Why nobody was authenticated. Both look alike on the wire (401), the log tells them apart.
+/// Why nobody was authenticated. All look alike on the wire (401); the log and the metrics tell them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unauthenticated {
     /// A time-limited username whose time has passed.
     Expired,
-    /// No such user, or the wrong password or secret.
-    Mismatch,
+    /// A time-limited username whose password no secret gives: the minting side has another secret, or there is none here.
+    WrongSecret,
+    /// A user of the configuration with another password.
+    WrongPassword,
+    /// Neither a user of the configuration nor a time-limited username.
+    UnknownUser,
+}
+
+impl Unauthenticated {
+    /// Every reason.
+    pub const ALL: [Self; 4] = [Self::Expired, Self::WrongSecret, Self::WrongPassword, Self::UnknownUser];
+
+    /// The metric label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::WrongSecret => "wrong_secret",
+            Self::WrongPassword => "wrong_password",
+            Self::UnknownUser => "unknown_user",
+        }
+    }
+
+    /// For the log: what the operator may look at.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Expired => "the time of a time-limited user has passed (do the clocks agree?)",
+            Self::WrongSecret => {
+                "wrong credentials for a time-limited user: none of the configured secrets matches"
+            }
+            Self::WrongPassword => "wrong password for a static user",
+            Self::UnknownUser => "unknown user: neither a static nor a time-limited one",
+        }
+    }
 }
 
 impl Credentials {
@@ -193,7 +226,11 @@ impl Credentials {
         verifies: impl Fn(&Key) -> bool,
     ) -> Result<Key, Unauthenticated> {
         if let Some(user) = self.users.iter().find(|user| user.name == username) {
-            return if verifies(&user.key) { Ok(user.key.clone()) } else { Err(Unauthenticated::Mismatch) };
+            return if verifies(&user.key) {
+                Ok(user.key.clone())
+            } else {
+                Err(Unauthenticated::WrongPassword)
+            };
         }
         let derived = self
             .secrets
@@ -207,12 +244,17 @@ impl Credentials {
         }
         let Some(key) = found else {
             let _ = verifies(&self.decoy);
-            return Err(Unauthenticated::Mismatch);
+            let time_limited = expiry(username).is_some();
+            return Err(if time_limited {
+                Unauthenticated::WrongSecret
+            } else {
+                Unauthenticated::UnknownUser
+            });
         };
         match expiry(username) {
             Some(expires) if wall < expires => Ok(key),
             Some(_) => Err(Unauthenticated::Expired),
-            None => Err(Unauthenticated::Mismatch),
+            None => Err(Unauthenticated::UnknownUser),
         }
     }
 }

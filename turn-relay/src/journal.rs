@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use foldhash::fast::RandomState;
 
 use crate::address::{FiveTuple, Transport};
+use crate::credentials::Unauthenticated;
 use crate::metrics::{CHALLENGED, Counters};
 use crate::relay::{Event, RequestMethod, Traffic, WorkerIndex};
 
@@ -56,7 +57,7 @@ impl Journal {
             Event::Refused { client, method, code, reason } => {
                 self.counters.request(method, Some(code));
                 if matches!(code, 401 | 441) {
-                    self.counters.auth_failure(reason);
+                    self.counters.auth_failure(auth_failure_label(reason));
                 }
                 tracing::debug!(client = %client.client.0, method = method.label(), code, reason, "refused");
                 self.refused(now, method, code, reason);
@@ -114,6 +115,12 @@ impl Journal {
     fn name(&self, id: u64) -> String {
         format!("{}-{id}", self.worker.0)
     }
+}
+
+/// The short form of a reason, for the metrics.
+fn auth_failure_label(reason: &str) -> &'static str {
+    let known = Unauthenticated::ALL.into_iter().find(|why| why.reason() == reason);
+    known.map_or("other_users_allocation", Unauthenticated::label)
 }
 
 fn family(ipv4: bool) -> &'static str {

@@ -150,12 +150,17 @@ fn the_counters_follow_the_payload() {
 }
 
 #[test]
-fn wrong_credentials_are_counted_and_give_no_allocation() {
+fn wrong_credentials_give_no_allocation_and_the_counters_say_why() {
     let relay = Relay::on("127.0.0.1", &[]);
-    let mut client = Client::connect(Transport::Udp, relay.address, USER, "wrong");
-    assert_eq!(client.allocate_with(&[]).error(), Some(401));
-    relay.settles("requests_total{method=\"allocate\",outcome=\"401\"}", 1);
-    relay.settles("requests_total{method=\"allocate\",outcome=\"challenged\"}", 1);
+    for (user, reason) in
+        [(USER, "wrong_password"), ("nobody", "unknown_user"), ("4102444800:somebody", "wrong_secret")]
+    {
+        let mut client = Client::connect(Transport::Udp, relay.address, user, "wrong");
+        assert_eq!(client.allocate_with(&[]).error(), Some(401));
+        relay.settles(&format!("auth_failures_total{{reason=\"{reason}\"}}"), 1);
+    }
+    relay.settles("requests_total{method=\"allocate\",outcome=\"401\"}", 3);
+    relay.settles("requests_total{method=\"allocate\",outcome=\"challenged\"}", 3);
     relay.settles("allocations_started_total", 0);
 }
 

@@ -39,6 +39,7 @@ fn every_bad_value_is_refused_with_its_key_and_the_value() {
     bad(|c| c.threads = Some(0), "threads", "0");
     bad(|c| c.admin = Some("9641".into()), "admin", "9641");
     bad(|c| c.realm = Some("a\"b".into()), "realm", "a\\\"b");
+    bad(|c| c.realm = Some("r".repeat(MAX_REALM_BYTES + 1)), "realm", "rrrr");
     bad(|c| c.secret_file = Some("/nonexistent/secret".into()), "secret_file", "/nonexistent/secret");
     bad(|c| c.user = vec!["a:1".into(), "a:2".into()], "user", "\"a\"");
 }

@@ -81,10 +81,7 @@ impl Refusal {
                 reason
             }
             Self::Challenge => "no credentials",
-            Self::Unauthorized(Unauthenticated::Expired) => "the time of the username has passed",
-            Self::Unauthorized(Unauthenticated::Mismatch) => {
-                "unknown user, or wrong password or shared secret"
-            }
+            Self::Unauthorized(why) => why.reason(),
             Self::StaleNonce => "the nonce is too old or was not issued to this client",
             Self::PeerForbidden => "the peer policy refuses the address",
             Self::UnknownAttributes => "comprehension-required attributes that are not supported",
