@@ -107,7 +107,20 @@ impl Draft {
         Self { bytes }
     }
 
-    pub(crate) fn transaction(mut self, transaction: [u8; 12]) -> Self {
+    /// The same message under another transaction id: IPv6 addresses are masked with it, so they are masked anew.
+    pub(crate) fn retarget(mut self, transaction: [u8; 12]) -> Self {
+        let old: [u8; 12] = self.bytes[8..20].try_into().unwrap();
+        let addresses: Vec<usize> = Attributes::new(&self.bytes)
+            .filter(|attribute| attribute.kind == 0x0012 && attribute.value.len() == 20)
+            .map(|attribute| attribute.start + 8)
+            .collect();
+        for start in addresses {
+            for (byte, (old, new)) in
+                self.bytes[start..start + 12].iter_mut().zip(old.iter().zip(&transaction))
+            {
+                *byte ^= old ^ new;
+            }
+        }
         self.bytes[8..20].copy_from_slice(&transaction);
         self
     }
@@ -410,8 +423,10 @@ impl World {
         let ports = if reserve_next { vec![port, port + 1] } else { vec![port] };
         for port in &ports {
             let held = self.sockets.iter().flatten().any(|(_, bound)| *bound == (ip, *port));
-            assert!(!held, "two sockets on {ip} port {port}");
-            if self.taken.contains(port) {
+            // A port is free for the core when it says Close, and for the system when that was done.
+            let closing = self.queue.iter().any(|(_, output)| matches!(output, Output::Close(_)));
+            assert!(!held || closing, "two sockets on {ip} port {port}");
+            if held || self.taken.contains(port) {
                 return Err(OpenFailure::PortTaken);
             }
         }
