@@ -275,3 +275,6 @@ pub fn account(username: &str) -> &str {
         _ => username,
     }
 }
+
+#[cfg(test)]
+mod tests;

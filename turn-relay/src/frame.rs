@@ -382,3 +382,6 @@ fn read_u16(bytes: &[u8], at: usize) -> Option<u16> {
 fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
+
+#[cfg(test)]
+mod tests;

@@ -465,3 +465,6 @@ fn push(message: &mut MessageWriteVec, attribute: Attribute<'_>, id: stun_types:
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
