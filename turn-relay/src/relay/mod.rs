@@ -25,11 +25,15 @@ mod settings;
 mod shared;
 
 #[cfg(test)]
+mod allocate_tests;
+#[cfg(test)]
+mod auth_tests;
+#[cfg(test)]
 mod model;
 #[cfg(test)]
-mod testing;
+mod peer_tests;
 #[cfg(test)]
-mod tests;
+pub(crate) mod testing;
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -1,8 +1,6 @@
 //! What the tests of the core have in common: a virtual clock, requests written by hand, and a driver with workers,
 //! sockets and queues that exist on paper only.
 
-#![allow(dead_code, reason = "the tests that use the rest of it follow")]
-
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
