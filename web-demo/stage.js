@@ -58,6 +58,7 @@ export class Stage {
         element.style.setProperty(`--${name}`, `${Math.floor(value)}px`);
       }
       element.toggleAttribute("data-small", width < 240);
+      element.toggleAttribute("data-tiny", width < 180);
     });
   }
 
