@@ -54,7 +54,7 @@ pub struct FiveTuple {
     pub transport: Transport,
     /// Where the client sends from.
     pub client: ClientAddr,
-    /// The listener that received it; the same value for every packet of one listener.
+    /// Which of our addresses the client sends to. A stream's, or a datagram's real destination behind a wildcard listener.
     pub server: SocketAddr,
 }
 

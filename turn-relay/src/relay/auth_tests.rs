@@ -2,6 +2,7 @@
 
 use super::testing::*;
 use super::*;
+use crate::credentials::Unauthenticated;
 
 fn refused(world: &World) -> Vec<(u16, &'static str)> {
     let refusal = |event: &Event| match event {
@@ -39,7 +40,8 @@ fn wrong_password_and_unknown_user_get_401_and_the_event_says_why() {
         assert_eq!(answer.code(), 401, "{}", who.name);
         assert!(!answer.nonce().is_empty(), "another try is possible");
     }
-    assert_eq!(refused(&world), [(401, "unknown user, or wrong password or shared secret"); 3]);
+    let why = [Unauthenticated::WrongPassword, Unauthenticated::UnknownUser, Unauthenticated::WrongSecret];
+    assert_eq!(refused(&world), why.map(|why| (401, why.reason())));
     world.assert_empty();
 }
 
@@ -51,7 +53,7 @@ fn time_limited_credential_allocates_until_it_expires_and_its_allocation_lives_o
     assert_eq!(world.ask(&tuple(1), &carol, Draft::new(ALLOCATE, 1).udp()).code(), 0);
     world.advance(secs(1));
     assert_eq!(world.ask(&tuple(2), &carol, Draft::new(ALLOCATE, 1).udp()).code(), 401);
-    assert_eq!(refused(&world), [(401, "the time of the username has passed")]);
+    assert_eq!(refused(&world), [(401, Unauthenticated::Expired.reason())]);
     assert_eq!(
         world.ask(&tuple(1), &carol, Draft::new(REFRESH, 2)).code(),
         0,
