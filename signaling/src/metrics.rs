@@ -83,9 +83,9 @@ impl Metrics {
         self.refused.get_or_create(&RefusalLabel { reason }).inc();
     }
 
-    /// `None`: the connection was lost, nobody said why.
+    /// `None`: the client closed it, or the network did.
     pub(crate) fn closed(&self, code: Option<CloseCode>) {
-        let code = code.map_or("lost", CloseCode::name);
+        let code = code.map_or("gone", CloseCode::name);
         self.closes.get_or_create(&CloseLabel { code }).inc();
     }
 

@@ -132,3 +132,60 @@ fn wake(mut state: MutexGuard<'_, State>) {
 fn signed(bytes: usize) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(size: usize) -> Frame {
+        Frame::farewell(CloseCode::SlowReader, "x".repeat(size), None).expect("an error frame")
+    }
+
+    fn outbox(frames: usize, bytes: usize) -> (Outbox, Arc<Metrics>) {
+        let metrics = Arc::new(Metrics::default());
+        (Outbox::new(OutboxLimits { frames, bytes }, metrics.clone()), metrics)
+    }
+
+    fn next(outbox: &Outbox) -> Poll<Next> {
+        outbox.poll_next(&Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn a_queue_is_bounded_in_frames_and_in_bytes() {
+        let (few, _) = outbox(2, usize::MAX);
+        assert_eq!([few.push(frame(1)), few.push(frame(1)), few.push(frame(1))], [Ok(()), Ok(()), Err(Full)]);
+        let size = frame(100).max_len();
+        let (small, _) = outbox(100, 2 * size);
+        assert_eq!([100, 100, 100].map(|size| small.push(frame(size))), [Ok(()), Ok(()), Err(Full)]);
+        assert!(matches!(next(&small), Poll::Ready(Next::Frame(_))));
+        assert_eq!(small.push(frame(100)), Ok(()));
+    }
+
+    #[test]
+    fn what_is_queued_before_the_end_comes_before_it() {
+        let (outbox, _) = outbox(10, 10_000);
+        outbox.push(frame(1)).expect("there is room");
+        outbox.close(CloseCode::Replaced);
+        outbox.close(CloseCode::GoingAway);
+        assert_eq!(outbox.push(frame(1)), Ok(()), "a frame after the end goes nowhere");
+        assert!(matches!(next(&outbox), Poll::Ready(Next::Frame(_))));
+        assert!(matches!(next(&outbox), Poll::Ready(Next::Close(CloseCode::Replaced))));
+    }
+
+    #[test]
+    fn every_way_out_gives_the_bytes_back() {
+        let (outbox, metrics) = outbox(10, 10_000);
+        for _ in 0..3 {
+            outbox.push(frame(1)).expect("there is room");
+        }
+        let one = signed(frame(1).max_len());
+        assert_eq!(metrics.outbox_bytes.get(), 3 * one);
+        assert!(next(&outbox).is_ready());
+        assert_eq!(metrics.outbox_bytes.get(), 2 * one);
+        outbox.discard();
+        assert_eq!(metrics.outbox_bytes.get(), 0);
+        outbox.push(frame(1)).expect("there is room");
+        drop(outbox);
+        assert_eq!(metrics.outbox_bytes.get(), 0);
+    }
+}

@@ -22,7 +22,7 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use signaling_protocol::{ClientFrame, ClientMessage, CloseCode, FrameError, MAX_FRAME_BYTES, RoomName};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::{Sleep, sleep, timeout},
 };
 use tokio_tungstenite::{
@@ -67,14 +67,14 @@ pub(crate) async fn serve(upgrade: OnUpgrade, guest: Guest) {
     };
     guest.admitted.upgraded();
     guest.metrics.connections.inc();
-    let socket = Socket::new(upgraded).await;
+    let socket = Socket::new(TokioIo::new(upgraded)).await;
     let end = converse(socket, &guest).await;
     guest.metrics.connections.dec();
     guest.metrics.closed(end);
 }
 
 /// Gives the code with which we closed, or `None` if the client closed or was lost.
-async fn converse(mut socket: Socket, guest: &Guest) -> Option<CloseCode> {
+async fn converse(mut socket: Socket<TokioIo<Upgraded>>, guest: &Guest) -> Option<CloseCode> {
     // Before the hello: the hub tells by the number that a hello was held up behind that of a later connection.
     let conn = guest.shards.number();
     let (ack, hello) = match greet(&mut socket, guest).await {
@@ -137,7 +137,10 @@ enum Refused {
     Close(CloseCode, String),
 }
 
-async fn greet(socket: &mut Socket, guest: &Guest) -> Result<(u64, signaling_protocol::Hello), Refused> {
+async fn greet(
+    socket: &mut Socket<TokioIo<Upgraded>>,
+    guest: &Guest,
+) -> Result<(u64, signaling_protocol::Hello), Refused> {
     let first = tokio::select! {
         first = socket.event(None) => first,
         () = sleep(HELLO_DEADLINE) => {
@@ -179,7 +182,7 @@ enum Ended {
 }
 
 async fn converse_attached(
-    socket: &mut Socket,
+    socket: &mut Socket<TokioIo<Upgraded>>,
     conn: ConnId,
     shard: &Shard,
     outbox: &Outbox,
@@ -222,8 +225,8 @@ enum Event {
 }
 
 /// A WebSocket with its bounds.
-struct Socket {
-    stream: WebSocketStream<TokioIo<Upgraded>>,
+struct Socket<S> {
+    stream: WebSocketStream<S>,
     reading: bool,
     /// Something was handed to the stream and not yet flushed.
     unflushed: bool,
@@ -235,16 +238,15 @@ struct Socket {
     control_frames: u16,
 }
 
-impl Socket {
-    async fn new(upgraded: Upgraded) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
+    async fn new(raw: S) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
             .write_buffer_size(WRITE_BUFFER_BYTES)
             .max_write_buffer_size(MAX_WRITE_BUFFER_BYTES)
             .max_message_size(Some(MAX_FRAME_BYTES))
             .max_frame_size(Some(MAX_FRAME_BYTES));
-        let stream =
-            WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
+        let stream = WebSocketStream::from_raw_socket(raw, Role::Server, Some(config)).await;
         Self { stream, reading: true, unflushed: false, blocked: false, stall: None, control_frames: 0 }
     }
 
@@ -414,3 +416,60 @@ const WRITE_BUFFER_BYTES: usize = 2 * 1024;
 const MAX_WRITE_BUFFER_BYTES: usize = 1024 * 1024;
 /// Clients that use the control frames of RFC 6455 as a keep-alive send a handful between two of our pings.
 const MAX_CONTROL_FRAMES: u16 = 100;
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{DuplexStream, duplex},
+        time::Instant,
+    };
+
+    use super::*;
+
+    /// A socket whose pipe holds 1 KiB, its far end, and an outbox with twenty times as much.
+    async fn stuffed() -> (Socket<DuplexStream>, DuplexStream, Outbox, Arc<Metrics>) {
+        let (near, far) = duplex(1024);
+        let metrics = Arc::new(Metrics::default());
+        let outbox = Outbox::new(OutboxLimits { frames: 100, bytes: 100_000 }, metrics.clone());
+        for _ in 0..5 {
+            let frame =
+                Frame::farewell(CloseCode::SlowReader, "x".repeat(4096), None).expect("an error frame");
+            outbox.push(frame).expect("there is room");
+        }
+        (Socket::new(near).await, far, outbox, metrics)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_that_stalls_for_ten_seconds_is_given_up() {
+        let (mut socket, _far, outbox, metrics) = stuffed().await;
+        let start = Instant::now();
+        assert!(matches!(socket.event(Some((&outbox, &metrics))).await, Event::Stalled));
+        assert_eq!(start.elapsed().as_secs(), STALL_DEADLINE.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_is_slow_but_reads_is_not_given_up() {
+        let (mut socket, mut far, outbox, metrics) = stuffed().await;
+        let reader = async {
+            // 512 bytes a second: all of it takes four times the deadline, and each frame less than it.
+            for _ in 0..36 {
+                sleep(Duration::from_secs(1)).await;
+                far.read_exact(&mut [0; 512]).await.expect("more is to come");
+            }
+        };
+        tokio::select! {
+            _ = socket.event(Some((&outbox, &metrics))) => panic!("it was given up"),
+            () = reader => {}
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_socket_waits_without_a_deadline() {
+        let (near, _far) = duplex(1024);
+        let metrics = Arc::new(Metrics::default());
+        let outbox = Outbox::new(OutboxLimits { frames: 1, bytes: 1000 }, metrics.clone());
+        let mut socket = Socket::new(near).await;
+        let day = Duration::from_secs(86_400);
+        assert!(timeout(day, socket.event(Some((&outbox, &metrics)))).await.is_err());
+    }
+}
