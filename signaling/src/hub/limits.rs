@@ -20,6 +20,11 @@ pub struct Limits {
     pub replay_messages: usize,
     /// Bytes of unacknowledged frames kept for one session. Default 256 KiB.
     pub replay_bytes: usize,
+    /// Bytes of unacknowledged frames kept for all sessions of this hub. Beyond it a session is kept no more than
+    /// [`Self::replay_reserve`], so that whoever holds much pays for it and the others do not notice. Default 128 MiB.
+    pub replay_total_bytes: usize,
+    /// Bytes that every session may hold whatever the others hold: an offer and its candidates. Default 16 KiB.
+    pub replay_reserve: usize,
     /// Time between pings. Default 10 s.
     pub ping_interval: Duration,
     /// Silence beyond the interval after which a connection is given up. Default 5 s.
@@ -46,6 +51,8 @@ impl Default for Limits {
             sessions: 50_000,
             replay_messages: 1024,
             replay_bytes: 256 * 1024,
+            replay_total_bytes: 128 * 1024 * 1024,
+            replay_reserve: 16 * 1024,
             ping_interval: Duration::from_secs(10),
             ping_deadline: Duration::from_secs(5),
             grace: Duration::from_secs(30),

@@ -48,14 +48,18 @@ impl Ring {
     /// Appends a frame and gives its `seq`.
     pub(super) fn push(&mut self, body: Body, limits: &Limits, held: &mut Held) -> Result<u64, Overflow> {
         let cost = body.len() + FRAME_OVERHEAD;
-        let full = self.frames.len() >= limits.replay_messages || self.bytes + cost > limits.replay_bytes;
+        let bytes = self.bytes + cost;
+        let scarce = held.bytes + cost > limits.replay_total_bytes;
+        let full = self.frames.len() >= limits.replay_messages
+            || bytes > limits.replay_bytes
+            || scarce && bytes > limits.replay_reserve;
         if full || self.overflowed {
             self.clear(held);
             self.overflowed = true;
             return Err(Overflow);
         }
         self.frames.push_back(body);
-        self.bytes += cost;
+        self.bytes = bytes;
         held.frames += 1;
         held.bytes += cost;
         Ok(self.last())

@@ -138,6 +138,38 @@ fn a_ring_takes_as_many_bytes_as_it_may_and_overflows_at_the_next() {
 }
 
 #[test]
+fn when_all_sessions_together_hold_too_much_only_who_holds_much_overflows() {
+    let limits = Limits { replay_total_bytes: 4000, replay_reserve: 1500, ..Limits::default() };
+    let kilobyte = format!("\"{}\"", "x".repeat(1000));
+    let mut world = World::with(limits);
+    let greedy = world.join('a', "lobby");
+    let modest = world.join('b', "lobby");
+    let mut sender = world.join('c', "lobby");
+    world.ack(&greedy, 2);
+    world.ack(&modest, 1);
+    for _ in 0..3 {
+        world.signal(&mut sender, greedy.peer, &kilobyte);
+    }
+    assert!(world.events.iter().all(|event| !matches!(event, Event::Overflowed { .. })));
+
+    world.signal(&mut sender, modest.peer, &kilobyte);
+    assert_eq!(world.close_code(modest.conn), None, "it is within what everyone may hold");
+    world.signal(&mut sender, greedy.peer, &kilobyte);
+    assert_eq!(world.close_code(greedy.conn), Some(4002));
+    assert!(world.hub.counts().buffered_bytes < 4000);
+}
+
+#[test]
+fn an_idle_session_is_small() {
+    // A target, not a law: 5 KiB resident for each idle connection, of which the hub may have a tenth.
+    assert!(
+        size_of::<crate::hub::session::Session>() <= 400,
+        "{}",
+        size_of::<crate::hub::session::Session>()
+    );
+}
+
+#[test]
 fn a_session_that_overflows_while_away_costs_nothing_more_and_later_senders_are_told() {
     let mut world = World::with(Limits { replay_messages: 2, ..Limits::default() });
     let mut a = world.join('a', "lobby");

@@ -33,6 +33,8 @@ fn the_limits_of_the_document_are_the_defaults() {
         ("sessions of a shard", number(limits.sessions)),
         ("unacknowledged frames kept for a client", number(limits.replay_messages)),
         ("unacknowledged bytes kept for a client", number(limits.replay_bytes)),
+        ("unacknowledged bytes kept in a shard", number(limits.replay_total_bytes)),
+        ("of these for each client in any case", number(limits.replay_reserve)),
         ("time between pings", limits.ping_interval.as_secs()),
         ("silence beyond that", limits.ping_deadline.as_secs()),
         ("grace of a session without a connection", limits.grace.as_secs()),

@@ -91,7 +91,9 @@ fn through_reloads_expiry_and_overflow_a_signal_arrives_once_or_its_sender_is_to
         messages_per_second: 50,
         message_burst: 40,
         replay_messages: 24,
-        replay_bytes: 8 * 1024,
+        replay_bytes: 4 * 1024,
+        replay_total_bytes: 8 * 1024,
+        replay_reserve: 1024,
         peers_per_room: 5,
         ..Limits::default()
     };
