@@ -28,11 +28,13 @@ mod shared;
 mod allocate_tests;
 #[cfg(test)]
 mod auth_tests;
+#[cfg(any(test, feature = "fuzz"))]
+mod drive;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
 mod peer_tests;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod testing;
 
 use std::collections::HashMap;
@@ -50,6 +52,8 @@ pub use contract::{
     Claim, ClaimedSocket, DropReason, EndReason, Event, Input, OpenFailure, OpenId, Opened, Output,
     RequestMethod, SocketSlot, Traffic, Verdict, WorkerIndex,
 };
+#[cfg(any(test, feature = "fuzz"))]
+pub use drive::drive;
 pub use settings::{Limits, RelayAddress, RelaySettings};
 pub use shared::Shared;
 

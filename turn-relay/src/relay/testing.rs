@@ -1,6 +1,9 @@
 //! What the tests of the core have in common: a virtual clock, requests written by hand, and a driver with workers,
 //! sockets and queues that exist on paper only.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+#![cfg_attr(not(test), allow(dead_code, reason = "the fuzz targets use a part of it"))]
+
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
@@ -127,6 +130,14 @@ impl Draft {
         self.bytes.extend(kind.to_be_bytes());
         self.bytes.extend(u16::try_from(value.len()).unwrap().to_be_bytes());
         self.bytes.extend(value);
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+        self.set_length(self.bytes.len() - 20);
+        self
+    }
+
+    /// Bytes where attributes would be, well-formed or not.
+    pub(crate) fn raw(mut self, bytes: &[u8]) -> Self {
+        self.bytes.extend(bytes);
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
         self.set_length(self.bytes.len() - 20);
         self
