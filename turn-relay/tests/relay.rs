@@ -4,7 +4,7 @@
 mod client;
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use client::{Client, PATIENCE, Received, even_port_and_next, family, reservation};
 use prometheus_client::registry::Registry;
@@ -210,6 +210,8 @@ fn a_stream_that_is_no_stun_is_closed_at_once() {
         [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 4], &[0x00, 0x01, 0x00, 0x00, 0xde, 0xad, 0xbe, 0xef]]
     {
         let mut client = relay.client(Transport::Tcp);
+        // Sooner than a connection is given up that only never completes a frame (10 s).
+        client.wait_at_most(Duration::from_secs(8));
         client.send_raw(garbage);
         assert!(client.closed(), "{garbage:02x?}");
     }

@@ -33,7 +33,7 @@ pub(crate) enum Reading {
     Bytes(usize),
     /// Nothing now.
     Nothing,
-    /// The client closed, or the connection failed.
+    /// The client closed, or the connection failed, or speaks something else.
     Closed,
 }
 
@@ -147,10 +147,12 @@ impl Connections {
             Ok(read) => {
                 buffer[..kept].copy_from_slice(&connection.unread);
                 connection.unread.clear();
-                if connection.phase == Phase::Closing {
-                    Reading::Bytes(0)
-                } else {
-                    Reading::Bytes(kept + read)
+                match connection.phase {
+                    Phase::Closing => Reading::Bytes(0),
+                    // No channel can be bound before the first request, so data on one is another protocol: an HTTP
+                    // request looks like the beginning of a long ChannelData message, and would be waited for.
+                    Phase::Silent if buffer.first().is_some_and(|first| *first >= 0x40) => Reading::Closed,
+                    Phase::Silent | Phase::Idle | Phase::Allocated => Reading::Bytes(kept + read),
                 }
             }
             Err(error) if is_temporary(&error) => Reading::Nothing,
@@ -292,3 +294,6 @@ const FIRST_FRAME: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(60);
 /// How long a connection that is to be closed may take to read the rest.
 const LINGER: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests;

@@ -232,6 +232,14 @@ impl Client {
         }
     }
 
+    /// Changes how long anything is waited for.
+    pub(crate) fn wait_at_most(&mut self, patience: Duration) {
+        match &self.wire {
+            Wire::Udp(socket) => socket.set_read_timeout(Some(patience)).unwrap(),
+            Wire::Tcp(stream) => stream.set_read_timeout(Some(patience)).unwrap(),
+        }
+    }
+
     /// Waits until the server closes the connection.
     pub(crate) fn closed(&mut self) -> bool {
         let Wire::Tcp(stream) = &mut self.wire else { panic!("UDP has no end") };

@@ -1,0 +1,152 @@
+use std::net::{TcpListener, TcpStream as StdStream};
+
+use super::*;
+
+#[test]
+fn a_client_that_never_completes_a_frame_is_given_up_after_ten_seconds() {
+    let mut bench = Bench::new();
+    let (slot, _, _client) = bench.connect("192.0.2.1:1000");
+    // A beginning is not a frame.
+    bench.connections.keep(bench.at(9), slot, &[0x00, 0x01], false);
+    assert_eq!(bench.overdue(9), None);
+    assert_eq!(bench.overdue(10), Some(slot));
+}
+
+#[test]
+fn a_client_that_spoke_is_given_up_a_minute_after_its_last_frame() {
+    let mut bench = Bench::new();
+    let (slot, _, _client) = bench.connect("192.0.2.1:1000");
+    bench.connections.keep(bench.at(5), slot, &[], true);
+    assert_eq!(bench.overdue(10), None);
+    bench.connections.keep(bench.at(30), slot, &[], true);
+    assert_eq!(bench.overdue(89), None);
+    assert_eq!(bench.overdue(90), Some(slot));
+}
+
+#[test]
+fn an_allocation_keeps_a_silent_connection_and_its_end_gives_it_a_minute() {
+    let mut bench = Bench::new();
+    let (slot, tuple, _client) = bench.connect("192.0.2.1:1000");
+    bench.connections.keep(bench.at(0), slot, &[], true);
+    bench.connections.set_allocated(bench.at(0), &tuple, true);
+    assert_eq!(bench.overdue(3600), None);
+    bench.connections.set_allocated(bench.at(3600), &tuple, false);
+    assert_eq!(bench.overdue(3659), None);
+    // Looked at once a minute, so it may take another one.
+    assert_eq!(bench.overdue(3720), Some(slot));
+}
+
+#[test]
+fn one_address_cannot_take_every_connection() {
+    let mut bench = Bench::new();
+    let clients: Vec<_> = (0..MAX_PER_CLIENT).map(|_| bench.connect("192.0.2.1:1000")).collect();
+    assert!(bench.try_connect("192.0.2.1:1000").is_none());
+    let (slot, ..) = bench.connect("192.0.2.2:1000");
+    bench.connections.remove(slot);
+    bench.connections.remove(clients[0].0);
+    bench.connect("192.0.2.1:1000");
+}
+
+#[test]
+fn an_ipv6_client_counts_with_its_whole_64() {
+    let mut bench = Bench::new();
+    let _clients: Vec<_> =
+        (0..MAX_PER_CLIENT).map(|i| bench.connect(&format!("[2001:db8::{i:x}]:1000"))).collect();
+    assert!(bench.try_connect("[2001:db8::ffff:1]:1000").is_none());
+    assert!(bench.try_connect("[2001:db8:0:1::1]:1000").is_some());
+}
+
+#[test]
+fn nothing_is_kept_of_connections_that_are_gone() {
+    let mut bench = Bench::new();
+    for _ in 0..3 {
+        let (slot, tuple, _client) = bench.connect("192.0.2.1:1000");
+        assert_eq!(bench.connections.slot_of(&tuple), Some(slot));
+        assert_eq!(bench.connections.remove(slot), Some(tuple));
+    }
+    assert!(bench.connections.by_tuple.is_empty() && bench.connections.by_client.is_empty());
+    assert_eq!(bench.overdue(10), None);
+    assert_eq!(bench.connections.deadline(), None);
+}
+
+#[test]
+fn what_waits_for_a_client_that_does_not_read_is_bounded() {
+    let mut bench = Bench::new();
+    let (slot, _, client) = bench.connect("192.0.2.1:1000");
+    let frame = [7; 9000];
+    let mut sent = 0;
+    while bench.connections.send(slot, &frame) == Ok(()) {
+        sent += frame.len();
+        assert!(bench.connections.slab[slot].unsent.len() <= MAX_UNSENT);
+    }
+    assert_eq!(bench.connections.send(slot, &frame), Err(Refused::Full));
+
+    // Everything that was taken arrives, whole and once.
+    let reader = std::thread::spawn(move || {
+        let mut received = vec![];
+        (&client).take(sent as u64).read_to_end(&mut received).expect("reads");
+        received
+    });
+    while !bench.connections.slab[slot].unsent.is_empty() {
+        bench.connections.flush(slot).expect("the client reads");
+        std::thread::yield_now();
+    }
+    assert_eq!(reader.join().expect("no panic"), vec![7; sent]);
+}
+
+#[test]
+fn a_connection_to_be_closed_gets_five_seconds_for_the_rest() {
+    let mut bench = Bench::new();
+    let (slot, _, _client) = bench.connect("192.0.2.1:1000");
+    bench.connections.keep(bench.at(0), slot, &[], true);
+    while bench.connections.send(slot, &[7; 9000]) == Ok(()) {}
+    assert!(!bench.connections.finish(bench.at(1), slot), "there is something left to send");
+    assert_eq!(bench.overdue(5), None);
+    assert_eq!(bench.overdue(6), Some(slot));
+}
+
+#[test]
+fn a_connection_with_nothing_left_to_send_is_closed_at_once() {
+    let mut bench = Bench::new();
+    let (slot, _, _client) = bench.connect("192.0.2.1:1000");
+    assert!(bench.connections.finish(bench.at(0), slot));
+}
+
+/// Connections over loopback under a virtual clock.
+struct Bench {
+    connections: Connections,
+    listener: TcpListener,
+    start: Instant,
+}
+
+impl Bench {
+    fn new() -> Self {
+        // The clock of the test: only differences from here count.
+        let start = Instant::now();
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        Self { connections: Connections::default(), listener, start }
+    }
+
+    fn at(&self, seconds: u64) -> Instant {
+        self.start + Duration::from_secs(seconds)
+    }
+
+    /// A connection that claims to come from `peer`.
+    fn connect(&mut self, peer: &str) -> (usize, FiveTuple, StdStream) {
+        self.try_connect(peer).expect("is taken")
+    }
+
+    fn try_connect(&mut self, peer: &str) -> Option<(usize, FiveTuple, StdStream)> {
+        let client = StdStream::connect(self.listener.local_addr().expect("bound")).expect("connects");
+        let (stream, real) = self.listener.accept().expect("accepts");
+        stream.set_nonblocking(true).expect("sets");
+        let mut peer: SocketAddr = peer.parse().expect("an address");
+        peer.set_port(real.port());
+        let (slot, tuple) = self.connections.insert(self.start, TcpStream::from_std(stream), peer)?;
+        Some((slot, tuple, client))
+    }
+
+    fn overdue(&mut self, seconds: u64) -> Option<usize> {
+        self.connections.overdue(self.at(seconds))
+    }
+}

@@ -1,0 +1,250 @@
+//! The binary: how it starts, how it refuses to, how it stops.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod client;
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Output, Stdio};
+
+use client::Client;
+use turn_relay::address::Transport;
+
+#[test]
+fn without_credentials_it_refuses_to_start() {
+    refuses(&["--listen", "127.0.0.1:0"], &["--secret-file", "--user"]);
+}
+
+#[test]
+fn a_bad_network_is_refused_by_name() {
+    refuses(&["--user", "a:b", "--deny-peer", "10.0.0.0/99"], &["deny_peer", "10.0.0.0/99"]);
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_file_line_and_key() {
+    let file = file("realm = \"r\"\nlissten = [\"127.0.0.1:0\"]\n");
+    let path = file.path().to_str().unwrap();
+    refuses(&["--config", path], &[&format!("{path}:2"), "`lissten`"]);
+}
+
+#[test]
+fn an_unknown_flag_is_refused_by_name() {
+    refuses(&["--alow-peer", "10.0.0.0/8"], &["--alow-peer"]);
+}
+
+#[test]
+fn a_port_that_another_copy_holds_is_refused() {
+    let running = Running::start(&["--listen", "127.0.0.1:0"], &[]);
+    let address = running.serving.to_string();
+    refuses(&["--user", "a:b", "--listen", &address], &[&address, "taken", "--listen"]);
+}
+
+#[test]
+fn a_taken_admin_port_is_refused() {
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = held.local_addr().unwrap().to_string();
+    refuses(
+        &["--user", "a:b", "--listen", "127.0.0.1:0", "--admin", &address],
+        &[&address, "taken", "--admin"],
+    );
+}
+
+#[test]
+fn the_layers_win_over_each_other_in_order() {
+    let file = file(
+        "realm = \"file\"\nlisten = [\"127.0.0.1:0\"]\nport_range = \"50000-50009\"\nuser = [\"a:b\"]\n",
+    );
+    let path = file.path().to_str().unwrap();
+    let environment = [("TURN_RELAY_REALM", "environment"), ("TURN_RELAY_CONFIG", path)];
+    let check = |flags: &[&str]| text(&run(&[&["--check"], flags].concat(), &environment).stdout);
+    let without_flag = check(&[]);
+    assert!(
+        without_flag.contains("realm environment") && without_flag.contains("50000-50009"),
+        "{without_flag}"
+    );
+    let with_flag = check(&["--realm", "flag"]);
+    assert!(with_flag.contains("realm flag") && with_flag.contains("50000-50009"), "{with_flag}");
+}
+
+#[test]
+fn the_printed_configuration_is_accepted() {
+    let printed = run(&["--print-config"], &[]);
+    assert!(printed.status.success());
+    let file = file(&text(&printed.stdout));
+    let checked = run(&["--config", file.path().to_str().unwrap(), "--user", "a:b", "--check"], &[]);
+    assert!(checked.status.success(), "{}", text(&checked.stderr));
+}
+
+#[test]
+fn help_shows_every_flag_and_keeps_passwords_to_itself() {
+    let help = text(&run(&["--help"], &[("TURN_RELAY_USER", "name:hunter2")]).stdout);
+    for flag in [
+        "--config",
+        "--listen",
+        "--relay-address",
+        "--external-address",
+        "--realm",
+        "--user",
+        "--secret-file",
+        "--allow-peer",
+        "--deny-peer",
+        "--port-range",
+        "--threads",
+        "--admin",
+        "--check",
+        "--print-config",
+    ] {
+        assert!(help.contains(flag), "{flag} is not explained");
+    }
+    assert!(help.contains("Examples:") && !help.contains("hunter2"), "{help}");
+}
+
+#[test]
+fn it_serves_says_so_and_stops_cleanly_when_asked() {
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        let mut running = Running::start(&["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"], &[]);
+        let mut client = Client::connect(Transport::Udp, running.serving, "user", "password");
+        client.allocate();
+        let metrics = get(running.admin.unwrap(), "/metrics");
+        assert!(metrics.contains("turn_relay_allocations{transport=\"udp\",family=\"ipv4\"} 1"), "{metrics}");
+        assert!(get(running.admin.unwrap(), "/readyz").contains("200 OK"));
+        assert_eq!(running.stop(signal), Some(0));
+    }
+}
+
+#[test]
+fn logs_hold_no_address_of_a_client_and_no_password() {
+    let mut running = Running::start(&["--listen", "127.0.0.1:0", "--log-format", "json"], &[]);
+    let mut client = Client::connect(Transport::Udp, running.serving, "user", "password");
+    let relayed = client.allocate();
+    client.release();
+    let mut wrong = Client::connect(Transport::Udp, running.serving, "user", "wrong");
+    assert_eq!(wrong.allocate_with(&[]).error(), Some(401));
+    assert_eq!(running.stop(libc::SIGTERM), Some(0));
+    let log = running.log();
+    for line in ["allocation started", "allocation ended", "wrong password for a static user"] {
+        assert!(log.contains(line), "{line} is not in\n{log}");
+    }
+    for hidden in [client.local_addr().port(), relayed.port(), wrong.local_addr().port()] {
+        assert!(!log.contains(&format!(":{hidden}")), "{hidden} is in\n{log}");
+    }
+    assert!(!log.contains("\"password\"") && !log.contains("user:password"), "{log}");
+}
+
+#[test]
+fn out_of_descriptors_it_answers_508_and_recovers() {
+    // Some 20 descriptors are its own; what remains is enough for a few allocations only.
+    let running = Running::start(&["--listen", "127.0.0.1:0", "--threads", "1"], &["-n", "40"]);
+    let mut clients = vec![];
+    let refused = loop {
+        let mut client = Client::connect(Transport::Udp, running.serving, "user", "password");
+        let answer = client.allocate_with(&[]);
+        match answer.error() {
+            None => clients.push(client),
+            Some(code) => break (client, code),
+        }
+        assert!(clients.len() < 40, "the limit was never met");
+    };
+    let (mut client, code) = refused;
+    assert_eq!(code, 508);
+    // A connection that cannot be accepted now is accepted once a descriptor is free.
+    let mut waiting = Client::connect(Transport::Tcp, running.serving, "user", "password");
+    for mut freed in clients.drain(..2) {
+        assert!(freed.release().is_success());
+    }
+    assert!(waiting.request(client::BINDING, &[]).is_success());
+    client.allocate();
+}
+
+/// A relay in a process of its own; killed if it is still there in the end.
+struct Running {
+    child: Child,
+    lines: BufReader<std::process::ChildStderr>,
+    seen: String,
+    serving: SocketAddr,
+    admin: Option<SocketAddr>,
+}
+
+impl Running {
+    /// `limits` are arguments of the shell's `ulimit`.
+    fn start(flags: &[&str], limits: &[&str]) -> Self {
+        let ulimit = if limits.is_empty() { String::new() } else { format!("ulimit {}; ", limits.join(" ")) };
+        let mut child = Command::new("sh")
+            .args(["-c", &format!("{ulimit}exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_turn-relay")])
+            .args(["--user", "user:password"])
+            .args(flags)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap());
+        let (mut seen, mut serving, mut admin) = (String::new(), None, None);
+        let wants_admin = flags.contains(&"--admin");
+        while serving.is_none() || (wants_admin && admin.is_none()) {
+            let mut line = String::new();
+            assert!(lines.read_line(&mut line).unwrap() > 0, "it ended: {seen}");
+            let address = |before: &str, after: char| {
+                let rest = line.split_once(before)?.1;
+                rest.split(after).next()?.parse().ok()
+            };
+            serving = serving.or_else(|| address("STUN and TURN on ", ','));
+            admin = admin.or_else(|| address("http://", '/'));
+            seen += &line;
+        }
+        Self { child, lines, seen, serving: serving.unwrap(), admin }
+    }
+
+    /// Sends the signal and gives the exit code.
+    fn stop(&mut self, signal: i32) -> Option<i32> {
+        let status =
+            Command::new("kill").args([format!("-{signal}"), self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+        self.child.wait().unwrap().code()
+    }
+
+    /// All that it wrote; only once it has ended.
+    fn log(&mut self) -> String {
+        self.lines.read_to_string(&mut self.seen).unwrap();
+        self.seen.clone()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Asserts exit code 2 and one line on standard error that names each of `mentioned`.
+fn refuses(flags: &[&str], mentioned: &[&str]) {
+    let output = run(flags, &[]);
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{errors}");
+    assert!(errors.starts_with("error: ") && errors.trim_end().lines().count() == 1, "{errors}");
+    for word in mentioned {
+        assert!(errors.contains(word), "{word} is not in {errors}");
+    }
+}
+
+fn run(flags: &[&str], environment: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_turn-relay"));
+    command.args(flags).envs(environment.iter().copied()).output().unwrap()
+}
+
+fn get(admin: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(admin).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn file(content: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(content.as_bytes()).unwrap();
+    file
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
