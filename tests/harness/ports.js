@@ -1,0 +1,33 @@
+// Ports nobody listens on, below the range from which the kernel draws ports for outgoing connections, so that none is taken between finding and use.
+
+import dgram from 'node:dgram';
+import net from 'node:net';
+
+const FIRST = 20_000;
+const LAST = 31_999;
+
+/** A port free for UDP and TCP on `address`. @param {string} [address] @returns {Promise<number>} */
+export async function freePort(address = '127.0.0.1') {
+  for (;;) {
+    const port = FIRST + Math.floor(Math.random() * (LAST - FIRST + 1));
+    if ((await tcpIsFree(port, address)) && (await udpIsFree(port, address))) return port;
+  }
+}
+
+/** @param {number} port @param {string} address */
+function tcpIsFree(port, address) {
+  return new Promise((resolve) => {
+    const server = net.createServer();
+    server.once('error', () => resolve(false));
+    server.listen(port, address, () => server.close(() => resolve(true)));
+  });
+}
+
+/** @param {number} port @param {string} address */
+function udpIsFree(port, address) {
+  return new Promise((resolve) => {
+    const socket = dgram.createSocket(address.includes(':') ? 'udp6' : 'udp4');
+    socket.once('error', () => resolve(false));
+    socket.bind(port, address, () => socket.close(() => resolve(true)));
+  });
+}

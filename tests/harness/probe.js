@@ -1,0 +1,147 @@
+// Runs in the page before anything else. It replaces camera and microphone by a picture that carries a code and a tone, reads the code back from
+// what other tabs send, keeps the times at which frames were shown, and can hold outgoing signals. A plain script: no imports.
+//
+// The code: 8 columns by 4 rows of black and white blocks, 32 bits, row by row from the top left:
+// tab (8), frame counter (16), checksum (8). Blocks this coarse survive any codec at any bit rate.
+
+(() => {
+  const COLUMNS = 8;
+  const ROWS = 4;
+  const BLOCK = 80;
+  const FRAMES_A_SECOND = 15;
+  const TAB = globalThis.PROBE_TAB ?? 0;
+
+  let counter = 0;
+  const canvas = document.createElement('canvas');
+  canvas.width = COLUMNS * BLOCK;
+  canvas.height = ROWS * BLOCK;
+  const pen = canvas.getContext('2d');
+
+  const checksum = (tab, count) => (tab * 31 + (count & 255) * 7 + (count >> 8) * 13 + 85) & 255;
+
+  function draw() {
+    counter = (counter + 1) & 0xffff;
+    const bits = [[TAB, 8], [counter, 16], [checksum(TAB, counter), 8]]
+      .map(([value, width]) => value.toString(2).padStart(width, '0')).join('');
+    for (let i = 0; i < bits.length; i += 1) {
+      pen.fillStyle = bits[i] === '1' ? 'white' : 'black';
+      pen.fillRect((i % COLUMNS) * BLOCK, Math.floor(i / COLUMNS) * BLOCK, BLOCK, BLOCK);
+    }
+  }
+
+  const SAMPLE = 8;
+  const reader = new OffscreenCanvas(COLUMNS * SAMPLE, ROWS * SAMPLE).getContext('2d', { willReadFrequently: true });
+
+  /** The code that a video shows now, or null if what it shows carries none. */
+  function decode(video) {
+    if (!video || video.readyState < 2) return null;
+    reader.drawImage(video, 0, 0, COLUMNS * SAMPLE, ROWS * SAMPLE);
+    let bits = '';
+    for (let row = 0; row < ROWS; row += 1) {
+      for (let column = 0; column < COLUMNS; column += 1) {
+        const [red, green, blue] = reader.getImageData(column * SAMPLE + SAMPLE / 2, row * SAMPLE + SAMPLE / 2, 1, 1).data;
+        bits += red + green + blue > 3 * 128 ? '1' : '0';
+      }
+    }
+    const [tab, count, sum] = [bits.slice(0, 8), bits.slice(8, 24), bits.slice(24)].map((part) => parseInt(part, 2));
+    return sum === checksum(tab, count) ? { tab, count } : null;
+  }
+
+  // ---- what is sent ----
+
+  function toneTrack() {
+    const audio = new AudioContext();
+    const tone = audio.createOscillator();
+    const volume = audio.createGain();
+    volume.gain.value = 0.3;
+    tone.frequency.value = 300 + 100 * TAB;
+    const out = audio.createMediaStreamDestination();
+    tone.connect(volume).connect(out);
+    tone.start();
+    return out.stream.getAudioTracks()[0];
+  }
+
+  if (navigator.mediaDevices && globalThis.PROBE_CAMERA !== false) {
+    draw();
+    setInterval(draw, 1000 / FRAMES_A_SECOND);
+    navigator.mediaDevices.getUserMedia = async (constraints = {}) => {
+      const stream = new MediaStream();
+      if (constraints.video) stream.addTrack(canvas.captureStream(FRAMES_A_SECOND).getVideoTracks()[0]);
+      if (constraints.audio) stream.addTrack(toneTrack());
+      return stream;
+    };
+  }
+
+  // ---- what is received ----
+
+  const tile = (peer) => document.querySelector(`[data-peer="${peer}"]`);
+  const watches = new Map();
+
+  /** Follows the frames shown of a peer from now on, whatever <video> element shows them. */
+  function watch(peer) {
+    const seen = { frames: 0, codes: 0, tab: null, count: null, backward: 0, lastShown: performance.now(), longestGap: 0, element: null };
+    watches.set(peer, seen);
+    const shown = (element) => {
+      if (watches.get(peer) !== seen || seen.element !== element) return;
+      const now = performance.now();
+      seen.longestGap = Math.max(seen.longestGap, now - seen.lastShown);
+      seen.lastShown = now;
+      seen.frames += 1;
+      const code = decode(element);
+      if (code && (code.tab !== seen.tab || code.count !== seen.count)) {
+        if (seen.count !== null && ((code.count - seen.count) & 0xffff) > 0x8000) seen.backward += 1;
+        seen.codes += 1;
+        Object.assign(seen, code);
+      }
+      element.requestVideoFrameCallback(() => shown(element));
+    };
+    const follow = () => {
+      if (watches.get(peer) !== seen) return;
+      const element = tile(peer)?.querySelector('video') ?? null;
+      if (element !== seen.element) {
+        seen.element = element;
+        element?.requestVideoFrameCallback(() => shown(element));
+      }
+      setTimeout(follow, 50);
+    };
+    follow();
+  }
+
+  /** What was seen since `watch`: frames shown, distinct codes read, the last code, and the longest time without a frame, the running one included. */
+  function seen(peer) {
+    const { element: _, lastShown, ...figures } = watches.get(peer);
+    return { ...figures, longestGap: Math.max(figures.longestGap, performance.now() - lastShown) };
+  }
+
+  // ---- what is remembered, to be compared later ----
+
+  const kept = new Map();
+  const keepConnections = () => {
+    for (const [peer, { connection }] of globalThis.call.peers) kept.set(peer, connection);
+  };
+  const connectionIsKept = (peer) => kept.get(peer) === globalThis.call.peers.get(peer)?.connection;
+
+  // ---- outgoing signals held back ----
+
+  let hold = null;
+  const held = [];
+  const send = WebSocket.prototype.send;
+  WebSocket.prototype.send = function (data) {
+    if (hold && typeof data === 'string' && data.includes(hold)) this.heldByProbe = true;
+    // Order is kept: once one frame of a socket is held, so are all that follow.
+    if (this.heldByProbe) held.push(data);
+    else send.call(this, data);
+  };
+
+  globalThis.probe = {
+    decode,
+    watch,
+    seen,
+    watching: (peer) => watches.has(peer),
+    keepConnections,
+    connectionIsKept,
+    /** Holds back every frame that contains `text`, and all after it on the same socket; null lets frames of other sockets pass again. */
+    hold: (text) => { hold = text; },
+    held: () => held.length,
+  };
+})();

@@ -1,0 +1,74 @@
+// Starts the two release binaries on ports found free and waits until they say that they are ready.
+
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { metrics } from './metrics.js';
+import { freePort } from './ports.js';
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+
+/** The path of a release binary. @param {'signaling' | 'turn-relay'} name */
+export function binary(name) {
+  const path = join(process.env.CARGO_TARGET_DIR ?? join(ROOT, 'target'), 'release', name);
+  if (!existsSync(path)) throw new Error(`${path} is missing; run: cargo build --release -p signaling -p turn-relay`);
+  return path;
+}
+
+/** A running signaling server, on the same ports over all its restarts. */
+export class Signaling {
+  /** @type {import('./program.js').Program | undefined} */
+  program;
+  #stage;
+  #args;
+
+  /** @param {import('./scenario.js').Stage} stage @param {{ port: number, admin: number, relay: number, args: string[] }} options */
+  constructor(stage, { port, admin, relay, args }) {
+    this.#stage = stage;
+    this.port = port;
+    this.relay = relay;
+    this.adminUrl = `http://127.0.0.1:${admin}`;
+    this.#args = ['--listen', `127.0.0.1:${port}`, '--admin', `127.0.0.1:${admin}`, ...args];
+  }
+
+  /** Starts it, or starts it again after `kill`. */
+  async start() {
+    this.program = this.#stage.program(binary('signaling'), this.#args);
+    await this.program.answers(`${this.adminUrl}/readyz`);
+    return this;
+  }
+
+  kill() {
+    return this.program?.kill('SIGKILL');
+  }
+
+  metrics() {
+    return metrics(`${this.adminUrl}/metrics`);
+  }
+}
+
+/**
+ * A signaling server with its embedded relay on a port of its own, unless `relay` is false.
+ * @param {import('./scenario.js').Stage} stage
+ * @param {{ args?: string[], relay?: boolean }} [options]
+ */
+export async function startSignaling(stage, { args = [], relay = true } = {}) {
+  const [port, admin, relayPort] = [await freePort(), await freePort(), await freePort()];
+  const relayArgs = relay ? ['--relay-listen', `127.0.0.1:${relayPort}`] : [];
+  return new Signaling(stage, { port, admin, relay: relayPort, args: [...relayArgs, ...args] }).start();
+}
+
+/**
+ * A `turn-relay` process.
+ * @param {import('./scenario.js').Stage} stage
+ * @param {string[]} args credentials and whatever else the scenario is about
+ * @param {string[]} [addresses] IPs to listen on; one free port is shared by all
+ */
+export async function startRelay(stage, args, addresses = ['127.0.0.1']) {
+  const [port, admin] = [await freePort(addresses.at(-1)), await freePort()];
+  const listen = addresses.flatMap((ip) => ['--listen', `${ip.includes(':') ? `[${ip}]` : ip}:${port}`]);
+  const program = stage.program(binary('turn-relay'), [...listen, '--admin', `127.0.0.1:${admin}`, '--realm', 'example.org', ...args]);
+  const adminUrl = `http://127.0.0.1:${admin}`;
+  await program.answers(`${adminUrl}/readyz`);
+  return { port, program, adminUrl, metrics: () => metrics(`${adminUrl}/metrics`) };
+}

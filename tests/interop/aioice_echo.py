@@ -1,0 +1,51 @@
+"""Allocates on a TURN server with aioice, an independent client, and sends datagrams through the relay to an echo server on loopback.
+
+usage: aioice_echo.py HOST PORT udp|tcp USERNAME PASSWORD
+Prints what came back; exits non-zero if anything is missing or different.
+"""
+
+import asyncio
+import sys
+
+from aioice.turn import create_turn_endpoint
+
+DEADLINE = 20
+# On either side of the padding of ChannelData over a stream, and one that fills most of an Ethernet frame.
+PAYLOADS = [b"a", b"four", b"seven77", bytes(range(256)) * 5]
+
+
+class Echo(asyncio.DatagramProtocol):
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def datagram_received(self, data, address):
+        self.transport.sendto(data, address)
+
+
+class Receiver(asyncio.DatagramProtocol):
+    def __init__(self):
+        self.received = asyncio.Queue()
+
+    def datagram_received(self, data, address):
+        self.received.put_nowait((data, address))
+
+
+async def main(host, port, transport, username, password):
+    loop = asyncio.get_running_loop()
+    echo, _ = await loop.create_datagram_endpoint(Echo, local_addr=("127.0.0.1", 0))
+    echo_address = echo.get_extra_info("sockname")
+    turn, receiver = await create_turn_endpoint(
+        Receiver, server_addr=(host, int(port)), username=username, password=password, transport=transport
+    )
+    relayed = turn.get_extra_info("sockname")
+    print("mapped", turn.get_extra_info("related_address"), "relayed", relayed)
+    for payload in PAYLOADS:
+        turn.sendto(payload, echo_address)
+        data, source = await receiver.received.get()
+        assert (data, source) == (payload, echo_address), (len(data), source)
+        print(len(data), "bytes came back from", source)
+    turn.close()
+    echo.close()
+
+
+asyncio.run(asyncio.wait_for(main(*sys.argv[1:]), DEADLINE))
