@@ -5,6 +5,7 @@ import { createHash, randomBytes, randomInt } from 'node:crypto';
 import dgram from 'node:dgram';
 import { once } from 'node:events';
 import net from 'node:net';
+import { watchMemory } from '../harness/memory.js';
 import { scenario, until } from '../harness/scenario.js';
 import { startRelay } from '../harness/servers.js';
 
@@ -48,7 +49,7 @@ scenario('datagrams of the largest size get silence or a STUN error', (stage) =>
 
 scenario('random bytes over TCP end that connection or are ignored, and cost a bounded amount', async (stage) => {
   const relay = await startRelay(stage, ['--user', 'name:password']);
-  const before = await peakFromNow(relay.program);
+  const grownWithin = await watchMemory(stage, relay.program);
   const random = seeded(stage);
   for (let i = 0; i < 300; i += 1) {
     const socket = await connect(stage, relay.port);
@@ -59,7 +60,7 @@ scenario('random bytes over TCP end that connection or are ignored, and cost a b
     socket.destroy();
   }
   await stillServes(stage, relay);
-  await flat(stage, relay.program, before);
+  await grownWithin(GROWTH_BYTES);
 });
 
 scenario('connections that say nothing are closed', async (stage) => {
@@ -76,7 +77,7 @@ scenario('connections that say nothing are closed', async (stage) => {
  */
 async function datagrams(stage, make) {
   const relay = await startRelay(stage, ['--user', 'name:password']);
-  const before = await peakFromNow(relay.program);
+  const grownWithin = await watchMemory(stage, relay.program);
   const socket = await udp(stage, relay.port);
   const wrong = [];
   let answers = 0;
@@ -94,7 +95,7 @@ async function datagrams(stage, make) {
   await stillServes(stage, relay);
   assert.deepEqual(wrong, []);
   stage.say(`${sent} datagrams, ${answers} answers, each a STUN error`);
-  await flat(stage, relay.program, before);
+  await grownWithin(GROWTH_BYTES);
 }
 
 /** A STUN message. @param {number} type @param {Buffer} body @param {number} [length] what the header says, if it lies */
@@ -165,17 +166,4 @@ function seeded(stage) {
     count += 1;
     return createHash('shake256', { outputLength: Math.max(length, 1) }).update(`${seed}:${count}`).digest().subarray(0, length);
   };
-}
-
-/** @param {import('../harness/program.js').Program} program */
-async function peakFromNow(program) {
-  await program.resetPeak();
-  return (await program.memory()).now;
-}
-
-/** @param {import('../harness/scenario.js').Stage} stage @param {import('../harness/program.js').Program} program @param {number} before */
-async function flat(stage, program, before) {
-  const { peak } = await program.memory();
-  stage.say(`resident memory grew by at most ${((peak - before) / MIB).toFixed(1)} MiB; bound ${GROWTH_BYTES / MIB} MiB`);
-  assert.ok(peak - before < GROWTH_BYTES, `resident memory grew by ${peak - before} bytes`);
 }

@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { Client } from '../harness/client.js';
+import { watchMemory } from '../harness/memory.js';
 import { scenario, until } from '../harness/scenario.js';
 import { startSignaling } from '../harness/servers.js';
 
@@ -50,12 +51,12 @@ scenario('an unknown type is answered with unknown_type and the connection stays
 
 scenario('a message of 1 MiB is answered with too_large and close code 4201', async (stage) => {
   const { port, program, unharmed } = await server(stage);
-  const before = await peakFromNow(program);
+  const grownWithin = await watchMemory(stage, program);
   const client = await Client.join(stage, port, 'abused');
   client.send({ type: 'signal', to: client.welcome.peer, negotiation: 'n', candidate: 'x'.repeat(MIB) });
   assert.equal((await client.end()).code, 4201);
   await unharmed();
-  await flat(stage, program, before, 1);
+  await grownWithin(SESSION_BYTES + SLACK_BYTES);
 });
 
 scenario('JSON nested deeper than 32 is answered with close code 4200', async (stage) => {
@@ -126,7 +127,7 @@ scenario('readers that never read cost a bounded amount although more than 64 Mi
   const { port, program, unharmed } = await server(stage);
   const pairs = [];
   for (let i = 0; i < 4; i += 1) pairs.push(await stalled(stage, port, `abused-${i}`));
-  const before = await peakFromNow(program);
+  const grownWithin = await watchMemory(stage, program);
 
   // Each sender stays under the rate that it is allowed.
   const message = 'x'.repeat(60_000);
@@ -144,7 +145,7 @@ scenario('readers that never read cost a bounded amount although more than 64 Mi
   await unharmed();
   assert.ok(pairs.every(({ sender }) => !sender.closed), 'those who send are not blamed');
   stage.say(`${Math.round(sent / MIB)} MiB sent towards readers that never read`);
-  await flat(stage, program, before, 2 * pairs.length);
+  await grownWithin(2 * pairs.length * SESSION_BYTES + SLACK_BYTES);
 });
 
 /** A server, and what shows that another room does not notice. @param {import('../harness/scenario.js').Stage} stage @param {string[]} [args] */
@@ -173,18 +174,4 @@ async function stalled(stage, port, room = 'abused') {
   const sender = await Client.join(stage, port, room);
   reader.socket.pause();
   return { reader, sender };
-}
-
-/** Resident memory now; the highest from now on is what `flat` looks at. @param {import('../harness/program.js').Program} program */
-async function peakFromNow(program) {
-  await program.resetPeak();
-  return (await program.memory()).now;
-}
-
-/** @param {import('../harness/scenario.js').Stage} stage @param {import('../harness/program.js').Program} program @param {number} before @param {number} sessions */
-async function flat(stage, program, before, sessions) {
-  const { peak } = await program.memory();
-  const bound = sessions * SESSION_BYTES + SLACK_BYTES;
-  stage.say(`resident memory grew by at most ${((peak - before) / MIB).toFixed(1)} MiB from ${(before / MIB).toFixed(1)} MiB; bound ${(bound / MIB).toFixed(1)} MiB`);
-  assert.ok(peak - before < bound, `resident memory grew by ${peak - before} bytes, more than ${bound}`);
 }
