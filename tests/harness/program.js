@@ -3,10 +3,18 @@
 import { spawn } from 'node:child_process';
 import { readFile, writeFile } from 'node:fs/promises';
 import { once } from 'node:events';
-import { until } from './scenario.js';
+import { until, within } from './scenario.js';
 
 /** Output past this is dropped from the middle of the report. */
 const REPORT_CHARACTERS = 20_000;
+/** Generous: a program that needs longer does not end. */
+const EXIT_DEADLINE_MS = 60_000;
+
+// Whatever happens to the tests, what they started does not outlive them.
+/** @type {Set<import('node:child_process').ChildProcess>} */
+const running = new Set();
+process.on('exit', () => { for (const child of running) child.kill('SIGKILL'); });
+for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP'])) process.on(signal, () => process.exit(1));
 
 export class Program {
   output = '';
@@ -26,7 +34,8 @@ export class Program {
     this.#child.stdout.on('data', keep);
     this.#child.stderr.on('data', keep);
     this.#child.on('error', (error) => { this.output += `could not be started: ${error.message}\n`; });
-    this.#exited = once(this.#child, 'close').catch(() => []);
+    running.add(this.#child);
+    this.#exited = once(this.#child, 'close').catch(() => []).then(() => running.delete(this.#child));
   }
 
   get pid() {
@@ -53,7 +62,7 @@ export class Program {
 
   /** Waits for the exit; returns the exit code, null if a signal ended it. */
   async exit() {
-    await this.#exited;
+    await within(EXIT_DEADLINE_MS, this.#exited);
     return this.#child.exitCode;
   }
 

@@ -17,10 +17,11 @@ const SCENARIO_DEADLINE_MS = 180_000;
  * @param {(stage: Stage) => Promise<void>} body
  */
 export function scenario(name, body) {
-  test(name, { timeout: SCENARIO_DEADLINE_MS }, async (t) => {
+  test(name, async (t) => {
     const stage = new Stage(t);
     try {
-      await body(stage);
+      // Not the runner's own timeout: after that nothing would be ended.
+      await within(SCENARIO_DEADLINE_MS, body(stage));
     } catch (error) {
       await stage.report();
       throw error;
@@ -96,6 +97,18 @@ export class Stage {
     for (const ending of this.#endings.reverse()) {
       await ending().catch((error) => process.stdout.write(`while ending: ${error}\n`));
     }
+  }
+}
+
+/** Waits for a promise, but no longer than a time. @template T @param {number} deadline milliseconds @param {Promise<T>} promise */
+export async function within(deadline, promise) {
+  /** @type {NodeJS.Timeout | undefined} */
+  let timer;
+  const late = new Promise((_, reject) => { timer = setTimeout(() => reject(new Error(`not done within ${deadline} ms`)), deadline); });
+  try {
+    return await /** @type {Promise<T>} */ (Promise.race([promise, late]));
+  } finally {
+    clearTimeout(timer);
   }
 }
 

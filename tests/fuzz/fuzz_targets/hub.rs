@@ -1,0 +1,169 @@
+//! The hub, driven by bytes as clients and time might drive it: well-formed and malformed frames, resumes with right and wrong tokens, cuts.
+#![no_main]
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use fuzz_targets::Tape;
+use libfuzzer_sys::fuzz_target;
+use rand::SeedableRng;
+use rand_chacha::ChaCha20Rng;
+use signaling::hub::{ConnId, Counts, GoneReason, Hub, Input, Limits, Output};
+use signaling_protocol::{ClientFrame, ClientMessage, IceServers, PeerId, RoomName, ServerFrame, ServerMessage, SessionId};
+
+const SECRETS: usize = 4;
+const ROOMS: [&str; 2] = ["a", "b"];
+
+fuzz_target!(|bytes: &[u8]| {
+    let mut world = World::new();
+    let mut tape = Tape::new(bytes);
+    while !tape.is_over() {
+        world.step(&mut tape);
+    }
+    world.end();
+});
+
+struct World {
+    hub: Hub,
+    now: Instant,
+    next_conn: u64,
+    /// Connections that the hub knows of, and the room of each.
+    open: Vec<(ConnId, &'static str)>,
+    /// Resume tokens given out.
+    tokens: Vec<String>,
+    sessions: Vec<SessionId>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            hub: Hub::new(Limits::default(), ChaCha20Rng::from_seed([7; 32])),
+            now: Instant::now(),
+            next_conn: 0,
+            open: Vec::new(),
+            tokens: Vec::new(),
+            sessions: Vec::new(),
+        }
+    }
+
+    fn step(&mut self, tape: &mut Tape<'_>) {
+        match tape.below(8) {
+            0 | 1 => self.attach(tape),
+            2..=4 => self.frame(tape),
+            5 => {
+                let Some(index) = self.pick(tape) else { return };
+                let (conn, _) = self.open.remove(index);
+                let why = [GoneReason::Closed, GoneReason::SlowReader][tape.below(2)];
+                self.handle(Input::Gone { conn, why });
+            }
+            6 => {
+                self.now += Duration::from_millis(1 << tape.below(17));
+                self.handle(Input::Timeout);
+            }
+            _ => {
+                if let Some(&session) = self.sessions.get(tape.below(256)) {
+                    self.handle(Input::Ice { session, ice: ice() });
+                }
+            }
+        }
+    }
+
+    fn attach(&mut self, tape: &mut Tape<'_>) {
+        let room = ROOMS[tape.below(ROOMS.len())];
+        let secret = secret(tape.below(SECRETS));
+        let resume = match self.tokens.get(tape.below(256)) {
+            Some(token) => format!(r#","resume":"{token}""#),
+            None => String::new(),
+        };
+        let ack = tape.below(32);
+        let hello = format!(r#"{{"type":"hello","seq":0,"ack":{ack},"secret":"{secret}","instance":"i"{resume}}}"#);
+        let frame = ClientFrame::parse(hello.as_bytes()).expect("a hello like this parses");
+        let ClientMessage::Hello(hello) = frame.message else { unreachable!("a hello is a hello") };
+        let conn = ConnId(self.next_conn);
+        self.next_conn += 1;
+        self.open.push((conn, room));
+        let room_name: RoomName = room.parse().expect("a room of one letter");
+        let _ = self.hub.session_for(&room_name, &hello);
+        self.handle(Input::Attach { conn, room: room_name, ack: frame.ack, hello, ice: ice() });
+    }
+
+    fn frame(&mut self, tape: &mut Tape<'_>) {
+        let Some(index) = self.pick(tape) else { return };
+        let (conn, room) = self.open[index];
+        let (seq, ack) = (tape.below(32), tape.below(64));
+        let envelope = format!(r#""seq":{seq},"ack":{ack}"#);
+        let text = match tape.below(6) {
+            0..=2 => {
+                let room: RoomName = room.parse().expect("a room of one letter");
+                let to = PeerId::derive(&room, &secret(tape.below(SECRETS)).parse().expect("43 letters"));
+                let candidate = "x".repeat(usize::from(tape.short()) % 60_000);
+                format!(r#"{{"type":"signal",{envelope},"to":"{}","negotiation":"n","candidate":"{candidate}"}}"#, to.as_str())
+            }
+            3 => format!(r#"{{"type":"{}","seq":0,"ack":{ack}}}"#, ["ack", "pong"][tape.below(2)]),
+            4 => format!(r#"{{"type":"{}",{envelope}}}"#, ["bye", "unheard-of"][tape.below(2)]),
+            _ => String::from_utf8_lossy(tape.bytes()).into_owned(),
+        };
+        match ClientFrame::parse(text.as_bytes()) {
+            Ok(frame) => self.handle(Input::Frame { conn, frame }),
+            Err(error) => self.handle(Input::Malformed { conn, error }),
+        }
+    }
+
+    fn pick(&self, tape: &mut Tape<'_>) -> Option<usize> {
+        let choice = tape.below(256);
+        (!self.open.is_empty()).then(|| choice % self.open.len())
+    }
+
+    /// Applies one input and checks that what comes out can be carried out.
+    fn handle(&mut self, input: Input) {
+        let mut highest: HashMap<ConnId, u64> = HashMap::new();
+        for output in self.hub.handle(self.now, input) {
+            match output {
+                Output::Send { conn, frame } => {
+                    assert!(self.open.iter().any(|(open, _)| *open == conn), "sent to a connection that is gone");
+                    let frame = ServerFrame::parse(&frame.to_string()).expect("what the hub sends parses");
+                    if frame.seq > 0 {
+                        let before = highest.insert(conn, frame.seq);
+                        assert!(before.is_none_or(|before| frame.seq == before + 1), "a gap in what is sent");
+                    }
+                    if let ServerMessage::Welcome(welcome) = frame.message {
+                        self.tokens.push(welcome.resume.as_str().to_owned());
+                        self.sessions.push(welcome.session);
+                    }
+                }
+                Output::Close { conn, .. } => {
+                    assert!(self.open.iter().any(|(open, _)| *open == conn), "closed a connection that is gone");
+                    self.open.retain(|(open, _)| *open != conn);
+                }
+                Output::RefreshIce { .. } | Output::Event(_) => {}
+            }
+        }
+        let Counts { sessions, rooms, buffered_bytes, .. } = self.hub.counts();
+        let limits = self.hub.limits();
+        assert!(rooms <= ROOMS.len() && sessions <= SECRETS * ROOMS.len());
+        assert!(buffered_bytes <= sessions * limits.replay_bytes, "{buffered_bytes} bytes are kept for {sessions} sessions");
+    }
+
+    /// Everyone leaves; after the grace nothing is left.
+    fn end(mut self) {
+        for (conn, _) in std::mem::take(&mut self.open) {
+            self.handle(Input::Gone { conn, why: GoneReason::Closed });
+        }
+        let mut rounds = 0;
+        while let Some(deadline) = self.hub.deadline() {
+            self.now = self.now.max(deadline);
+            self.handle(Input::Timeout);
+            rounds += 1;
+            assert!(rounds < 100_000, "its deadlines never end");
+        }
+        assert_eq!(self.hub.counts(), Counts::default(), "something is left");
+    }
+}
+
+fn secret(index: usize) -> String {
+    format!("{}{index}", "s".repeat(41)) + "A"
+}
+
+fn ice() -> IceServers {
+    IceServers::default()
+}
