@@ -21,6 +21,7 @@ export class Program {
   #name;
   #child;
   #exited;
+  #closed = false;
 
   /**
    * @param {string} command
@@ -35,15 +36,19 @@ export class Program {
     this.#child.stderr.on('data', keep);
     this.#child.on('error', (error) => { this.output += `could not be started: ${error.message}\n`; });
     running.add(this.#child);
-    this.#exited = once(this.#child, 'close').catch(() => []).then(() => running.delete(this.#child));
+    this.#exited = once(this.#child, 'close').catch(() => []).then(() => {
+      this.#closed = true;
+      running.delete(this.#child);
+    });
   }
 
   get pid() {
     return this.#child.pid ?? 0;
   }
 
+  /** False once it has ended and all that it printed is here. */
   get running() {
-    return this.#child.pid !== undefined && this.#child.exitCode === null && this.#child.signalCode === null;
+    return this.#child.pid !== undefined && !this.#closed;
   }
 
   get exitCode() {
@@ -93,9 +98,12 @@ export class Program {
 
   /** @template T @param {string} what @param {() => Promise<T> | T} ask */
   #whileRunning(what, ask) {
-    return until(what, () => {
-      if (!this.running) throw new Error(`ended before ${what}:\n${this.report()}`);
-      return ask();
+    return until(what, async () => {
+      // Whether it runs is asked first: what it printed before it ended counts.
+      const { running: wasRunning } = this;
+      const answer = await ask();
+      if (!answer && !wasRunning) throw new Error(`ended before ${what}:\n${this.report()}`);
+      return answer;
     });
   }
 }

@@ -10,7 +10,7 @@ const SECRET = 'known to coturn and to the relay';
 
 // What follows "turnutils_uclient" in its manual: -t TCP to the relay, -s Send indications instead of channels, -y client to client, -X and -x the family
 // of the relayed address, -c one allocation instead of an even port and the reserved next one, -g DONT-FRAGMENT, -D padded ChannelData over UDP too,
-// -G extra requests, -R malformed requests among the good ones.
+// -G extra requests.
 const TRANSPORTS = { udp: [], tcp: ['-t'] };
 const DATA = { channels: [], indications: ['-s'] };
 const PEERS = { 'echo server': [], 'client to client': ['-y'] };
@@ -23,7 +23,6 @@ const EXTRAS = {
   'DONT-FRAGMENT': ['-g'],
   'padded ChannelData': ['-D'],
   'extra requests': ['-G'],
-  'malformed requests': ['-R'],
   'messages of 1300 bytes': ['-l', '1300'],
 };
 
