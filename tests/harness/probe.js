@@ -19,7 +19,7 @@
 
   const checksum = (tab, count) => (tab * 31 + (count & 255) * 7 + (count >> 8) * 13 + 85) & 255;
 
-  function draw() {
+  function drawCode() {
     counter = (counter + 1) & 0xffff;
     const bits = [[TAB, 8], [counter, 16], [checksum(TAB, counter), 8]]
       .map(([value, width]) => value.toString(2).padStart(width, '0')).join('');
@@ -27,6 +27,43 @@
       pen.fillStyle = bits[i] === '1' ? 'white' : 'black';
       pen.fillRect((i % COLUMNS) * BLOCK, Math.floor(i / COLUMNS) * BLOCK, BLOCK, BLOCK);
     }
+  }
+
+  const SCENES = [
+    { wall: ['#f6d9b8', '#e9a178'], skin: '#f0c7a0', hair: '#3d2a22', shirt: '#2f5d62' },
+    { wall: ['#c8dff0', '#7fa6c9'], skin: '#8d5a3c', hair: '#1d1715', shirt: '#d9a441' },
+    { wall: ['#d8e6cf', '#8fb08c'], skin: '#f2d3b3', hair: '#2b2b33', shirt: '#b5524a' },
+  ];
+
+  /** A person in front of a wall, nodding slightly. */
+  function drawScene() {
+    counter += 1;
+    const { wall, skin, hair, shirt } = SCENES[(TAB - 1) % SCENES.length];
+    const { width, height } = canvas;
+    const [x, y] = [width / 2 + 8 * Math.sin(counter / 20), height * 0.44 + 5 * Math.sin(counter / 13)];
+    const light = pen.createLinearGradient(0, 0, width, height);
+    light.addColorStop(0, wall[0]);
+    light.addColorStop(1, wall[1]);
+    const shape = (color, ...ellipse) => {
+      pen.fillStyle = color;
+      pen.beginPath();
+      pen.ellipse(...ellipse, 0, 0, 2 * Math.PI);
+      pen.fill();
+    };
+    pen.fillStyle = light;
+    pen.fillRect(0, 0, width, height);
+    shape(hair, x, y - 14, 66, 78);
+    shape(shirt, width / 2, height + 40, 150, 128);
+    pen.fillStyle = skin;
+    pen.fillRect(x - 20, y + 40, 40, 50);
+    shape(skin, x, y, 54, 68);
+    shape(hair, x, y - 52, 54, 26);
+    for (const side of [-1, 1]) shape('#2a211d', x + side * 20, y - 4, 4.5, counter % 45 < 3 ? 0.8 : 5.5);
+    pen.strokeStyle = '#8a4b3c';
+    pen.lineWidth = 3;
+    pen.beginPath();
+    pen.arc(x, y + 18, 17, 0.25, Math.PI - 0.25);
+    pen.stroke();
   }
 
   const SAMPLE = 8;
@@ -61,7 +98,8 @@
     return out.stream.getAudioTracks()[0];
   }
 
-  if (navigator.mediaDevices && globalThis.PROBE_CAMERA !== false) {
+  if (navigator.mediaDevices) {
+    const draw = globalThis.PROBE_PICTURE === 'scene' ? drawScene : drawCode;
     draw();
     setInterval(draw, 1000 / FRAMES_A_SECOND);
     navigator.mediaDevices.getUserMedia = async (constraints = {}) => {

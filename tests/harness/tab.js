@@ -23,6 +23,11 @@ const FLAGS = [
 ];
 
 /**
+ * What a tab's camera shows: a code that the others read back, or a drawn person for people to look at.
+ * @typedef {'code' | 'scene'} Picture
+ */
+
+/**
  * One Chromium with a fresh profile.
  * @param {import('./scenario.js').Stage} stage
  * @param {import('playwright-core').BrowserContextOptions} [options] viewport, scale, touch
@@ -34,10 +39,10 @@ export async function startBrowser(stage, options = {}) {
   let tabs = 0;
   return {
     context,
-    /** Opens a tab on a room. Its number, 1 for the first, is in the picture that it sends. @param {string} url @param {{ camera?: boolean }} [options] */
-    tab: async (url, { camera = true } = {}) => {
+    /** Opens a tab on a room. Its number, 1 for the first, is in the picture that it sends. @param {string} url @param {{ picture?: Picture }} [options] */
+    tab: async (url, { picture = 'code' } = {}) => {
       tabs += 1;
-      return Tab.open(stage, context, tabs, url, camera);
+      return Tab.open(stage, context, tabs, url, picture);
     },
   };
 }
@@ -65,12 +70,12 @@ export class Tab {
     });
   }
 
-  /** @param {import('./scenario.js').Stage} stage @param {import('playwright-core').BrowserContext} context @param {number} number @param {string} url @param {boolean} camera */
-  static async open(stage, context, number, url, camera) {
+  /** @param {import('./scenario.js').Stage} stage @param {import('playwright-core').BrowserContext} context @param {number} number @param {string} url @param {Picture} picture */
+  static async open(stage, context, number, url, picture) {
     const page = await context.newPage();
     const tab = new Tab(number, page);
     stage.onFailure(() => tab.report());
-    await page.addInitScript({ content: `globalThis.PROBE_TAB = ${number}; globalThis.PROBE_CAMERA = ${camera};\n${PROBE}` });
+    await page.addInitScript({ content: `globalThis.PROBE_TAB = ${number}; globalThis.PROBE_PICTURE = ${JSON.stringify(picture)};\n${PROBE}` });
     await page.goto(url);
     return tab;
   }

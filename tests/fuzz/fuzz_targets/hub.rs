@@ -83,7 +83,7 @@ impl World {
         self.next_conn += 1;
         self.open.push((conn, room));
         let room_name: RoomName = room.parse().expect("a room of one letter");
-        let _ = self.hub.session_for(&room_name, &hello);
+        let _ = self.hub.session_for(&room_name, frame.ack, &hello);
         self.handle(Input::Attach { conn, room: room_name, ack: frame.ack, hello, ice: ice() });
     }
 
@@ -121,7 +121,7 @@ impl World {
             match output {
                 Output::Send { conn, frame } => {
                     assert!(self.open.iter().any(|(open, _)| *open == conn), "sent to a connection that is gone");
-                    let frame = ServerFrame::parse(&frame.to_string()).expect("what the hub sends parses");
+                    let frame = ServerFrame::parse(&frame.to_text()).expect("what the hub sends parses");
                     if frame.seq > 0 {
                         let before = highest.insert(conn, frame.seq);
                         assert!(before.is_none_or(|before| frame.seq == before + 1), "a gap in what is sent");
