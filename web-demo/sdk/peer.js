@@ -26,6 +26,10 @@ const DISCONNECTED_PATIENCE_MS = 3_000;
 const POLITE_EXTRA_MS = 2_000;
 const RESTART_FIRST_MS = 8_000;
 const RESTART_CAP_MS = 30_000;
+/** An offer without an answer by then is repeated: what carried it or the answer was refused or lost. */
+const UNANSWERED_MS = 15_000;
+/** Pause before a connection that cannot be negotiated any further is replaced, lest two sides do it in a frenzy. */
+const ANEW_PATIENCE_MS = 1_000;
 /** ICE restarts cannot repair a failed DTLS association; after this many a fresh connection can. */
 const RESTARTS_BEFORE_ANEW = 4;
 
@@ -76,7 +80,8 @@ export class Peer extends EventTarget {
     this.connection = createConnection(configuration);
     this.channel = this.connection.createDataChannel("call", { negotiated: true, id: 0 });
     this.offerTimer = new Timer(clock, () => this.#negotiate());
-    this.restartTimer = new Timer(clock, () => this.#restart());
+    this.restartTimer = new Timer(clock, () => this.#repair());
+    this.anewTimer = new Timer(clock, () => this.#emit("begin_anew", {}));
     this.#listen();
     if (!offers) this.offerTimer.arm(OFFER_PATIENCE_MS);
   }
@@ -157,23 +162,26 @@ export class Peer extends EventTarget {
    */
   async #applyDescription(negotiation, description, signal) {
     const { connection } = this;
-    if (description.type === "answer") {
-      if (connection.signalingState !== "have-local-offer" || negotiation !== this.#offered) return;
-    } else if (description.type === "offer") {
-      const collision = this.#making_offer || connection.signalingState !== "stable";
-      if (collision && !this.polite) return;
-    } else {
-      return;
-    }
+    if (description.type !== "offer" && description.type !== "answer") return;
+    const offer = description.type === "offer";
+    if (!offer && (connection.signalingState !== "have-local-offer" || negotiation !== this.#offered)) return;
     if (isAnotherConnection(connection.remoteDescription, description)) {
       // The remote side began anew without a new page load; our half cannot be continued.
-      this.#emit("begin_anew", { signal: description.type === "offer" ? signal : undefined });
+      this.#emit("begin_anew", { signal: offer ? signal : undefined });
       return;
     }
+    const collision = offer && (this.#making_offer || connection.signalingState !== "stable");
+    if (collision && !this.polite) return;
     this.offerTimer.cancel();
-    await connection.setRemoteDescription(description);
+    try {
+      await connection.setRemoteDescription(description);
+    } catch (error) {
+      this.anewTimer.arm(ANEW_PATIENCE_MS);
+      throw error;
+    }
+    this.anewTimer.cancel();
     this.#may_offer = true;
-    if (description.type === "offer") {
+    if (offer) {
       this.#negotiation = negotiation;
       await connection.setLocalDescription();
       this.#sendDescription(negotiation);
@@ -203,7 +211,9 @@ export class Peer extends EventTarget {
       this.#negotiation = negotiation;
       await connection.setLocalDescription();
       // An offer of theirs may have arrived meanwhile and rolled ours back.
-      if (connection.localDescription?.type === "offer") this.#sendDescription(negotiation);
+      if (connection.localDescription?.type !== "offer") return;
+      this.#sendDescription(negotiation);
+      this.#scheduleRestart(UNANSWERED_MS);
     } catch (error) {
       if (!this.#closed) console.warn("offer failed", error);
     } finally {
@@ -247,7 +257,10 @@ export class Peer extends EventTarget {
   settle() {
     const { connection } = this;
     if (connection.signalingState === "have-local-offer") this.#sendDescription(this.#offered);
-    else if (!this.polite) this.#restart();
+    else if (this.polite) return;
+    // If our answer was lost, its offer comes again; an offer of ours would cross it and reverse the DTLS roles.
+    else if (connection.localDescription?.type === "answer") this.restartTimer.arm(DISCONNECTED_PATIENCE_MS);
+    else this.#repair();
   }
 
   /** Restarts ICE now, e.g. because fresh TURN credentials came for a relayed pair. */
@@ -279,15 +292,18 @@ export class Peer extends EventTarget {
     this.restartTimer.arm(Math.max(wait_ms, repeated_ms) + (this.polite ? POLITE_EXTRA_MS : 0));
   }
 
-  /** Repairs a connection that does not stand; leaves one that does alone. */
-  #restart() {
-    if (this.#closed || this.connection.connectionState === "connected") return;
-    // An offer that waits for its answer is repeated by `settle`, not doubled.
-    if (this.connection.signalingState === "stable") {
-      if (this.#restarts >= RESTARTS_BEFORE_ANEW && !this.polite) {
-        this.#emit("begin_anew", {});
-        return;
-      }
+  /** Asks again for an answer that did not come, or restarts ICE; leaves a connection that stands alone. */
+  #repair() {
+    const { connection } = this;
+    if (this.#closed) return;
+    if (connection.signalingState === "have-local-offer") {
+      this.#sendDescription(this.#offered);
+    } else if (connection.connectionState === "connected") {
+      return;
+    } else if (this.#restarts >= RESTARTS_BEFORE_ANEW && !this.polite) {
+      this.#emit("begin_anew", {});
+      return;
+    } else {
       this.#restarts += 1;
       this.restartIce();
     }
@@ -299,6 +315,7 @@ export class Peer extends EventTarget {
     this.#closed = true;
     this.offerTimer.cancel();
     this.restartTimer.cancel();
+    this.anewTimer.cancel();
     this.connection.close();
   }
 

@@ -106,6 +106,51 @@ test("after a renewed session an answer that was lost is asked for and given aga
   assert.equal(member("old").link("new").signalingState, "stable");
 });
 
+for (const first of ["old", "new"]) {
+  for (const polite of ["old", "new"]) {
+    test(`an answer that was lost with the server is made up for when "${first}" comes back first and "${polite}" is polite`, async () => {
+      const { room, member } = twoInARoom(polite);
+      await settled();
+      await member("new").hear(room.take());
+      await settled();
+      room.take();
+      const links = [member("old").link("new"), member("new").link("old")];
+      const second = first === "old" ? "new" : "old";
+      const seen = (id) => entry(id, { polite: id !== polite });
+      member(first).client.fire("welcome", welcome({ outcome: "resync" }));
+      member(second).client.fire("welcome", welcome({ outcome: "resync", room: { name: "r", version: 1, peers: [seen(first)] } }));
+      member(first).client.fire("peer_joined", { ...seen(second), resync: false });
+      await room.deliverAll();
+      assert.deepEqual([member("old").link("new"), member("new").link("old")], links);
+      assert.deepEqual(links.map(({ signalingState }) => signalingState), ["stable", "stable"]);
+    });
+  }
+}
+
+test("an answer that cannot be applied ends in a fresh connection on both sides", async () => {
+  const { room, member, clock } = twoInARoom();
+  await settled();
+  await member("new").hear(room.take());
+  await settled();
+  const answer = room.take();
+  const before = member("old").link("new");
+  await member("old").hear({ ...answer, body: { ...answer.body, description: { type: "answer", sdp: "junk" } } });
+  clock.advance(1_000);
+  await room.deliverAll();
+  assert.ok(before.closed);
+  assert.equal(member("old").link("new").signalingState, "stable");
+  assert.equal(member("new").link("old").signalingState, "stable");
+});
+
+test("an offer that nobody answers is made again", async () => {
+  const { room, clock } = twoInARoom();
+  await settled();
+  const lost = room.take();
+  clock.advance(30_000);
+  await settled();
+  assert.deepEqual(room.take().body, lost.body);
+});
+
 test("after a renewed session a settled and connected pair is left alone", async () => {
   const { room, member } = await connectedPair();
   const links = [member("old").link("new"), member("new").link("old")];
@@ -118,11 +163,12 @@ test("after a renewed session a settled and connected pair is left alone", async
 });
 
 test("after a renewed session only the impolite side restarts a pair that was not connected", async () => {
-  const { room, member } = twoInARoom();
+  const { room, member, clock } = twoInARoom();
   await room.deliverAll();
   member("new").client.fire("welcome", welcome({ outcome: "resync", room: { name: "r", version: 1, peers: [entry("old")] } }));
   member("old").client.fire("peer_joined", { ...entry("new", { polite: false }), resync: true });
   await room.deliverAll();
+  clock.advance(5_000);
   assert.equal(member("old").link("new").restarts, 1);
   assert.equal(member("new").link("old").restarts, 0);
 });
@@ -131,8 +177,8 @@ test("a newcomer that a resumed snapshot already names is offered to once its ar
   const { room, add } = lab();
   const old = add("old");
   old.client.fire("welcome", welcome());
-  old.client.fire("welcome", welcome({ outcome: "resumed", room: { name: "r", version: 2, peers: [entry("new", { polite: false })] } }));
-  old.client.fire("peer_joined", { ...entry("new", { polite: false }), resync: false });
+  old.client.fire("welcome", welcome({ outcome: "resumed", room: { name: "r", version: 2, peers: [entry("new")] } }));
+  old.client.fire("peer_joined", { ...entry("new"), resync: false });
   await settled();
   assert.deepEqual(kinds(room.pending), ["old offer"]);
 });
@@ -243,24 +289,35 @@ test("a track is swapped without a negotiation once it has been sent", async () 
   assert.deepEqual(room.pending, []);
 });
 
+test("a negotiation that was answered leaves nothing behind that could restart ICE later", async () => {
+  const { room, member, clock } = await connectedPair();
+  await member("old").mesh.setTrack("video", { kind: "video", id: "camera" });
+  await room.deliverAll();
+  clock.advance(60_000);
+  assert.equal(member("old").link("new").restarts, 0);
+});
+
 test("a flood of nonsense from a peer neither throws nor stops what follows", async () => {
-  const { room, member } = twoInARoom();
+  const { room, member, clock } = twoInARoom();
   await settled();
   const offer = room.take();
   const nonsense = [{}, { description: null }, { description: { type: "rollback" } }, { description: { type: "offer", sdp: "junk" } }, { description: { type: "answer" } }, { candidate: null }, { candidate: { candidate: "x" } }, { candidate: 7 }];
   for (const body of nonsense) void member("new").hear({ from: "old", body: { negotiation: "x", ...body } });
   void member("new").hear(offer);
+  const link = member("new").link("old");
   await room.deliverAll();
+  clock.advance(2_000);
   assert.equal(member("old").link("new").signalingState, "stable");
+  assert.equal(member("new").link("old"), link);
 });
 
-/** "old" is in the room, "new" joins; "new" is polite towards "old". */
-function twoInARoom() {
+/** "old" is in the room, "new" joins. */
+function twoInARoom(polite = "new") {
   const { add, ...rest } = lab();
   const [first, second] = [add("old"), add("new")];
   first.client.fire("welcome", welcome());
-  second.client.fire("welcome", welcome({ room: { name: "r", version: 1, peers: [entry("old")] } }));
-  first.client.fire("peer_joined", { ...entry("new", { polite: false }), resync: false });
+  second.client.fire("welcome", welcome({ room: { name: "r", version: 1, peers: [entry("old", { polite: polite === "new" })] } }));
+  first.client.fire("peer_joined", { ...entry("new", { polite: polite === "old" }), resync: false });
   return rest;
 }
 

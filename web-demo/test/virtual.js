@@ -109,6 +109,8 @@ export class FakeConnection {
   #needed = false;
   #certificate = `AA:${++certificates}`;
   #generation = 1;
+  /** @type {"active" | "passive" | undefined} */
+  #role;
   #transceivers = [];
 
   constructor(configuration) {
@@ -151,7 +153,9 @@ export class FakeConnection {
     await null;
     const type = this.signalingState === "have-remote-offer" ? "answer" : "offer";
     this.#needed = false;
-    this.localDescription = { type, sdp: this.#sdp() };
+    // RFC 8842 section 5.3: once the DTLS roles are taken they stay, and an answer that reverses them fails.
+    if (type === "answer") this.#role ??= "active";
+    this.localDescription = { type, sdp: `${this.#sdp()}a=setup:${type === "answer" ? this.#role : "actpass"}\r\n` };
     this.signalingState = type === "offer" ? "have-local-offer" : "stable";
     if (type === "answer") this.#settle();
   }
@@ -161,6 +165,9 @@ export class FakeConnection {
     if (!description.sdp?.startsWith("v=0")) throw new Error("OperationError: not SDP");
     if (description.type === "answer") {
       if (this.signalingState !== "have-local-offer") throw new Error("InvalidStateError: no offer is outstanding");
+      const role = description.sdp.includes("a=setup:active") ? "passive" : "active";
+      if ((this.#role ?? role) !== role) throw new Error("InvalidAccessError: failed to set SSL role for the transport");
+      this.#role = role;
       this.remoteDescription = description;
       this.signalingState = "stable";
       this.#settle();
