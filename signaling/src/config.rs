@@ -84,6 +84,10 @@ pub struct Config {
     #[arg(long, value_name = "N")]
     pub max_rooms: Option<u32>,
 
+    /// Sessions that exist at once, in each shard [default: 50000]
+    #[arg(long, value_name = "N")]
+    pub max_sessions: Option<u32>,
+
     /// Peers in one room [default: 50]
     #[arg(long, value_name = "N")]
     pub max_room_peers: Option<u32>,
@@ -95,6 +99,18 @@ pub struct Config {
     /// Frames that one client may send at once [default: 200]
     #[arg(long, value_name = "N")]
     pub message_burst: Option<u32>,
+
+    /// Unacknowledged frames kept for one session [default: 1024]
+    #[arg(long, value_name = "N")]
+    pub replay_messages: Option<u32>,
+
+    /// Unacknowledged bytes kept for one session, in KiB [default: 256]
+    #[arg(long, value_name = "KIB")]
+    pub replay_kib: Option<u32>,
+
+    /// Unacknowledged bytes kept for all sessions of a shard, in MiB [default: 128]
+    #[arg(long, value_name = "MIB")]
+    pub replay_total_mib: Option<u32>,
 
     /// How long a lost client may take to come back before the others are told that it left [default: 30]
     #[arg(long, value_name = "SECONDS")]
@@ -290,6 +306,12 @@ fn limits(config: &Config) -> Result<Limits, StartError> {
     };
     Ok(Limits {
         rooms: count("max_rooms", config.max_rooms, 10_000, 10_000_000)?,
+        sessions: count("max_sessions", config.max_sessions, 50_000, 10_000_000)?,
+        replay_messages: count("replay_messages", config.replay_messages, 1_024, 100_000)?,
+        // Below this, one frame of the largest size would be too much.
+        replay_bytes: count_from(96, "replay_kib", config.replay_kib, 256, 1_048_576)?.saturating_mul(1024),
+        replay_total_bytes: count("replay_total_mib", config.replay_total_mib, 128, 1_048_576)?
+            .saturating_mul(1024 * 1024),
         peers_per_room: count("max_room_peers", config.max_room_peers, 50, 1_000)?,
         messages_per_second: within(
             "messages_per_second",
@@ -322,7 +344,17 @@ fn shards(config: &Config) -> Result<usize, StartError> {
 }
 
 fn count(key: &str, given: Option<u32>, default: u32, most: u32) -> Result<usize, StartError> {
-    let value = within(key, given, default, 1..=most)?;
+    count_from(1, key, given, default, most)
+}
+
+fn count_from(
+    least: u32,
+    key: &str,
+    given: Option<u32>,
+    default: u32,
+    most: u32,
+) -> Result<usize, StartError> {
+    let value = within(key, given, default, least..=most)?;
     usize::try_from(value)
         .map_err(|_| StartError::new(format!("{key}: {value} is too much for this machine")))
 }
@@ -344,3 +376,26 @@ const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
 const DEFAULT_ADMIN: &str = "127.0.0.1:8081";
 /// RFC 8656 section 4.2, the registered port of `turn`.
 const TURN_PORT: u16 = 3478;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_those_of_the_hub_and_those_that_the_template_shows() {
+        let settings = Settings::try_from(Config::default()).expect("the defaults are good");
+        assert_eq!(settings.limits, Limits::default());
+
+        let template = <Config as settings::Config>::TEMPLATE;
+        let numbers: String = template
+            .lines()
+            .filter_map(|line| line.strip_prefix('#'))
+            .filter(|line| line.split_once(" = ").is_some_and(|(_, value)| value.parse::<u64>().is_ok()))
+            .filter(|line| !line.starts_with("shards"))
+            .fold(String::new(), |all, line| all + line + "\n");
+        let shown = settings::parse::<Config>(&numbers, Path::new("template")).expect("it loads");
+        assert!(shown.replay_kib.is_some() && shown.max_connections.is_some(), "{numbers}");
+        let shown = Settings::try_from(shown).expect("its values are good");
+        assert_eq!(format!("{shown:?}"), format!("{settings:?}"));
+    }
+}
