@@ -87,15 +87,18 @@ impl Relay {
         Ok(())
     }
 
-    /// The first relay address of the family; RFC 8656 section 7.2: IPv4 unless asked otherwise.
+    /// The first relay address of the family. RFC 8656 section 7.2: IPv4 unless asked otherwise; but where there is none, a client
+    /// that does not ask (no browser does) gets what there is rather than nothing.
     fn relay_address(&self, family: Option<Family>) -> Result<usize, Refusal> {
-        let v4 = match family {
-            None | Some(Family::V4) => true,
-            Some(Family::V6) => false,
-            Some(Family::Unknown) => return Err(Refusal::FamilyUnsupported),
+        let addresses = &self.settings.relay_addresses;
+        let first = |v4: bool| addresses.iter().position(|address| address.ip.is_ipv4() == v4);
+        let found = match family {
+            None => first(true).or_else(|| first(false)),
+            Some(Family::V4) => first(true),
+            Some(Family::V6) => first(false),
+            Some(Family::Unknown) => None,
         };
-        let mut addresses = self.settings.relay_addresses.iter();
-        addresses.position(|address| address.ip.is_ipv4() == v4).ok_or(Refusal::FamilyUnsupported)
+        found.ok_or(Refusal::FamilyUnsupported)
     }
 
     /// RFC 8656 section 7.2: the larger of what is asked for and the default, at most the maximum.

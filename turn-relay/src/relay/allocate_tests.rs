@@ -56,9 +56,15 @@ fn unknown_family_and_a_family_without_relay_address_get_440() {
     let mut world = World::with(only_v4, 1);
     assert_eq!(world.ask(&tuple(1), &alice, allocate().with(0x0017, &[7, 0, 0, 0])).code(), 440);
     assert_eq!(world.ask(&tuple(1), &alice, allocate().with(0x0017, &[2, 0, 0, 0])).code(), 440);
+}
+
+#[test]
+fn client_that_asks_for_no_family_gets_ipv6_where_there_is_no_ipv4() {
     let mut only_v6 = settings();
     only_v6.relay_addresses.remove(0);
-    assert_eq!(World::with(only_v6, 1).ask(&tuple(1), &alice, allocate()).code(), 440, "IPv4 is the default");
+    let mut world = World::with(only_v6, 1);
+    assert!(world.ask(&tuple(1), &Account::alice(), allocate()).relayed().is_ipv6());
+    assert_eq!(world.ask(&tuple(2), &Account::alice(), allocate().with(0x0017, &[1, 0, 0, 0])).code(), 440);
 }
 
 #[test]
@@ -117,6 +123,8 @@ fn allocation_lives_to_its_last_second_and_not_beyond() {
     // The driver is late: nothing has ended the allocation yet, and still nothing passes.
     world.now += secs(1);
     let late = world.workers[0].route_peer(world.now, slot, peer("8.8.8.8:1"), 1);
+    assert_eq!(late, Verdict::Drop(DropReason::NoAllocation));
+    let late = world.route_client(&tuple(1), &send_indication("8.8.8.8:1", b"x"));
     assert_eq!(late, Verdict::Drop(DropReason::NoAllocation));
     world.advance(secs(0));
     world.assert_empty();

@@ -114,7 +114,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::relay::testing::{epoch, tuple};
+    use crate::relay::testing::{epoch, tcp, tuple, udp};
 
     fn nonces(epoch: Instant) -> Nonces {
         Nonces::new(epoch, [7; 32])
@@ -138,7 +138,15 @@ mod tests {
         let mut ours = nonces(epoch);
         let later = epoch + Duration::from_secs(600);
         let nonce = ours.issue(later, &tuple(1));
-        assert!(!ours.accepts(later, &tuple(2), nonce.as_bytes()));
+        let client = tuple(1).client.0;
+        let elsewhere = [
+            udp(&format!("{}:{}", client.ip(), client.port() + 1)),
+            udp(&format!("192.0.2.1:{}", client.port())),
+            tcp(&client.to_string()),
+        ];
+        for other in elsewhere {
+            assert!(!ours.accepts(later, &other, nonce.as_bytes()), "{other:?}");
+        }
         assert!(!Nonces::new(epoch, [8; 32]).accepts(later, &tuple(1), nonce.as_bytes()));
         assert!(!ours.accepts(epoch, &tuple(1), nonce.as_bytes()));
     }

@@ -62,12 +62,13 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 16,384 allocations (the default port range), 128 per user: a browser in a mesh of six gathers a relay candidate per
-    /// transport, interface and connection, which is some 60. 128 permissions and channels each: ICE installs one per remote candidate.
+    /// 16,384 allocations (the default port range). 1,024 per user: a browser in a mesh of six gathers a relay candidate per
+    /// transport, interface and connection, which is some 60, but a static user may stand for everybody on a small site.
+    /// 128 permissions and channels each: ICE installs one per remote candidate.
     fn default() -> Self {
         Self {
             allocations: 16_384,
-            allocations_per_user: 128,
+            allocations_per_user: 1024,
             permissions: 128,
             channels: 128,
             default_lifetime: Duration::from_secs(600),
