@@ -359,3 +359,31 @@ impl Iterator for Outputs<'_> {
         self.0.size_hint()
     }
 }
+
+#[cfg(test)]
+mod rfc_table {
+    /// The Rust sources that may hold the tests.
+    fn sources(folder: &std::path::Path, all: &mut String) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                sources(&path, all);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                all.push_str(&std::fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn every_test_that_the_rfc_table_names_exists() {
+        let mut all = String::new();
+        sources(concat!(env!("CARGO_MANIFEST_DIR"), "/src").as_ref(), &mut all);
+        let table = include_str!("../../RFC.md");
+        let is_test = |word: &&str| word.matches('_').count() >= 4 && !word.contains(char::is_uppercase);
+        let named: Vec<&str> = table.split('`').skip(1).step_by(2).filter(is_test).collect();
+        assert!(named.len() > 60, "{} names", named.len());
+        for name in named {
+            assert!(all.contains(&format!("fn {name}(")), "{name}");
+        }
+    }
+}
