@@ -4,9 +4,9 @@
  * signaling session says about the room.
  *
  * Rules: who was here first offers. A peer that shows another `instance` is a new page and starts anew. After a
- * renewed session only unsettled negotiations are repeated. `peer_left` removes a peer although media may still
- * flow; `away` does not. A peer that a fresh snapshot does not name (the server was restarted and that peer is
- * not back yet) stays as long as its media flows.
+ * renewed session only unsettled negotiations are repeated. A peer that said `bye` is removed although media may
+ * still flow. One that only the server lost (it is away, its session expired, or a fresh snapshot does not name it
+ * because it is not back yet) stays as long as its media flows.
  *
  * Events: `peer` { peer, replaced } a Peer to show, which takes the place of `replaced` (same id) if there was one;
  * `gone` { peer, reason }; `changed` { peer } presence or name.
@@ -24,6 +24,8 @@ import { Peer } from "./peer.js";
 const REPORT_EVERY_MS = 60_000;
 /** STUN 701 is the browser's own "cannot reach"; only an answer of the server is worth reporting. */
 const REFUSED = 401;
+/** How long to doubt before a server has named its grace period. */
+const DOUBT_MS = 30_000;
 
 export class Mesh extends EventTarget {
   /** @type {Map<string, Peer>} */
@@ -129,7 +131,9 @@ export class Mesh extends EventTarget {
   /** @param {PeerLeft} frame */
   #left(frame) {
     const peer = this.peers.get(frame.peer);
-    if (peer !== undefined) this.#remove(peer, frame.reason);
+    if (peer === undefined) return;
+    if (frame.reason === "bye" || peer.connection.connectionState !== "connected") this.#remove(peer, frame.reason);
+    else this.#doubt(peer, this.client.welcome?.grace_ms ?? DOUBT_MS);
   }
 
   /** @param {Signal} frame */
@@ -181,8 +185,8 @@ export class Mesh extends EventTarget {
   }
 
   /**
-   * The new session's room does not know this peer. It may be on its way back as we were, so it stays for the
-   * grace period, and longer while its media flows.
+   * The room does not know this peer (any more). It may be on its way back, so it stays for the grace period, and
+   * longer while its media flows.
    * @param {Peer} peer
    * @param {number} grace_ms
    */

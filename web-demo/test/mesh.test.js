@@ -203,6 +203,22 @@ test("a peer that is away stays, a peer that left is removed although media flow
   assert.equal(mesh.peers.size, 0);
 });
 
+test("a peer whose session expired stays, and is taken back as it was, while its media flows", async () => {
+  const { member, clock } = await connectedPair();
+  const { client, mesh } = member("old");
+  const connection = member("old").link("new");
+  client.fire("peer_left", { peer: "new", reason: "expired" });
+  clock.advance(300_000);
+  assert.equal(mesh.peers.get("new").presence, "unconfirmed");
+  client.fire("peer_joined", { ...entry("new", { polite: false }), resync: false });
+  assert.equal(mesh.peers.get("new").presence, "here");
+  assert.equal(member("old").link("new"), connection);
+  client.fire("peer_left", { peer: "new", reason: "expired" });
+  connection.become("failed");
+  clock.advance(60_000);
+  assert.equal(mesh.peers.size, 0);
+});
+
 test("a peer that a fresh snapshot does not name stays while its media flows", async () => {
   const { member, clock } = await connectedPair();
   const { client, mesh } = member("old");
@@ -217,7 +233,8 @@ test("a peer that a fresh snapshot does not name stays while its media flows", a
 test("a peer that came back without knowing of the old connection gets a fresh one on both sides", async () => {
   const { room, member } = await connectedPair();
   const [before, kept] = [member("old").link("new"), member("new").link("old")];
-  // The server told "old" that "new" expired; "new" noticed nothing and keeps its half.
+  // The server told "old" that "new" expired while its media was lost too; "new" noticed nothing and keeps its half.
+  before.become("disconnected");
   member("old").client.fire("peer_left", { peer: "new", reason: "expired" });
   member("old").client.fire("peer_joined", { ...entry("new", { polite: false }), resync: false });
   await room.deliverAll();
