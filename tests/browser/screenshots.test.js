@@ -37,7 +37,7 @@ for (const [screen, options] of Object.entries(SCREENS)) {
 /** @param {import('../harness/tab.js').Tab} tab @param {string} name */
 async function picture(tab, name) {
   await tab.page.bringToFront();
-  await tab.page.locator('video').first().waitFor({ state: 'visible' });
+  await tab.page.locator('video:visible').first().waitFor();
   await tab.page.screenshot({ path: FOLDER + name });
   const [content, window] = await tab.run(() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]);
   assert.ok(content <= window, `the page is ${content} wide in a window of ${window}`);

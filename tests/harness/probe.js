@@ -98,16 +98,31 @@
     return out.stream.getAudioTracks()[0];
   }
 
+  // Devices with names as a person's machine has them, so that the pickers show something.
+  const DEVICES = [
+    { kind: 'videoinput', deviceId: 'camera', groupId: 'probe', label: 'Integrated camera' },
+    { kind: 'audioinput', deviceId: 'microphone', groupId: 'probe', label: 'Headset microphone' },
+    { kind: 'audiooutput', deviceId: 'default', groupId: 'probe', label: 'Headset' },
+  ];
+
+  /** Gives a track the device that it pretends to come from. */
+  function from(device, track) {
+    const settings = track.getSettings.bind(track);
+    track.getSettings = () => ({ ...settings(), deviceId: device.deviceId });
+    return track;
+  }
+
   if (navigator.mediaDevices) {
     const draw = globalThis.PROBE_PICTURE === 'scene' ? drawScene : drawCode;
     draw();
     setInterval(draw, 1000 / FRAMES_A_SECOND);
     navigator.mediaDevices.getUserMedia = async (constraints = {}) => {
       const stream = new MediaStream();
-      if (constraints.video) stream.addTrack(canvas.captureStream(FRAMES_A_SECOND).getVideoTracks()[0]);
-      if (constraints.audio) stream.addTrack(toneTrack());
+      if (constraints.video) stream.addTrack(from(DEVICES[0], canvas.captureStream(FRAMES_A_SECOND).getVideoTracks()[0]));
+      if (constraints.audio) stream.addTrack(from(DEVICES[1], toneTrack()));
       return stream;
     };
+    navigator.mediaDevices.enumerateDevices = async () => DEVICES;
   }
 
   // ---- what is received ----
