@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { mkdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { scenario } from '../harness/scenario.js';
+import { scenario, until } from '../harness/scenario.js';
 import { startSignaling } from '../harness/servers.js';
 import { inCall, roomUrl, startBrowser } from '../harness/tab.js';
 
@@ -38,6 +38,7 @@ for (const [screen, options] of Object.entries(SCREENS)) {
 async function picture(tab, name) {
   await tab.page.bringToFront();
   await tab.page.locator('video:visible').first().waitFor();
+  await until('the notes to be gone', async () => (await tab.page.getByText(/ joined$/).filter({ visible: true }).count()) === 0);
   await tab.page.screenshot({ path: FOLDER + name });
   const [content, window] = await tab.run(() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]);
   assert.ok(content <= window, `the page is ${content} wide in a window of ${window}`);

@@ -53,9 +53,9 @@
     pen.fillStyle = light;
     pen.fillRect(0, 0, width, height);
     shape(hair, x, y - 14, 66, 78);
-    shape(shirt, width / 2, height + 40, 150, 128);
     pen.fillStyle = skin;
-    pen.fillRect(x - 20, y + 40, 40, 50);
+    pen.fillRect(x - 20, y + 40, 40, 70);
+    shape(shirt, width / 2, height + 40, 150, 128);
     shape(skin, x, y, 54, 68);
     shape(hair, x, y - 52, 54, 26);
     for (const side of [-1, 1]) shape('#2a211d', x + side * 20, y - 4, 4.5, counter % 45 < 3 ? 0.8 : 5.5);
