@@ -22,6 +22,7 @@ export function scenario(name, body) {
     try {
       // Not the runner's own timeout: after that nothing would be ended.
       await within(SCENARIO_DEADLINE_MS, body(stage));
+      for (const check of stage.checks) check();
     } catch (error) {
       await stage.report();
       throw error;
@@ -32,6 +33,8 @@ export function scenario(name, body) {
 }
 
 export class Stage {
+  /** What must hold of every scenario at its end. @type {(() => void)[]} */
+  checks = [];
   /** @type {(() => Promise<unknown>)[]} */
   #endings = [];
   /** @type {(() => Promise<string> | string)[]} */
@@ -69,6 +72,7 @@ export class Stage {
     const program = new Program(command, args, options);
     this.atEnd(() => program.kill());
     this.onFailure(() => program.report());
+    this.checks.push(() => assert.doesNotMatch(program.output, /panicked at/));
     return program;
   }
 

@@ -55,6 +55,8 @@ export class Tab {
   id = '';
   /** Every WebSocket frame received, as parsed JSON. @type {any[]} */
   received = [];
+  /** Errors that the page did not catch. @type {string[]} */
+  uncaught = [];
   #console = '';
 
   /** @param {number} number @param {import('playwright-core').Page} page */
@@ -62,7 +64,10 @@ export class Tab {
     this.number = number;
     this.page = page;
     page.on('console', (message) => { this.#console += `[${message.type()}] ${message.text()}\n`; });
-    page.on('pageerror', (error) => { this.#console += `[uncaught] ${error.stack}\n`; });
+    page.on('pageerror', (error) => {
+      this.uncaught.push(String(error.stack));
+      this.#console += `[uncaught] ${error.stack}\n`;
+    });
     page.on('websocket', (socket) => {
       this.#console += `[websocket] opened ${socket.url()}\n`;
       socket.on('close', () => { this.#console += '[websocket] closed\n'; });
@@ -75,6 +80,7 @@ export class Tab {
     const page = await context.newPage();
     const tab = new Tab(number, page);
     stage.onFailure(() => tab.report());
+    stage.checks.push(() => assert.deepEqual(tab.uncaught, [], 'no error is left uncaught in the page'));
     await page.addInitScript({ content: `globalThis.PROBE_TAB = ${number}; globalThis.PROBE_PICTURE = ${JSON.stringify(picture)};\n${PROBE}` });
     await page.goto(url);
     return tab;
