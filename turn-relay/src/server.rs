@@ -75,7 +75,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Where clients are served, UDP and TCP alike; real ports where port 0 was asked for.
+    /// Where clients are served, UDP and TCP alike, wildcard addresses last; real ports where port 0 was asked for.
     #[must_use]
     pub fn listen_addresses(&self) -> &[SocketAddr] {
         &self.listen

@@ -105,8 +105,11 @@ fn it_serves_says_so_and_stops_cleanly_when_asked() {
         let mut running = Running::start(&["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"], &[]);
         let mut client = Client::connect(Transport::Udp, running.serving, "user", "password");
         client.allocate();
+        // The answer is sent before it is counted.
+        running.wait_for("allocation started");
         let metrics = get(running.admin.unwrap(), "/metrics");
-        assert!(metrics.contains("turn_relay_allocations{transport=\"udp\",family=\"ipv4\"} 1"), "{metrics}");
+        let standing = "turn_relay_allocations{transport=\"udp\",family=\"ipv4\"} 1";
+        assert!(metrics.contains(standing), "{metrics}");
         assert!(get(running.admin.unwrap(), "/readyz").contains("200 OK"));
         assert_eq!(running.stop(signal), Some(0));
     }
@@ -134,7 +137,7 @@ fn logs_hold_no_address_of_a_client_and_no_password() {
 #[test]
 fn out_of_descriptors_it_answers_508_and_recovers() {
     // Some 20 descriptors are its own; what remains is enough for a few allocations only.
-    let running = Running::start(&["--listen", "127.0.0.1:0", "--threads", "1"], &["-n", "40"]);
+    let mut running = Running::start(&["--listen", "127.0.0.1:0", "--threads", "1"], &["-n", "40"]);
     let mut clients = vec![];
     let refused = loop {
         let mut client = Client::connect(Transport::Udp, running.serving, "user", "password");
@@ -149,6 +152,7 @@ fn out_of_descriptors_it_answers_508_and_recovers() {
     assert_eq!(code, 508);
     // A connection that cannot be accepted now is accepted once a descriptor is free.
     let mut waiting = Client::connect(Transport::Tcp, running.serving, "user", "password");
+    running.wait_for("cannot accept connections for a moment");
     for mut freed in clients.drain(..2) {
         assert!(freed.release().is_success());
     }
@@ -191,6 +195,16 @@ impl Running {
             seen += &line;
         }
         Self { child, lines, seen, serving: serving.unwrap(), admin }
+    }
+
+    /// Reads its log until a line says so.
+    fn wait_for(&mut self, words: &str) {
+        let mut line = String::new();
+        while !line.contains(words) {
+            line.clear();
+            assert!(self.lines.read_line(&mut line).unwrap() > 0, "it ended: {}", self.seen);
+            self.seen += &line;
+        }
     }
 
     /// Sends the signal and gives the exit code.

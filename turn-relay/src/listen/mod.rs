@@ -34,7 +34,7 @@ impl Listener {
     }
 }
 
-/// Opens every address of `listen` once per worker; the outer list is per worker, in the order of `listen`.
+/// Opens every address of `listen` once per worker; the outer list is per worker, the inner one has wildcards last.
 /// With `skip_missing` a family that this host lacks is left out.
 ///
 /// # Errors
@@ -44,20 +44,21 @@ pub(crate) fn open(
     skip_missing: bool,
     workers: NonZeroUsize,
 ) -> Result<Vec<Vec<Listener>>, StartError> {
-    let mut addresses = Vec::new();
+    let (mut addresses, mut missing) = (Vec::new(), None);
     for &address in listen {
         match probe(address) {
             Ok(address) => addresses.push(address),
-            Err(error)
-                if skip_missing && is_missing_family(&error) && addresses.len() + 1 < listen.len().max(2) =>
-            {
-                tracing::warn!(
-                    "this host has no {}; not serving it",
-                    if address.is_ipv4() { "IPv4" } else { "IPv6" }
-                );
-            }
+            Err(error) if skip_missing && is_missing_family(&error) => missing = Some((address, error)),
             Err(error) => return Err(refused(address, &error)),
         }
+    }
+    match missing {
+        Some((address, error)) if addresses.is_empty() => return Err(refused(address, &error)),
+        Some((address, _)) => {
+            let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+            tracing::warn!("this host has no {family}; it is not served");
+        }
+        None => {}
     }
     // Specific addresses come first: `Listener::serves` of a wildcard would claim their packets.
     addresses.sort_by_key(|address| address.ip().is_unspecified());
@@ -169,6 +170,17 @@ mod tests {
         let elsewhere = "192.0.2.77:0".parse().expect("an address");
         let refused = open(&[elsewhere], false, NonZeroUsize::MIN).expect_err("not ours").to_string();
         assert!(refused.contains("192.0.2.77") && refused.contains("does not have"), "{refused}");
+    }
+
+    #[test]
+    fn a_default_address_that_this_host_lacks_is_left_out_unless_it_is_the_last() {
+        let elsewhere = "192.0.2.77:0".parse().expect("an address");
+        let opened = open(&[elsewhere, loopback()], true, NonZeroUsize::MIN).expect("loopback is there");
+        assert_eq!(
+            opened[0].iter().map(|listener| listener.address.ip()).collect::<Vec<_>>(),
+            [loopback().ip()]
+        );
+        open(&[elsewhere], true, NonZeroUsize::MIN).expect_err("nothing is left");
     }
 
     #[test]
