@@ -36,7 +36,6 @@ for (const [screen, options] of Object.entries(SCREENS)) {
 
 /** @param {import('../harness/tab.js').Tab} tab @param {string} name */
 async function picture(tab, name) {
-  await tab.page.bringToFront();
   await tab.page.locator('video:visible').first().waitFor();
   await until('the notes to be gone', async () => (await tab.page.getByText(/ joined$/).filter({ visible: true }).count()) === 0);
   await tab.page.screenshot({ path: FOLDER + name });

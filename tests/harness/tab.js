@@ -28,21 +28,22 @@ const FLAGS = [
  */
 
 /**
- * One Chromium with a fresh profile.
+ * One Chromium with fresh profiles. Each tab has a window and a profile of its own and is in the foreground there: browsers draw tabs in the background
+ * once a second. With `oneWindow` they are tabs of one window and one profile, as when a person opens the link twice.
  * @param {import('./scenario.js').Stage} stage
- * @param {import('playwright-core').BrowserContextOptions} [options] viewport, scale, touch
+ * @param {{ oneWindow?: boolean } & import('playwright-core').BrowserContextOptions} [options] also viewport, scale, touch
  */
-export async function startBrowser(stage, options = {}) {
+export async function startBrowser(stage, { oneWindow = false, ...options } = {}) {
   const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: FLAGS });
   stage.atEnd(() => browser.close());
-  const context = await browser.newContext({ permissions: ['camera', 'microphone'], ...options });
+  const window = () => browser.newContext({ permissions: ['camera', 'microphone'], ...options });
+  const shared = oneWindow ? await window() : undefined;
   let tabs = 0;
   return {
-    context,
     /** Opens a tab on a room. Its number, 1 for the first, is in the picture that it sends. @param {string} url @param {{ picture?: Picture }} [options] */
     tab: async (url, { picture = 'code' } = {}) => {
       tabs += 1;
-      return Tab.open(stage, context, tabs, url, picture);
+      return Tab.open(stage, shared ?? await window(), tabs, url, picture);
     },
   };
 }
