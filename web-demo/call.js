@@ -335,6 +335,7 @@ export class Call extends EventTarget {
     this.mesh.close();
     this.stage.close();
     this.chat.close();
+    for (const dialog of document.querySelectorAll("dialog")) dialog.close();
     byId("call").hidden = true;
     byId("people").hidden = true;
     byId("unblock").hidden = true;

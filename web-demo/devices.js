@@ -18,10 +18,14 @@ import { testPicture, testTone } from "./pattern.js";
 const VIDEO = { width: { ideal: 960 }, height: { ideal: 540 }, frameRate: { max: 30 }, facingMode: "user" };
 const AUDIO = { echoCancellation: true, noiseSuppression: true, autoGainControl: true };
 
+/** The picture is asked for first. @type {Kind[]} */
+const KINDS = ["video", "audio"];
+
 export class LocalMedia extends EventTarget {
   /** @type {Record<Kind, string>} */
   choice = { audio: "default", video: "default" };
   muted = false;
+  /** Whether the person wants to be seen; outlives a call, so that rejoining does not switch the camera on. */
   cameraOn = true;
   /** The id under which the tracks travel. */
   stream = new MediaStream();
@@ -32,6 +36,10 @@ export class LocalMedia extends EventTarget {
   #screen;
   /** Only the newest choice of a kind counts when several are under way. */
   #turn = { audio: 0, video: 0 };
+  /** The question which screen to share that is open now. @type {object | undefined} */
+  #asking;
+  /** Between `start` and `stop`; at other times a choice is remembered and nothing is opened. */
+  #running = false;
 
   constructor() {
     super();
@@ -74,28 +82,44 @@ export class LocalMedia extends EventTarget {
     return this.#sources[kind]?.track ?? null;
   }
 
-  /** Opens the remembered or default devices; asks for both permissions at once. */
+  /**
+   * Opens the remembered or default devices; asks for both permissions at once. What the person chooses while the
+   * browser asks, and `stop`, go before the answer.
+   */
   async start() {
+    this.#running = true;
+    const wanted = KINDS.filter((kind) => kind === "audio" || this.cameraOn);
     if (!this.secure) {
-      await Promise.all([this.choose("audio", "none"), this.choose("video", "none")]);
-      this.#problem("insecure");
+      const refused = wanted.filter((kind) => isDevice(this.choice[kind]));
+      await Promise.all(wanted.map((kind) => this.choose(kind, refused.includes(kind) ? "none" : this.choice[kind])));
+      if (refused.length > 0) this.#problem("insecure");
       return;
     }
-    const both = await openBoth(this.choice).catch(() => undefined);
-    if (both !== undefined) {
-      for (const track of both) this.#adopt(/** @type {Kind} */ (track.kind), deviceSource(track));
+    const turns = { audio: ++this.#turn.audio, video: ++this.#turn.video };
+    const overtaken = (/** @type {Kind} */ kind) => turns[kind] !== this.#turn[kind];
+    if (wanted.length === 2 && wanted.every((kind) => isDevice(this.choice[kind]))) {
+      const both = await openBoth(this.choice).catch(() => []);
+      for (const track of both) {
+        const kind = /** @type {Kind} */ (track.kind);
+        if (overtaken(kind)) track.stop();
+        else this.#adopt(kind, deviceSource(track));
+      }
       this.#changed();
-      return;
+      if (both.length > 0) return;
     }
     // One of the two failed, and one answer for both hides which: ask for each.
-    const video = await this.choose("video", this.choice.video);
-    const audio = await this.choose("audio", this.choice.audio);
-    const problem = worst(video, audio);
+    /** @type {(Problem | undefined)[]} */
+    const problems = [];
+    for (const kind of wanted) {
+      if (!overtaken(kind)) problems.push(await this.choose(kind, this.choice[kind]));
+    }
+    const problem = worst(problems);
     if (problem !== undefined) this.#problem(problem);
   }
 
   /**
-   * Switches a kind to another source. On failure it is "none" and the problem is returned.
+   * Switches a kind to another source. On failure it is "none" and the problem is returned. A failure that comes
+   * after another choice is nobody's problem.
    * @param {Kind} kind
    * @param {string} choice
    * @returns {Promise<Problem | undefined>}
@@ -109,13 +133,14 @@ export class LocalMedia extends EventTarget {
     if (kind === "video") this.cameraOn = choice !== "none";
     let problem;
     try {
-      const source = await open(kind, choice);
+      const source = this.#running ? await open(kind, choice) : undefined;
       if (turn !== this.#turn[kind]) source?.stop();
       else if (source !== undefined) this.#adopt(kind, source);
     } catch (error) {
-      problem = problemOf(error);
-      if (turn === this.#turn[kind]) this.choice[kind] = "none";
-      if (kind === "video") this.cameraOn = false;
+      if (turn === this.#turn[kind]) {
+        problem = problemOf(error);
+        this.choice[kind] = "none";
+      }
     }
     this.#changed();
     return problem;
@@ -147,22 +172,37 @@ export class LocalMedia extends EventTarget {
     this.#changed();
   }
 
+  /** Asks which screen to share, one question at a time. An answer that comes after `stop` shares nothing. */
   async shareScreen() {
+    if (this.#asking !== undefined || this.sharing || !this.#running) return;
+    const asking = {};
+    this.#asking = asking;
     try {
       const stream = await navigator.mediaDevices.getDisplayMedia({ video: { frameRate: { max: 15 } } });
+      if (this.#asking !== asking) {
+        for (const track of stream.getTracks()) track.stop();
+        return;
+      }
       const [track] = stream.getVideoTracks();
       track.contentHint = "detail";
-      track.addEventListener("ended", () => this.stopScreen());
-      this.#screen = deviceSource(track);
+      const source = deviceSource(track);
+      track.addEventListener("ended", () => {
+        if (this.#screen === source) this.stopScreen();
+      });
+      this.#screen = source;
       this.#announce("video");
     } catch (error) {
       // Closing the browser's own dialog is an answer, not a problem.
-      if (!(error instanceof DOMException && error.name === "NotAllowedError")) this.#problem("screen");
+      const refused = error instanceof DOMException && error.name === "NotAllowedError";
+      if (!refused && this.#asking === asking) this.#problem("screen");
+    } finally {
+      if (this.#asking === asking) this.#asking = undefined;
     }
     this.#changed();
   }
 
   stopScreen() {
+    this.#asking = undefined;
     this.#screen?.stop();
     this.#screen = undefined;
     this.#announce("video");
@@ -171,8 +211,10 @@ export class LocalMedia extends EventTarget {
 
   /** Gives every device back. */
   stop() {
+    this.#running = false;
     this.#turn.audio += 1;
     this.#turn.video += 1;
+    this.#asking = undefined;
     this.#screen?.stop();
     this.#screen = undefined;
     this.#release("audio");
@@ -184,6 +226,7 @@ export class LocalMedia extends EventTarget {
    * @param {Source} source
    */
   #adopt(kind, source) {
+    this.#release(kind);
     this.#sources[kind] = source;
     if (kind === "audio") source.track.enabled = !this.muted;
     source.track.addEventListener("ended", () => {
@@ -228,6 +271,11 @@ export class LocalMedia extends EventTarget {
   }
 }
 
+/** @param {string} choice */
+function isDevice(choice) {
+  return choice !== "none" && choice !== "test";
+}
+
 /**
  * @param {Kind} kind
  * @param {string} choice
@@ -241,11 +289,10 @@ async function open(kind, choice) {
 }
 
 /**
- * @param {Record<Kind, string>} choice
- * @returns {Promise<MediaStreamTrack[] | undefined>} undefined: not both are devices
+ * @param {Record<Kind, string>} choice both devices
+ * @returns {Promise<MediaStreamTrack[]>}
  */
 async function openBoth(choice) {
-  if ([choice.audio, choice.video].some((wish) => wish === "none" || wish === "test")) return undefined;
   const stream = await navigator.mediaDevices.getUserMedia({
     audio: constraints("audio", choice.audio),
     video: constraints("video", choice.video),
@@ -289,7 +336,7 @@ function problemOf(error) {
  * The one problem worth telling, when there are two.
  * @param {(Problem | undefined)[]} problems
  */
-function worst(...problems) {
+function worst(problems) {
   return /** @type {Problem[]} */ (["denied", "busy", "missing"]).find((problem) => problems.includes(problem));
 }
 

@@ -41,7 +41,9 @@ export function prejoin(media, options) {
   byId("problem-test").addEventListener("click", () => void useTest(media), { signal });
   byId("problem-watch").addEventListener("click", () => void watchOnly(media), { signal });
   byId("problem-again").addEventListener("click", () => {
-    media.choice = { audio: "default", video: "default" };
+    for (const kind of /** @type {const} */ (["audio", "video"])) {
+      if (media.choice[kind] === "none") media.choice[kind] = "default";
+    }
     void startMedia(media);
   }, { signal });
   showPreview(media);
