@@ -22,8 +22,8 @@ import { Peer } from "./peer.js";
 
 /** One report per TURN url and minute is enough for an operator. */
 const REPORT_EVERY_MS = 60_000;
-/** STUN 701 is the browser's own "cannot reach"; only an answer of the server is worth reporting. */
-const REFUSED = 401;
+/** STUN error codes, RFC 8489 section 14.8. The browser's own 701, "cannot reach", says as much about this network. */
+const ANSWERED = { from: 300, to: 699 };
 /** How long to doubt before a server has named its grace period. */
 const DOUBT_MS = 30_000;
 
@@ -104,11 +104,12 @@ export class Mesh extends EventTarget {
       this.#present(peer, entry.state, entry.name);
       if (!resumed) peer.settle();
     }
+    // A welcome of any kind may bring fresh credentials.
+    this.#reconfigure();
     if (resumed) return;
     for (const peer of this.peers.values()) {
       if (!entries.has(peer.id)) this.#doubt(peer, frame.grace_ms);
     }
-    this.#reconfigure();
   }
 
   /** @param {PeerJoined} frame */
@@ -220,7 +221,7 @@ export class Mesh extends EventTarget {
 
   /** @param {{ url: string, code: number }} error */
   #iceError({ url, code }) {
-    if (code !== REFUSED) return;
+    if (code < ANSWERED.from || code > ANSWERED.to) return;
     const now = this.clock.now();
     const last = this.#reported.get(url);
     if (last !== undefined && now - last < REPORT_EVERY_MS) return;

@@ -285,6 +285,23 @@ test("fresh ICE servers reach every connection", async () => {
   assert.deepEqual(member("old").link("new").configuration.iceServers, client.ice);
 });
 
+for (const outcome of ["resumed", "resync"]) {
+  test(`the ICE servers of a welcome that says ${outcome} reach standing connections`, async () => {
+    const { member } = await connectedPair();
+    const { client } = member("old");
+    client.ice = [{ urls: ["turn:fresh"] }];
+    client.fire("welcome", welcome({ outcome, ice: { servers: client.ice }, room: { name: "r", version: 1, peers: [entry("new", { polite: false })] } }));
+    assert.deepEqual(member("old").link("new").configuration.iceServers, client.ice);
+  });
+}
+
+test("every error that a TURN server answers is reported, what the browser says of its own is not", async () => {
+  const { member } = await connectedPair();
+  const link = member("old").link("new");
+  for (const errorCode of [401, 403, 486, 508, 701, 0]) link.onicecandidateerror({ url: `turn:${errorCode}`, errorCode });
+  assert.deepEqual(member("old").client.reports.map(([, code]) => code), [401, 403, 486, 508]);
+});
+
 test("a refused TURN credential is reported once per server and minute", async () => {
   const { member, clock } = await connectedPair();
   const link = member("old").link("new");
