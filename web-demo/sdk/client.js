@@ -54,6 +54,8 @@ export class SignalingClient extends EventTarget {
   /** @type {Welcome | undefined} */
   welcome;
 
+  /** Ends with the session. @type {AbortController | undefined} */
+  #listening;
   /** @type {WebSocket | undefined} */
   #socket;
   /** @type {string | undefined} */
@@ -72,6 +74,8 @@ export class SignalingClient extends EventTarget {
   #leaving = false;
   /** Servers that do not know `report` say so once, and count every further one against us. */
   #reports = true;
+  /** Before this time the server does not want us back. */
+  #welcome_from = 0;
   #tokens = 0;
   #tokens_at = 0;
 
@@ -99,22 +103,31 @@ export class SignalingClient extends EventTarget {
     this.deadTimer = new Timer(clock, () => this.#lost(4001));
     this.ackTimer = new Timer(clock, () => this.#sendUnsequenced("ack"));
     this.flushTimer = new Timer(clock, () => this.#flush());
-    network?.addEventListener("online", () => this.reconnect());
+    this.network = network;
   }
 
   /** Starts the session; later losses are repaired without another call. */
   connect() {
     if (this.state !== "idle" && this.state !== "closed") return;
     this.#leaving = false;
+    this.#listening = new AbortController();
+    this.network?.addEventListener("online", () => this.reconnect(), { signal: this.#listening.signal });
     this.#open();
   }
 
   /**
    * Takes a new socket now instead of waiting for a timer: the network changed or the machine woke up. The
-   * session goes on, and the server lets the new socket take over from the old.
+   * session goes on, and the server lets the new socket take over from the old. A wait that the server asked for
+   * is kept; only our own part of it is left out.
    */
   reconnect() {
     if (this.#leaving || this.state === "idle" || this.state === "closed") return;
+    const rest_ms = this.#welcome_from - this.clock.now();
+    if (this.state === "waiting" && rest_ms > 0) {
+      this.retryTimer.arm(rest_ms);
+      this.#become("waiting", { retry_in_ms: rest_ms });
+      return;
+    }
     this.backoff.reset();
     this.#open();
   }
@@ -208,11 +221,15 @@ export class SignalingClient extends EventTarget {
     this.#resume = frame.resume;
     this.#flushed = 0;
     this.#unacknowledged = 0;
+    const first = this.welcome === undefined;
     this.peer = frame.peer;
     this.welcome = frame;
     this.ice = frame.ice.servers;
-    this.#tokens = this.#burst();
-    this.#tokens_at = this.clock.now();
+    // The server's bucket outlives a connection, so only time refills ours.
+    if (first) {
+      this.#tokens = this.#burst();
+      this.#tokens_at = this.clock.now();
+    }
     this.#acknowledged(frame.ack);
     this.deadTimer.arm(frame.ping.interval_ms + frame.ping.deadline_ms);
     this.backoff.reset();
@@ -330,6 +347,7 @@ export class SignalingClient extends EventTarget {
       return;
     }
     const patience_ms = verdict === "after" ? this.#retry_after_ms || PATIENCE_MS : this.#retry_after_ms;
+    this.#welcome_from = this.clock.now() + patience_ms;
     const retry_in_ms = this.backoff.next(patience_ms);
     this.retryTimer.arm(retry_in_ms);
     this.#become("waiting", { code, retry_in_ms });
@@ -341,6 +359,7 @@ export class SignalingClient extends EventTarget {
     this.retryTimer.cancel();
     this.#resume = undefined;
     this.#kept = [];
+    this.#listening?.abort();
     this.#become("closed", { code });
   }
 

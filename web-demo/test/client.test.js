@@ -142,6 +142,51 @@ test("online means: reconnect now", () => {
   assert.equal(sockets.length, 2);
 });
 
+test("online shortens our own part of a wait, never the server's", () => {
+  const network = new EventTarget();
+  const { client, last, clock, sockets, states } = connected({ network });
+  last().deliver({ type: "error", seq: 0, ack: 0, code: "overloaded", message: "later", temporary: true, retry_after_ms: 7000 });
+  last().cut(4100);
+  clock.advance(2000);
+  network.dispatchEvent(new Event("online"));
+  assert.deepEqual(states.at(-1), { state: "waiting", retry_in_ms: 5000 });
+  clock.advance(4999);
+  assert.equal(sockets.length, 1);
+  clock.advance(1);
+  assert.equal(sockets.length, 2);
+  assert.equal(client.state, "connecting");
+});
+
+test("a session that ended no longer listens to the network, one that is begun again does", () => {
+  let listeners = 0;
+  const network = {
+    addEventListener: (type, listener, { signal }) => {
+      listeners += 1;
+      signal.addEventListener("abort", () => (listeners -= 1));
+    },
+  };
+  const { client, last } = connected({ network });
+  assert.equal(listeners, 1);
+  last().cut(4203);
+  assert.equal(listeners, 0);
+  client.connect();
+  assert.equal(listeners, 1);
+});
+
+test("a resume brings no fresh burst: only time refills what the rate allows", () => {
+  const { client, last, clock } = connected({ random: () => 0 });
+  const burst = () => {
+    for (let count = 0; count < 100; count += 1) client.signal("a", candidate("x"));
+    return last().sequenced.length;
+  };
+  assert.equal(burst(), 80);
+  last().cut();
+  clock.advance(100);
+  last().open();
+  last().deliver(welcome({ outcome: "resumed", ack: 80 }));
+  assert.equal(last().sequenced.length, 8);
+});
+
 test("a socket that was given up is not listened to any more", () => {
   const { client, heard, sockets, last } = connected();
   client.reconnect();
