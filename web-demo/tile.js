@@ -18,6 +18,7 @@ export class Tile {
   path = { kind: "connecting" };
   /** @type {TextKey | undefined} */
   #status;
+  #listening = new AbortController();
 
   /**
    * @param {object} options
@@ -36,7 +37,7 @@ export class Tile {
     this.#assemble(peer);
     this.pin.addEventListener("click", onPin);
     if (peer === undefined) return;
-    speaker.addEventListener("change", () => this.#useSpeaker());
+    speaker.addEventListener("change", () => this.#useSpeaker(), { signal: this.#listening.signal });
     this.#useSpeaker();
     this.setPath({ kind: "connecting" });
   }
@@ -146,6 +147,7 @@ export class Tile {
   }
 
   remove() {
+    this.#listening.abort();
     this.video.srcObject = null;
     this.element.remove();
   }

@@ -2,7 +2,6 @@
 /** English, and the list of keys that every other language must have. */
 export const en = {
   title: "Call",
-  language_name: "English",
   language_other: "한국어",
   language_switch: "Switch to Korean",
   theme_switch: "Switch between light and dark",
@@ -26,7 +25,6 @@ export const en = {
   choice_speaker_n: "Speaker {n}",
   choice_default_speaker: "System default",
   join: "Join the call",
-  joining: "Joining…",
   preview: "Your picture before you join",
   preview_off: "Your camera is off",
   preview_wait: "Asking for camera and microphone…",
@@ -89,7 +87,6 @@ export const en = {
   banner_full: "This room is full. Trying again.",
   banner_media: "The connection to {names} broke. Restarting it.",
   banner_both: "The connection to {names} broke, and so did the one to the server. Restarting both.",
-  banner_back: "The server is back.",
 
   joined: "{name} joined",
   left: "{name} left",

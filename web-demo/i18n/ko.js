@@ -3,7 +3,6 @@
 /** @type {Record<import("./en.js").TextKey, string>} */
 export const ko = {
   title: "통화",
-  language_name: "한국어",
   language_other: "English",
   language_switch: "영어로 바꾸기",
   theme_switch: "밝은 화면과 어두운 화면 바꾸기",
@@ -27,7 +26,6 @@ export const ko = {
   choice_speaker_n: "스피커 {n}",
   choice_default_speaker: "시스템 기본값",
   join: "통화 참여",
-  joining: "참여하는 중…",
   preview: "참여 전 내 화면",
   preview_off: "카메라가 꺼져 있습니다",
   preview_wait: "카메라와 마이크 권한을 확인하는 중…",
@@ -90,7 +88,6 @@ export const ko = {
   banner_full: "방이 가득 찼습니다. 다시 시도하고 있습니다.",
   banner_media: "{names} 님과의 연결이 끊겨 다시 연결하고 있습니다.",
   banner_both: "{names} 님, 그리고 서버와의 연결이 끊겨 다시 연결하고 있습니다.",
-  banner_back: "서버와 다시 연결되었습니다.",
 
   joined: "{name} 님이 들어왔습니다",
   left: "{name} 님이 나갔습니다",

@@ -34,7 +34,7 @@ export const SUBPROTOCOL = "signaling.v1";
 export const DEFAULT_LIMITS = /** @type {Limits} */ ({
   message_bytes: 65_536,
   messages_per_second: 100,
-  replay_messages: 256,
+  replay_messages: 1_024,
   replay_bytes: 262_144,
 });
 

@@ -25,6 +25,16 @@ test("every text that the page names exists, and every symbol that it draws", ()
   for (const [, id] of html.matchAll(/sprite\.svg#([\w-]+)/g)) assert.ok(symbols.has(id), id);
 });
 
+test("every text is used somewhere", () => {
+  const files = readdirSync(new URL("..", import.meta.url), { recursive: true }).filter((name) => /\.(js|html)$/.test(name) && !/node_modules|^test|^i18n/.test(name));
+  const sources = files.map(page).join("\n");
+  // Keys are written whole, or put together in a template such as `path_${kind}`.
+  const patterns = [...sources.matchAll(/`(\w*\$\{[^}]+\}\w*)`/g)].map(([, template]) => new RegExp(`^${template.replace(/\$\{[^}]+\}/, "\\w+")}$`)).filter((pattern) => pattern.source.includes("_"));
+  for (const key of Object.keys(en)) {
+    assert.ok(sources.includes(`"${key}"`) || patterns.some((pattern) => pattern.test(key)), key);
+  }
+});
+
 test("the page asks no other host for anything and has nothing inline", () => {
   const files = readdirSync(new URL("..", import.meta.url), { recursive: true }).filter((name) => /\.(js|css|html|svg)$/.test(name) && !/node_modules|^test/.test(name));
   assert.ok(files.length > 20);
