@@ -9,7 +9,7 @@ import { recall, remember } from "./memory.js";
 
 const ENABLED_KEY = "call.shortcuts";
 
-/** @type {{ key: string, shown: string, text: TextKey, button: string }[]} */
+/** @type {{ key: string, shift?: boolean, shown: string, text: TextKey, button: string }[]} */
 const SHORTCUTS = [
   { key: "m", shown: "M", text: "mute", button: "mute" },
   { key: "v", shown: "V", text: "camera", button: "camera" },
@@ -18,7 +18,7 @@ const SHORTCUTS = [
   { key: "l", shown: "L", text: "copy_link", button: "copy-room" },
   { key: ",", shown: ",", text: "settings", button: "settings-open" },
   { key: "?", shown: "?", text: "help", button: "help-open" },
-  { key: "H", shown: "Shift + H", text: "hangup", button: "hangup" },
+  { key: "h", shift: true, shown: "Shift + H", text: "hangup", button: "hangup" },
 ];
 
 /** @param {AbortSignal} signal ends the listening */
@@ -29,13 +29,26 @@ export function listenToKeys(signal) {
   showKeys();
   language.addEventListener("change", showKeys, { signal });
   document.addEventListener("keydown", (event) => {
-    if (!enabled.checked || event.ctrlKey || event.metaKey || event.altKey || event.repeat || isTyping(event.target)) return;
+    if (!enabled.checked || event.repeat || isTyping(event.target)) return;
     if (document.querySelector("dialog[open]") !== null) return;
-    const shortcut = SHORTCUTS.find(({ key }) => key === (event.key === "H" ? "H" : event.key.toLowerCase()));
+    const shortcut = shortcutOf(event);
     if (shortcut === undefined) return;
     event.preventDefault();
     byId(shortcut.button).click();
   }, { signal });
+}
+
+/**
+ * Letters are what the keyboard writes, or under an input method that writes no Latin letters (Hangul) what is printed
+ * on the key. Shift tells hanging up from nothing, so that Caps Lock does not hang up.
+ * @param {Pick<KeyboardEvent, "key" | "code" | "shiftKey" | "ctrlKey" | "metaKey" | "altKey" | "isComposing">} event
+ */
+export function shortcutOf(event) {
+  if (event.isComposing || event.ctrlKey || event.metaKey || event.altKey) return undefined;
+  const printed = /^Key([A-Z])$/.exec(event.code)?.[1];
+  const letter = /^[a-z]$/i.test(event.key) ? event.key : /^[\x21-\x7e]$/.test(event.key) ? undefined : printed;
+  if (letter === undefined) return SHORTCUTS.find(({ key }) => key === event.key);
+  return SHORTCUTS.find(({ key, shift = false }) => key === letter.toLowerCase() && shift === event.shiftKey);
 }
 
 function showKeys() {

@@ -1,7 +1,6 @@
 // @ts-check
 /** The link is the room: reading it, making one, handing it on. */
 
-import { byId } from "./element.js";
 import { t } from "./i18n/text.js";
 import { roomName } from "./sdk/protocol.js";
 import { toast } from "./toast.js";
@@ -33,17 +32,39 @@ export function invitation() {
   return `${location.origin}${location.pathname}${location.hash}`;
 }
 
+/** Copies the invitation, or shows it where it cannot be copied. */
 export async function copyInvitation() {
+  const link = invitation();
+  if (await copyText(link)) toast(t("copied"));
+  else toast(t("copy_failed", { link }), { for_ms: 20_000 });
+}
+
+/**
+ * @param {string} text
+ * @returns {Promise<boolean>} whether it is in the clipboard now
+ */
+export async function copyText(text) {
   try {
-    await navigator.clipboard.writeText(invitation());
+    await navigator.clipboard.writeText(text);
+    return true;
   } catch {
-    // Without HTTPS there is no clipboard interface; the old way needs a selection.
-    const link = byId("link", HTMLInputElement);
-    link.value = invitation();
-    link.select();
-    document.execCommand("copy");
+    // Without HTTPS there is no clipboard interface; the old way needs a selection, and that needs a visible field.
+    const field = document.createElement("textarea");
+    const focused = document.activeElement;
+    field.value = text;
+    field.readOnly = true;
+    field.className = "visually-hidden";
+    document.body.append(field);
+    try {
+      field.select();
+      return document.execCommand("copy");
+    } catch {
+      return false;
+    } finally {
+      field.remove();
+      if (focused instanceof HTMLElement) focused.focus();
+    }
   }
-  toast(t("copied"));
 }
 
 /** @param {string} text */

@@ -6,11 +6,14 @@ import { byId, make } from "./element.js";
 const SHOWN_MS = 4_500;
 const AT_ONCE = 4;
 
-/** @param {string} text */
-export function toast(text) {
+/**
+ * @param {string} text
+ * @param {{ for_ms?: number }} [options]
+ */
+export function toast(text, { for_ms = SHOWN_MS } = {}) {
   const box = byId("toasts");
   while (box.children.length >= AT_ONCE) box.firstElementChild?.remove();
   const note = make("p", "toast", text);
   box.append(note);
-  setTimeout(() => note.remove(), SHOWN_MS);
+  setTimeout(() => note.remove(), for_ms);
 }

@@ -59,6 +59,7 @@ export const en = {
   close: "Close",
   copy_link: "Copy link",
   copied: "Link copied",
+  copy_failed: "The browser does not let this page copy. The link is {link}",
   share: "Share…",
   pin: "Enlarge {name}",
   unpin: "Back to the grid",

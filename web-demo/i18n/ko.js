@@ -60,6 +60,7 @@ export const ko = {
   close: "닫기",
   copy_link: "링크 복사",
   copied: "링크를 복사했습니다",
+  copy_failed: "브라우저가 복사를 허용하지 않습니다. 링크: {link}",
   share: "공유…",
   pin: "{name} 크게 보기",
   unpin: "격자로 돌아가기",

@@ -8,6 +8,8 @@ import { ko } from "../i18n/ko.js";
 import { grid, spotlight } from "../layout.js";
 import { pathOf, videoLimit } from "../path.js";
 import { iceConfiguration } from "../relay.js";
+import { copyText } from "../link.js";
+import { shortcutOf } from "../keyboard.js";
 import { roomName } from "../sdk/protocol.js";
 
 const page = (name) => readFileSync(new URL(`../${name}`, import.meta.url), "utf8");
@@ -94,6 +96,40 @@ test("a room may be named in any language and stays within the wire's alphabet",
   for (const name of ["우리 방", "a/b", "..", "x".repeat(65), "é".repeat(100)]) assert.match(roomName(name), /^[A-Za-z0-9._~-]{3,64}$/);
   assert.notEqual(roomName("우리 방"), roomName("너희 방"));
   assert.notEqual(roomName(`${"긴".repeat(40)}1`), roomName(`${"긴".repeat(40)}2`));
+});
+
+test("shortcuts work under a Hangul input method, and hanging up takes Shift", () => {
+  const button = (key, code, fields) => shortcutOf({ key, code, shiftKey: false, ctrlKey: false, metaKey: false, altKey: false, isComposing: false, ...fields })?.button;
+  assert.equal(button("m", "KeyM"), "mute");
+  assert.equal(button("ㅡ", "KeyM"), "mute");
+  assert.equal(button("Process", "KeyV"), "camera");
+  assert.equal(button("H", "KeyH", { shiftKey: true }), "hangup");
+  assert.equal(button("ㅗ", "KeyH", { shiftKey: true }), "hangup");
+  assert.equal(button("h", "KeyH", { shiftKey: true }), "hangup");
+  assert.equal(button("H", "KeyH"), undefined);
+  assert.equal(button("M", "KeyM"), "mute");
+  assert.equal(button("?", "Slash", { shiftKey: true }), "help-open");
+  // Dvorak writes a comma with the key that says W elsewhere, and m where it always was.
+  assert.equal(button(",", "KeyW"), "settings-open");
+  assert.equal(button("m", "KeyM", { isComposing: true }), undefined);
+  assert.equal(button("c", "KeyC", { ctrlKey: true }), undefined);
+});
+
+for (const [works, what] of [[true, "works"], [false, "refuses"]]) {
+  test(`where the page has no clipboard, copying says the truth when the old way ${what}`, async () => {
+    const body = { fields: [], append: (field) => body.fields.push(field) };
+    const field = { select: () => (field.selected = body.fields.includes(field)), remove: () => (body.fields = []) };
+    Object.defineProperty(globalThis, "navigator", { value: {}, configurable: true });
+    globalThis.HTMLElement ??= class {};
+    globalThis.document = { body, activeElement: null, createElement: () => field, execCommand: () => works && field.selected };
+    assert.equal(await copyText("http://host/#room"), works);
+    assert.equal(field.value, "http://host/#room");
+    assert.deepEqual(body.fields, []);
+  });
+}
+
+test("a control whose name changes has no pressed state beside it", () => {
+  for (const name of ["index.html", "call.js", "prejoin.js", "tile.js"]) assert.doesNotMatch(page(name), /aria-pressed/, name);
 });
 
 test("tiles fill the area, never overlap and never leave it", () => {
