@@ -150,7 +150,7 @@ export class Call extends EventTarget {
     const { media } = this;
     showToggles(media, byId("mute"), byId("camera"));
     const screen = byId("screen");
-    screen.setAttribute("aria-pressed", String(media.sharing));
+    screen.toggleAttribute("data-active", media.sharing);
     const text = t(media.sharing ? "screen_stop" : "screen_share");
     screen.title = text;
     const label = screen.querySelector(".control-text");

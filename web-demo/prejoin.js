@@ -123,17 +123,18 @@ function showPreview(media) {
 }
 
 /**
- * The two buttons that are the same before and during a call.
+ * The two buttons that are the same before and during a call. Their name says what a press does; a pressed state on
+ * top of a changing name would say it twice and wrongly.
  * @param {LocalMedia} media
  * @param {HTMLElement} mute
  * @param {HTMLElement} camera
  */
 export function showToggles(media, mute, camera) {
   const muted = media.muted || !media.hasMicrophone;
-  mute.setAttribute("aria-pressed", String(muted));
+  mute.toggleAttribute("data-active", muted);
   setLabel(mute, muted ? "unmute" : "mute");
   setIcon(mute, muted ? "mic-off" : "mic");
-  camera.setAttribute("aria-pressed", String(!media.hasCamera));
+  camera.toggleAttribute("data-active", !media.hasCamera);
   setLabel(camera, media.hasCamera ? "camera_stop" : "camera_start");
   setIcon(camera, media.hasCamera ? "camera" : "camera-off");
   const texts = /** @type {const} */ ([[mute, muted ? "unmute" : "mute"], [camera, media.hasCamera ? "camera_stop" : "camera_start"]]);

@@ -122,7 +122,6 @@ export class Tile {
   /** @param {boolean} pinned */
   setPinned(pinned) {
     this.element.toggleAttribute("data-pinned", pinned);
-    this.pin.setAttribute("aria-pressed", String(pinned));
     this.translate();
   }
 
@@ -133,7 +132,7 @@ export class Tile {
     this.label.textContent = shown;
     this.element.setAttribute("aria-label", shown);
     this.muted.setAttribute("aria-label", t("remote_muted", { name: shown }));
-    const pinned = this.pin.getAttribute("aria-pressed") === "true";
+    const pinned = this.element.hasAttribute("data-pinned");
     if (pinned) {
       setLabel(this.pin, "unpin");
     } else {
