@@ -9,7 +9,7 @@ use turn_relay::stun;
 fuzz_target!(|bytes: &[u8]| {
     let _ = frame::classify(bytes);
     if let Some(data) = ChannelData::parse(bytes) {
-        assert!(data.payload.len() + 4 <= bytes.len());
+        assert!(data.data.len() + 4 <= bytes.len());
     }
     let _ = SendIndication::parse(bytes);
     if let Ok(message) = stun::parse(bytes) {
