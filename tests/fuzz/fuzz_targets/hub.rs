@@ -9,7 +9,9 @@ use libfuzzer_sys::fuzz_target;
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 use signaling::hub::{ConnId, Counts, GoneReason, Hub, Input, Limits, Output};
-use signaling_protocol::{ClientFrame, ClientMessage, IceServers, PeerId, RoomName, ServerFrame, ServerMessage, SessionId};
+use signaling_protocol::{
+    ClientFrame, ClientMessage, IceServers, PeerId, RoomName, ServerFrame, ServerMessage, SessionId,
+};
 
 const SECRETS: usize = 4;
 const ROOMS: [&str; 2] = ["a", "b"];
@@ -76,7 +78,8 @@ impl World {
             None => String::new(),
         };
         let ack = tape.below(32);
-        let hello = format!(r#"{{"type":"hello","seq":0,"ack":{ack},"secret":"{secret}","instance":"i"{resume}}}"#);
+        let hello =
+            format!(r#"{{"type":"hello","seq":0,"ack":{ack},"secret":"{secret}","instance":"i"{resume}}}"#);
         let frame = ClientFrame::parse(hello.as_bytes()).expect("a hello like this parses");
         let ClientMessage::Hello(hello) = frame.message else { unreachable!("a hello is a hello") };
         let conn = ConnId(self.next_conn);
@@ -97,7 +100,10 @@ impl World {
                 let room: RoomName = room.parse().expect("a room of one letter");
                 let to = PeerId::derive(&room, &secret(tape.below(SECRETS)).parse().expect("43 letters"));
                 let candidate = "x".repeat(usize::from(tape.short()) % 60_000);
-                format!(r#"{{"type":"signal",{envelope},"to":"{}","negotiation":"n","candidate":"{candidate}"}}"#, to.as_str())
+                format!(
+                    r#"{{"type":"signal",{envelope},"to":"{}","negotiation":"n","candidate":"{candidate}"}}"#,
+                    to.as_str()
+                )
             }
             3 => format!(r#"{{"type":"{}","seq":0,"ack":{ack}}}"#, ["ack", "pong"][tape.below(2)]),
             4 => format!(r#"{{"type":"{}",{envelope}}}"#, ["bye", "unheard-of"][tape.below(2)]),
@@ -120,7 +126,10 @@ impl World {
         for output in self.hub.handle(self.now, input) {
             match output {
                 Output::Send { conn, frame } => {
-                    assert!(self.open.iter().any(|(open, _)| *open == conn), "sent to a connection that is gone");
+                    assert!(
+                        self.open.iter().any(|(open, _)| *open == conn),
+                        "sent to a connection that is gone"
+                    );
                     let frame = ServerFrame::parse(&frame.to_text()).expect("what the hub sends parses");
                     if frame.seq > 0 {
                         let before = highest.insert(conn, frame.seq);
@@ -132,7 +141,10 @@ impl World {
                     }
                 }
                 Output::Close { conn, .. } => {
-                    assert!(self.open.iter().any(|(open, _)| *open == conn), "closed a connection that is gone");
+                    assert!(
+                        self.open.iter().any(|(open, _)| *open == conn),
+                        "closed a connection that is gone"
+                    );
                     self.open.retain(|(open, _)| *open != conn);
                 }
                 Output::RefreshIce { .. } | Output::Event(_) => {}
@@ -141,12 +153,15 @@ impl World {
         let Counts { sessions, rooms, buffered_bytes, .. } = self.hub.counts();
         let limits = self.hub.limits();
         assert!(rooms <= ROOMS.len() && sessions <= SECRETS * ROOMS.len());
-        assert!(buffered_bytes <= sessions * limits.replay_bytes, "{buffered_bytes} bytes are kept for {sessions} sessions");
+        assert!(
+            buffered_bytes <= sessions * limits.replay_bytes,
+            "{buffered_bytes} bytes are kept for {sessions} sessions"
+        );
     }
 
     /// Everyone leaves; after the grace nothing is left.
     fn end(mut self) {
-        for (conn, _) in std::mem::take(&mut self.open) {
+        while let Some((conn, _)) = self.open.pop() {
             self.handle(Input::Gone { conn, why: GoneReason::Closed });
         }
         let mut rounds = 0;

@@ -13,6 +13,9 @@ fuzz_target!(|bytes: &[u8]| {
     }
     let _ = SendIndication::parse(bytes);
     if let Ok(message) = stun::parse(bytes) {
-        assert!(!message.is_signed_with(&Key::long_term("nobody", "nowhere", "no password")), "a signature was forged");
+        assert!(
+            !message.is_signed_with(&Key::long_term("nobody", "nowhere", "no password")),
+            "a signature was forged"
+        );
     }
 });
