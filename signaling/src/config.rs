@@ -76,7 +76,11 @@ pub struct Config {
     #[arg(long, value_name = "N")]
     pub max_connections: Option<u32>,
 
-    /// Connections of one address that are not a WebSocket yet [default: 64]
+    /// Connections of one address (IPv6: one /64); behind a proxy all clients have its address, so raise it there [default: 1000]
+    #[arg(long, value_name = "N")]
+    pub max_connections_per_address: Option<u32>,
+
+    /// Connections of one address that have not said hello yet; raise it behind a proxy [default: 64]
     #[arg(long, value_name = "N")]
     pub max_pending_per_address: Option<u32>,
 
@@ -150,6 +154,7 @@ pub struct Settings {
     pub(crate) credential_lifetime: Duration,
     pub(crate) shards: usize,
     pub(crate) max_connections: usize,
+    pub(crate) max_connections_per_address: usize,
     pub(crate) max_pending_per_address: usize,
     pub(crate) limits: Limits,
 }
@@ -220,6 +225,12 @@ impl TryFrom<Config> for Settings {
             )?),
             shards: shards(&config)?,
             max_connections: count("max_connections", config.max_connections, 20_000, 1_000_000)?,
+            max_connections_per_address: count(
+                "max_connections_per_address",
+                config.max_connections_per_address,
+                1_000,
+                1_000_000,
+            )?,
             max_pending_per_address: count(
                 "max_pending_per_address",
                 config.max_pending_per_address,

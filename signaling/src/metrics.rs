@@ -144,7 +144,7 @@ pub(crate) enum Refusal {
     Accept,
     /// As many connections as we hold.
     Total,
-    /// As many pending connections as one address may have.
+    /// As many connections, or as many without a hello, as one address may have.
     Address,
     /// The TLS handshake failed or took too long.
     Tls,

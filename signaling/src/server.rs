@@ -87,6 +87,7 @@ impl Server {
             tls: identity.map(|identity| TlsAcceptor::from(identity.config)),
             admission: Admission::new(ConnectionLimits {
                 total: settings.max_connections,
+                per_address: settings.max_connections_per_address,
                 pending_per_address: settings.max_pending_per_address,
             }),
             metrics,

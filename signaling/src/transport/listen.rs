@@ -1,8 +1,8 @@
 //! The accept loop: one task per TCP connection, from the first byte to the answer or to the upgrade.
 //!
 //! Nothing here waits without an end: TLS has a deadline, a request head has one, and a connection that is not
-//! upgraded has a bounded life. Connections are counted before a byte is read: in total, and per address for
-//! those that have not become a WebSocket yet, since these cost us something and have shown us nothing.
+//! upgraded has a bounded life. Connections are counted before a byte is read: in total, per address, and per address
+//! once more for those that have not said hello yet, since these cost us something and have shown us nothing.
 //!
 //! An own loop instead of `axum::serve`: that one leaves Nagle's algorithm on, cannot bound anything, and does
 //! TLS handshakes one after the other.
@@ -12,7 +12,10 @@ use std::{
     convert::Infallible,
     io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -40,7 +43,9 @@ use crate::{
 pub(crate) struct ConnectionLimits {
     /// All connections of the listener.
     pub(crate) total: usize,
-    /// Connections of one address (IPv6: one /64) that are not a WebSocket yet.
+    /// Connections of one address (IPv6: one /64).
+    pub(crate) per_address: usize,
+    /// Of these, the ones that have not said hello yet.
     pub(crate) pending_per_address: usize,
 }
 
@@ -186,7 +191,14 @@ pub(crate) struct Admission {
 #[derive(Debug, Default)]
 struct Counts {
     total: usize,
-    pending: HashMap<IpAddr, usize, foldhash::fast::RandomState>,
+    /// Only addresses that have a connection.
+    addresses: HashMap<IpAddr, AddressCount, foldhash::fast::RandomState>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct AddressCount {
+    open: usize,
+    pending: usize,
 }
 
 impl Admission {
@@ -200,13 +212,15 @@ impl Admission {
         if counts.total >= self.limits.total {
             return Err(Refusal::Total);
         }
-        let pending = counts.pending.entry(address).or_default();
-        if *pending >= self.limits.pending_per_address {
+        let mut count = counts.addresses.get(&address).copied().unwrap_or_default();
+        if count.open >= self.limits.per_address || count.pending >= self.limits.pending_per_address {
             return Err(Refusal::Address);
         }
-        *pending += 1;
+        count.open += 1;
+        count.pending += 1;
+        counts.addresses.insert(address, count);
         counts.total += 1;
-        Ok(Admitted { counts: self.counts.clone(), pending: Mutex::new(Some(address)) })
+        Ok(Admitted { counts: self.counts.clone(), address, pending: AtomicBool::new(true) })
     }
 }
 
@@ -214,28 +228,34 @@ impl Admission {
 #[derive(Debug)]
 pub(crate) struct Admitted {
     counts: Arc<Mutex<Counts>>,
-    pending: Mutex<Option<IpAddr>>,
+    address: IpAddr,
+    pending: AtomicBool,
 }
 
 impl Admitted {
-    /// The connection became a WebSocket: it no longer counts against its address, only in total.
-    pub(crate) fn upgraded(&self) {
-        let address = self.pending.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(address) = address else { return };
+    /// The client said a good hello: it is no longer one of those that have shown us nothing.
+    pub(crate) fn greeted(&self) {
+        if !self.pending.swap(false, Ordering::Relaxed) {
+            return;
+        }
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Entry::Occupied(mut pending) = counts.pending.entry(address) {
-            *pending.get_mut() -= 1;
-            if *pending.get() == 0 {
-                pending.remove();
-            }
+        if let Some(count) = counts.addresses.get_mut(&self.address) {
+            count.pending -= 1;
         }
     }
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.upgraded();
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner).total -= 1;
+        self.greeted();
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.total -= 1;
+        if let Entry::Occupied(mut count) = counts.addresses.entry(self.address) {
+            count.get_mut().open -= 1;
+            if count.get().open == 0 {
+                count.remove();
+            }
+        }
     }
 }
 
@@ -269,18 +289,35 @@ mod tests {
     use super::*;
 
     fn admission(total: usize, pending_per_address: usize) -> Admission {
-        Admission::new(ConnectionLimits { total, pending_per_address })
+        Admission::new(ConnectionLimits { total, per_address: 3, pending_per_address })
     }
 
     #[test]
-    fn one_address_holds_only_so_many_connections_that_are_not_upgraded() {
+    fn one_address_holds_only_so_many_connections_whatever_they_said() {
+        let admission = admission(100, 2);
+        let here = "192.0.2.1".parse().expect("an address");
+        let mut held: Vec<Admitted> = (0..3)
+            .map(|_| {
+                let admitted = admission.admit(here).expect("admitted");
+                admitted.greeted();
+                admitted
+            })
+            .collect();
+        assert_eq!(admission.admit(here).err(), Some(Refusal::Address));
+        assert!(admission.admit("192.0.2.2".parse().expect("an address")).is_ok());
+        held.pop();
+        assert!(admission.admit(here).is_ok());
+    }
+
+    #[test]
+    fn one_address_holds_only_so_many_connections_without_a_hello() {
         let admission = admission(100, 2);
         let here = "192.0.2.1".parse().expect("an address");
         let first = admission.admit(here).expect("admitted");
         let _second = admission.admit(here).expect("admitted");
         assert_eq!(admission.admit(here).err(), Some(Refusal::Address));
         assert!(admission.admit("192.0.2.2".parse().expect("an address")).is_ok());
-        first.upgraded();
+        first.greeted();
         assert!(admission.admit(here).is_ok());
     }
 
@@ -297,12 +334,12 @@ mod tests {
     fn a_dropped_connection_gives_both_counts_back() {
         let admission = admission(1, 1);
         let here = "192.0.2.1".parse().expect("an address");
-        let upgraded = admission.admit(here).expect("admitted");
-        upgraded.upgraded();
+        let greeted = admission.admit(here).expect("admitted");
+        greeted.greeted();
         assert_eq!(admission.admit(here).err(), Some(Refusal::Total));
-        drop(upgraded);
+        drop(greeted);
         drop(admission.admit(here).expect("admitted again"));
         let counts = admission.counts.lock().expect("not poisoned");
-        assert_eq!((counts.total, counts.pending.len()), (0, 0));
+        assert_eq!((counts.total, counts.addresses.len()), (0, 0));
     }
 }

@@ -65,7 +65,6 @@ pub(crate) async fn serve(upgrade: OnUpgrade, guest: Guest) {
         Ok(Err(error)) => return debug!(%error, "an upgrade failed"),
         Err(_elapsed) => return,
     };
-    guest.admitted.upgraded();
     guest.metrics.connections.inc();
     let socket = Socket::new(TokioIo::new(upgraded)).await;
     let end = converse(socket, &guest).await;
@@ -78,7 +77,10 @@ async fn converse(mut socket: Socket<TokioIo<Upgraded>>, guest: &Guest) -> Optio
     // Before the hello: the hub tells by the number that a hello was held up behind that of a later connection.
     let conn = guest.shards.number();
     let (ack, hello) = match greet(&mut socket, guest).await {
-        Ok(hello) => hello,
+        Ok(hello) => {
+            guest.admitted.greeted();
+            hello
+        }
         Err(Refused::Lost) => return None,
         Err(Refused::Protocol) => {
             socket.abandon().await;

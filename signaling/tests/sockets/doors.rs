@@ -6,7 +6,7 @@ use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 
-use super::{Client, PATIENCE, config, get, http, metric, request, start};
+use super::{Client, PATIENCE, config, get, http, metric, metric_becomes, open, request, start};
 
 const UPGRADE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
@@ -125,16 +125,37 @@ async fn the_page_comes_with_its_security_headers_and_nothing_beside_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_address_holds_only_so_many_connections_that_are_no_websocket() {
+async fn one_address_holds_only_so_many_connections_that_have_not_said_hello() {
     let server = start(signaling::Config { max_pending_per_address: Some(2), ..config() });
-    // A WebSocket does not count against its address.
+    // Whoever has said hello does not count here.
     let _client = Client::join(&server, "lobby", 1).await;
     let _first = TcpStream::connect(server.address()).await.expect("connects");
-    let _second = TcpStream::connect(server.address()).await.expect("connects");
-    let mut third = TcpStream::connect(server.address()).await.expect("the kernel connects it");
-    let end = timeout(PATIENCE, third.read(&mut [0; 1])).await.expect("in time");
+    // A WebSocket that says nothing does.
+    let _second = open(&server, "lobby").await;
+    assert_not_served(&server).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_address_holds_only_so_many_sessions() {
+    let server = start(signaling::Config { max_connections_per_address: Some(2), ..config() });
+    let first = Client::join(&server, "lobby", 1).await;
+    let _second = Client::join(&server, "lobby", 2).await;
+    assert_not_served(&server).await;
+    drop(first);
+    metric_becomes(&server, "signaling_connections", 1).await;
+    let again = async {
+        while tokio_tungstenite::connect_async(request(server.address(), "lobby")).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, again).await.expect("its place is free again");
+}
+
+async fn assert_not_served(server: &signaling::Server) {
+    let mut stream = TcpStream::connect(server.address()).await.expect("the kernel connects it");
+    let end = timeout(PATIENCE, stream.read(&mut [0; 1])).await.expect("in time");
     assert!(matches!(end, Ok(0) | Err(_)), "it is closed, not served: {end:?}");
-    assert_eq!(metric(&server, "signaling_refused_total{reason=\"address\"}").await, 1);
+    assert_eq!(metric(server, "signaling_refused_total{reason=\"address\"}").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
