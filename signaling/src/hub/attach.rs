@@ -49,6 +49,17 @@ enum Verdict {
     Late,
 }
 
+impl Verdict {
+    /// The session that stands already and that the hello resumes or replaces.
+    const fn session(&self) -> Option<Slot> {
+        match self {
+            Self::Resume { slot, .. } => Some(*slot),
+            Self::Fresh { existing, .. } => *existing,
+            Self::Impossible | Self::Late => None,
+        }
+    }
+}
+
 impl Hub {
     pub(super) fn expected_session(&self, room: &RoomName, ack: u64, hello: &Hello) -> SessionId {
         match self.judge(room, ack, hello).1 {
@@ -63,7 +74,13 @@ impl Hub {
             return self.turn_away(conn, CloseCode::GoingAway, "the server is shutting down");
         }
         let (peer, verdict) = self.judge(&attach.room, attach.ack, &attach.hello);
-        match self.unless_late(conn, verdict) {
+        let verdict = self.unless_late(conn, verdict);
+        if let Some(slot) = verdict.session()
+            && let Err(refill) = self.sessions[slot].bucket.take_hello(now, &self.limits)
+        {
+            return self.turn_away_until(conn, refill);
+        }
+        match verdict {
             Verdict::Resume { slot, key } => self.resume(now, slot, key, attach),
             Verdict::Fresh { existing, resync } => self.begin(now, peer, existing, resync, attach),
             Verdict::Impossible => {
@@ -77,14 +94,10 @@ impl Hub {
     /// A hello that was held up in the network while its client gave up and came by another connection must not
     /// throw that one out.
     fn unless_late(&self, conn: ConnId, verdict: Verdict) -> Verdict {
-        match verdict {
-            Verdict::Resume { slot, .. } | Verdict::Fresh { existing: Some(slot), .. }
-                if conn < self.sessions[slot].latest =>
-            {
-                Verdict::Late
-            }
-            Verdict::Resume { .. } | Verdict::Fresh { .. } | Verdict::Impossible | Verdict::Late => verdict,
+        if verdict.session().is_some_and(|slot| conn < self.sessions[slot].latest) {
+            return Verdict::Late;
         }
+        verdict
     }
 
     fn judge(&self, room: &RoomName, ack: u64, hello: &Hello) -> (PeerId, Verdict) {
@@ -174,14 +187,15 @@ impl Hub {
         attach: Attach,
     ) {
         let Attach { conn, room: name, hello, ice, .. } = attach;
-        match existing {
+        let bucket = match existing {
             Some(former) => self.end_replaced(now, former),
             None => {
                 if let Err((code, message)) = self.admit(&name) {
                     return self.turn_away(conn, code, message);
                 }
+                Bucket::full(now)
             }
-        }
+        };
         let room = match self.rooms_by_name.get(&name) {
             Some(&room) => room,
             None => {
@@ -204,7 +218,7 @@ impl Hub {
             received: 0,
             told: 0,
             ring: Ring::default(),
-            bucket: Bucket::full(now),
+            bucket,
             wake: None,
         });
         self.sessions_by_id.insert(id, slot);
@@ -235,14 +249,16 @@ impl Hub {
         }
     }
 
-    fn end_replaced(&mut self, now: Instant, former: Slot) {
+    /// Gives the bucket, which goes over to the new session: replacing oneself does not fill it.
+    fn end_replaced(&mut self, now: Instant, former: Slot) -> Bucket {
         let session = &self.sessions[former];
-        let ack = session.received;
+        let (ack, bucket) = (session.received, session.bucket);
         if let Some(conn) = session.conn() {
             self.close(conn, ack, CloseCode::Replaced, "a new session of the same peer took its place", None);
         }
         // The room keeps its member: `begin` gives it the new session.
         self.forget(now, former, EndReason::Replaced);
+        bucket
     }
 
     fn welcome(
@@ -325,6 +341,13 @@ impl Hub {
     fn turn_away(&mut self, conn: ConnId, code: CloseCode, message: &'static str) {
         let full = matches!(code, CloseCode::Overloaded | CloseCode::RoomFull);
         self.close(conn, 0, code, message, full.then_some(self.limits.retry_after_full));
+        self.event(Event::TurnedAway { code });
+    }
+
+    /// Refuses a connection of a peer that came back too often. Its session stays as it is.
+    fn turn_away_until(&mut self, conn: ConnId, refill: Duration) {
+        let code = CloseCode::RateLimited;
+        self.close(conn, 0, code, "this peer connects too often", Some(refill));
         self.event(Event::TurnedAway { code });
     }
 

@@ -9,6 +9,9 @@ pub struct Limits {
     pub messages_per_second: u32,
     /// Frames that one client may send at once after a quiet time. Default 200.
     pub message_burst: u32,
+    /// Frames that a `hello` counts for when its peer has a session already, since it makes the hub tell the whole
+    /// room or replay; half of the burst at most. Default 10.
+    pub hello_frames: u32,
     /// Peers in a room, those that are away included. Default 50.
     pub peers_per_room: usize,
     /// Rooms of this hub. Default 10,000.
@@ -46,6 +49,7 @@ impl Default for Limits {
         Self {
             messages_per_second: 100,
             message_burst: 200,
+            hello_frames: 10,
             peers_per_room: 50,
             rooms: 10_000,
             sessions: 50_000,
@@ -77,8 +81,17 @@ impl Bucket {
 
     /// Takes one token, or says how long it takes until the bucket is full.
     pub(super) fn take(&mut self, now: Instant, limits: &Limits) -> Result<(), Duration> {
+        self.take_many(now, 1, limits)
+    }
+
+    /// Takes what a hello costs, likewise.
+    pub(super) fn take_hello(&mut self, now: Instant, limits: &Limits) -> Result<(), Duration> {
+        self.take_many(now, limits.hello_frames.min(limits.message_burst / 2).max(1), limits)
+    }
+
+    fn take_many(&mut self, now: Instant, tokens: u32, limits: &Limits) -> Result<(), Duration> {
         let one = Duration::from_secs(1) / limits.messages_per_second.max(1);
-        let full_at = self.full_at.max(now) + one;
+        let full_at = self.full_at.max(now) + one * tokens;
         if full_at - now > one * limits.message_burst.max(1) {
             return Err(self.full_at - now);
         }

@@ -31,7 +31,7 @@ pub(super) struct Session {
     pub(super) told: u64,
     /// Frames to the client.
     pub(super) ring: Ring,
-    /// Outlives connections: coming back does not fill it.
+    /// Outlives connections, and the session if another takes its place: coming back does not fill it.
     pub(super) bucket: Bucket,
     /// Its entry in the timing index.
     pub(super) wake: Option<Instant>,

@@ -92,9 +92,64 @@ fn coming_back_does_not_fill_the_bucket() {
     let mut a = world.join('a', "lobby");
     world.ack(&a, 0);
     world.ack(&a, 0);
+    world.pass(ms(100));
     a.token = world.resume(&mut a, 0).resume.as_str().to_owned();
     world.ack(&a, 0);
     assert_eq!(world.farewell(a.conn).1, 4101);
+}
+
+#[test]
+fn replacing_oneself_does_not_fill_the_bucket_either() {
+    let mut world = World::with(Limits { messages_per_second: 10, message_burst: 2, ..Limits::default() });
+    let a = world.join('a', "lobby");
+    world.ack(&a, 0);
+    let a = world.join('a', "lobby");
+    world.ack(&a, 0);
+    assert_eq!(world.farewell(a.conn).1, 4101);
+}
+
+#[test]
+fn a_peer_that_connects_again_and_again_is_turned_away_and_the_room_hears_no_more_of_it() {
+    let limits = Limits { messages_per_second: 10, message_burst: 20, hello_frames: 10, ..Limits::default() };
+    for resume in [false, true] {
+        let mut world = World::with(limits.clone());
+        let mut a = world.join('a', "lobby");
+        let b = world.join('b', "lobby");
+        let again = |world: &mut World, a: &Client| {
+            let more = if resume { format!(r#","resume":"{}""#, a.token) } else { String::new() };
+            world.hello('a', "lobby", 0, &more)
+        };
+        for _ in 0..2 {
+            a.conn = again(&mut world, &a);
+            a.token = world.welcome(a.conn).resume.as_str().to_owned();
+        }
+        world.heard(&b);
+
+        let refused = again(&mut world, &a);
+        let (error, code) = world.farewell(refused);
+        assert_eq!(
+            (error.code, error.retry_after_ms, code),
+            (ErrorCode::RateLimited, Some(2000), 4101),
+            "resume: {resume}"
+        );
+        assert_eq!(world.close_code(a.conn), None, "the connection that it has stays");
+        assert_eq!(world.heard(&b), Vec::<String>::new());
+
+        world.pass(ms(2000));
+        let back = again(&mut world, &a);
+        world.welcome(back);
+    }
+}
+
+#[test]
+fn ordinary_reconnecting_is_never_refused() {
+    let mut world = World::new();
+    let mut a = world.join('a', "lobby");
+    for _ in 0..1000 {
+        world.gone(&a);
+        world.pass(ms(100));
+        a.token = world.resume(&mut a, 0).resume.as_str().to_owned();
+    }
 }
 
 #[test]

@@ -27,6 +27,7 @@ fn the_limits_of_the_document_are_the_defaults() {
         ("time until `hello`", 5),
         ("frames per second of one client", limits.messages_per_second.into()),
         ("frames at once of one client", limits.message_burst.into()),
+        ("frames that a `hello` counts for if its peer has a session", limits.hello_frames.into()),
         ("frames of unknown types on one connection", limits.unknown_types.into()),
         ("peers in a room", number(limits.peers_per_room)),
         ("rooms of a shard", number(limits.rooms)),
