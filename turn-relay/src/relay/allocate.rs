@@ -46,6 +46,17 @@ enum Source {
     Claim { until: Instant },
 }
 
+impl Source {
+    /// How many allocations were admitted for it: the pair's second port counts from the beginning, and what is reserved
+    /// was counted when it was.
+    fn places(self) -> u32 {
+        match self {
+            Self::Bind { want, .. } => want.places(),
+            Self::Claim { .. } => 0,
+        }
+    }
+}
+
 impl Opening {
     /// Whether this is the very request that is being worked on.
     pub(super) fn is_for(&self, asker: &Asker) -> bool {
@@ -77,10 +88,10 @@ impl Relay {
             Some(false) => Want::Even,
             Some(true) => Want::EvenPair,
         };
-        self.shared.admit(account(&asker.username))?;
+        self.shared.admit(account(&asker.username), want.places())?;
         let lifetime = self.lifetime(request.lifetime);
         let Some(source) = self.draw(address, want, 1) else {
-            self.shared.dismiss(account(&asker.username));
+            self.shared.dismiss(account(&asker.username), want.places());
             return Err(Refusal::Capacity("no port is free"));
         };
         self.begin(asker, lifetime, source);
@@ -130,7 +141,7 @@ impl Relay {
         }
     }
 
-    /// The port is bound already: here, or at another worker.
+    /// The port is bound already, here or at another worker, and counted.
     fn allocate_reserved(
         &mut self,
         now: Instant,
@@ -138,14 +149,10 @@ impl Relay {
         request: &Allocate,
         token: u64,
     ) -> Result<(), Refusal> {
-        self.shared.admit(account(&asker.username))?;
         let lifetime = self.lifetime(request.lifetime);
         let holder = self.reservations.holder(token);
         if holder == self.worker {
-            let Some(reservation) = self.take_reservation(token, &asker.username) else {
-                self.shared.dismiss(account(&asker.username));
-                return Err(NO_RESERVATION);
-            };
+            let reservation = self.take_reservation(token, &asker.username).ok_or(NO_RESERVATION)?;
             self.establish(now, asker, lifetime, reservation.slot, (reservation.ip, reservation.port), None);
             return Ok(());
         }
@@ -192,11 +199,12 @@ impl Relay {
             if let Some(slot) = opened.reserved {
                 self.close(slot, ip, reserved_port);
             }
-            self.shared.dismiss(account(&opening.asker.username));
+            self.shared.dismiss(account(&opening.asker.username), want.places());
             return;
         }
         let token = opened.reserved.map(|slot| {
             let username = opening.asker.username.clone();
+            self.shared.reserve(ip, reserved_port, account(&username));
             let until = now + HOLD;
             let reservation = Reservation { slot, ip, port: reserved_port, username, until };
             let token = self.reservations.hold(&mut self.rng, reservation);
@@ -244,14 +252,13 @@ impl Relay {
             Source::Bind { .. } => opening.abandoned = true,
             Source::Claim { until } => {
                 self.deadlines.cancel(until, Timer::Claim(open));
-                self.shared.dismiss(account(&opening.asker.username));
                 self.openings.remove(&open);
             }
         }
     }
 
     fn give_up(&mut self, now: Instant, opening: &Opening, refusal: Refusal) {
-        self.shared.dismiss(account(&opening.asker.username));
+        self.shared.dismiss(account(&opening.asker.username), opening.source.places());
         if !opening.abandoned {
             self.seats.remove(&opening.asker.from.key());
             self.refuse(now, &opening.asker, refusal, &[]);

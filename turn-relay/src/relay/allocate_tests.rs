@@ -362,6 +362,40 @@ fn reservation_of_another_user_and_invented_tokens_get_508() {
 }
 
 #[test]
+fn reserved_port_counts_as_an_allocation_until_it_is_given_back() {
+    let limits = Limits { allocations_per_user: 4, ..Limits::default() };
+    let mut world = World::with(RelaySettings { limits, ..settings() }, 2);
+    let (alice, delete) = (Account::alice(), Draft::new(REFRESH, 2).lifetime(0));
+    for (n, held) in [(0, 1), (1, 2), (2, 3)] {
+        assert_eq!(world.ask(&nth(n), &alice, even_port(true)).code(), 0);
+        assert_eq!(world.ask(&nth(n), &alice, delete.clone()).code(), 0);
+        assert_eq!(world.shared.allocations(), held, "the reserved ports are still held");
+    }
+    assert_eq!(world.ask(&nth(3), &alice, even_port(true)).code(), 486, "three held, and a pair is two more");
+    assert_eq!(world.ask(&nth(3), &alice, allocate()).code(), 0);
+    world.advance(secs(30));
+    assert_eq!(world.shared.allocations(), 1, "nobody came for the reserved ones");
+    world.advance(secs(600));
+    world.assert_empty();
+}
+
+#[test]
+fn allocation_with_a_token_takes_over_the_place_of_the_reservation_at_either_worker() {
+    for second_worker in [0, 1] {
+        let limits = Limits { allocations: 2, allocations_per_user: 2, ..Limits::default() };
+        let mut world = World::with(RelaySettings { limits, ..settings() }, 2);
+        let token = world.ask(&nth(0), &Account::alice(), even_port(true)).token();
+        let second = allocate().with(0x0022, &token);
+        assert_eq!(world.ask_at(second_worker, &nth(1), &Account::alice(), second).code(), 0);
+        assert_eq!(world.shared.allocations(), 2);
+        world.advance(secs(31));
+        assert_eq!(world.ask_at(second_worker, &nth(2), &Account::alice(), allocate()).code(), 508);
+        world.advance(secs(600));
+        world.assert_empty();
+    }
+}
+
+#[test]
 fn even_pair_finds_the_only_pair_and_gets_508_where_there_is_none() {
     let mut world = with_ports((50_001, 50_004));
     let pair = world.ask(&nth(0), &Account::alice(), even_port(true));

@@ -314,7 +314,7 @@ impl Relay {
         self.seats.remove(&allocation.from.key());
         self.set_relayed(allocation.slot, None);
         self.close(allocation.slot, allocation.relayed_ip, allocation.relayed_port);
-        self.shared.dismiss(account(&allocation.username));
+        self.shared.dismiss(account(&allocation.username), 1);
         if reason == EndReason::Expired && allocation.from.transport == Transport::Tcp {
             // Nobody is there any more; without an allocation the connection is a socket held for nothing.
             self.outputs.push(Output::Disconnect(allocation.from));

@@ -481,6 +481,7 @@ impl Model {
             open,
             "claimed ports and sockets"
         );
+        assert_eq!(usize::try_from(self.world.shared.allocations()).unwrap(), open, "counted and open");
         let standing: usize = self.world.workers.iter().map(Relay::allocations).sum();
         assert!(standing <= open);
     }

@@ -45,9 +45,9 @@ impl RelayAddress {
 /// Bounds on what clients may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Allocations of all users on all workers; more are refused with 508.
+    /// Allocations of all users on all workers, and ports reserved for one; more are refused with 508.
     pub allocations: u32,
-    /// Allocations of one user (the id of a time-limited credential) on all workers; more are refused with 486.
+    /// The same of one user (the id of a time-limited credential); more are refused with 486.
     pub allocations_per_user: u32,
     /// Peer addresses with a permission, per allocation; more are refused with 508.
     pub permissions: u16,

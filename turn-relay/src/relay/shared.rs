@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use rand::RngExt as _;
@@ -70,13 +70,42 @@ pub(super) enum Want {
     EvenPair,
 }
 
+impl Want {
+    /// How many allocations the ports are for.
+    pub(super) fn places(self) -> u32 {
+        match self {
+            Self::Any | Self::Even => 1,
+            Self::EvenPair => 2,
+        }
+    }
+}
+
+/// Who holds how many of the allowed allocations.
+#[derive(Default)]
+struct Places {
+    of_account: HashMap<Box<str>, u32>,
+    /// Reserved ports and whose place they hold. Kept here and not with the reservation, because the worker that gives a
+    /// port back is not always the one that reserved it.
+    reserved: HashMap<(IpAddr, RelayedPort), Box<str>>,
+}
+
+impl Places {
+    fn give_back(&mut self, account: &str, places: u32) {
+        match self.of_account.get_mut(account) {
+            Some(count) if *count > places => *count -= places,
+            Some(_) => drop(self.of_account.remove(account)),
+            None => debug_assert!(places == 0, "an allocation was dismissed twice"),
+        }
+    }
+}
+
 /// State shared by the workers of one server.
 pub struct Shared {
     addresses: Vec<AddressPorts>,
     ports: (u16, u16),
     limits: Limits,
     allocations: AtomicU32,
-    users: Mutex<HashMap<Box<str>, u32>>,
+    places: Mutex<Places>,
     epoch: Instant,
     master: [u8; 32],
 }
@@ -102,13 +131,13 @@ impl Shared {
             ports: settings.ports,
             limits: settings.limits,
             allocations: AtomicU32::new(0),
-            users: Mutex::default(),
+            places: Mutex::default(),
             epoch,
             master,
         }
     }
 
-    /// Allocations that stand or are being opened, of all workers.
+    /// Allocations that stand or are being opened, and reserved ports, of all workers.
     pub fn allocations(&self) -> u32 {
         self.allocations.load(Ordering::Relaxed)
     }
@@ -118,8 +147,15 @@ impl Shared {
         self.addresses.iter().map(|address| address.claimed.len()).sum()
     }
 
-    /// Gives a port back: for the driver when a surrendered socket could not be delivered; the core does it itself otherwise.
+    /// Gives a port back, and the place that it held if it was reserved: for the driver when a surrendered socket could not be
+    /// delivered; the core does it itself otherwise.
     pub fn release(&self, ip: IpAddr, port: RelayedPort) {
+        let mut places = self.places();
+        if let Some(account) = places.reserved.remove(&(ip, port)) {
+            self.allocations.fetch_sub(1, Ordering::AcqRel);
+            places.give_back(&account, 1);
+        }
+        drop(places);
         if let Some(address) = self.addresses.iter().find(|address| address.ip == ip) {
             address.live.remove(port.0);
             let was_claimed = address.claimed.remove(port.0);
@@ -171,8 +207,14 @@ impl Shared {
         Some(RelayedPort(port))
     }
 
-    /// From here on the port is one that other clients may name as their peer.
+    /// Of the places that `admit` counted, one is the reserved port's from here on, until it is live or released.
+    pub(super) fn reserve(&self, ip: IpAddr, port: RelayedPort, account: &str) {
+        self.places().reserved.insert((ip, port), account.into());
+    }
+
+    /// From here on the port is one that other clients may name as their peer. The place of a reserved one is the allocation's.
     pub(super) fn set_live(&self, ip: IpAddr, port: RelayedPort) {
+        self.places().reserved.remove(&(ip, port));
         if let Some(address) = self.addresses.iter().find(|address| address.ip == ip) {
             address.live.insert(port.0);
         }
@@ -183,31 +225,37 @@ impl Shared {
         self.addresses.iter().any(|address| address.ip == ip && address.live.contains(port))
     }
 
-    /// Counts an allocation for `account`, if both the total and the account's share allow it.
-    pub(super) fn admit(&self, account: &str) -> Result<(), Refusal> {
-        let total = self.allocations.fetch_add(1, Ordering::AcqRel);
-        if total >= self.limits.allocations {
-            self.allocations.fetch_sub(1, Ordering::AcqRel);
+    /// Counts `wanted` allocations for `account`, if both the total and the account's share allow them.
+    pub(super) fn admit(&self, account: &str, wanted: u32) -> Result<(), Refusal> {
+        let total = self.allocations.fetch_add(wanted, Ordering::AcqRel);
+        if total.saturating_add(wanted) > self.limits.allocations {
+            self.allocations.fetch_sub(wanted, Ordering::AcqRel);
             return Err(Refusal::Capacity("the limit on all allocations is reached"));
         }
-        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = users.get(account).copied().unwrap_or(0);
-        if count >= self.limits.allocations_per_user {
-            self.allocations.fetch_sub(1, Ordering::AcqRel);
+        let mut places = self.places();
+        let count = places.of_account.get(account).copied().unwrap_or(0).saturating_add(wanted);
+        if count > self.limits.allocations_per_user {
+            self.allocations.fetch_sub(wanted, Ordering::AcqRel);
             return Err(Refusal::OverQuota);
         }
-        users.insert(account.into(), count + 1);
+        places.of_account.insert(account.into(), count);
         Ok(())
     }
 
     /// The end of what `admit` counted.
-    pub(super) fn dismiss(&self, account: &str) {
-        self.allocations.fetch_sub(1, Ordering::AcqRel);
-        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
-        match users.get_mut(account) {
-            Some(count) if *count > 1 => *count -= 1,
-            Some(_) => drop(users.remove(account)),
-            None => debug_assert!(false, "an allocation was dismissed twice"),
-        }
+    pub(super) fn dismiss(&self, account: &str, places: u32) {
+        self.allocations.fetch_sub(places, Ordering::AcqRel);
+        self.places().give_back(account, places);
+    }
+
+    /// Whether nobody is counted: for tests.
+    #[cfg(any(test, feature = "fuzz"))]
+    pub(super) fn counts_nobody(&self) -> bool {
+        let places = self.places();
+        self.allocations() == 0 && places.of_account.is_empty() && places.reserved.is_empty()
+    }
+
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -512,7 +512,7 @@ impl World {
     /// Ports free again, sockets closed, nobody counted.
     pub(crate) fn assert_empty(&self) {
         assert_eq!(self.shared.claimed_ports(), 0, "claimed ports");
-        assert_eq!(self.shared.allocations(), 0, "counted allocations");
+        assert!(self.shared.counts_nobody(), "counted allocations: {:?}", self.shared);
         assert!(self.sockets.iter().all(Slab::is_empty), "open sockets");
         assert!(self.workers.iter().all(|relay| relay.allocations() == 0), "allocations");
         assert!(self.workers.iter().all(|relay| relay.deadline().is_none()), "deadlines");
