@@ -205,10 +205,7 @@ fn relay_addresses(config: &Config, listen: &[SocketAddr]) -> Result<Vec<RelayAd
         locals.push(owned_address(text)?);
     }
     if locals.is_empty() {
-        locals.extend(listen.iter().filter_map(|address| match address.ip() {
-            ip if ip.is_unspecified() => primary_address(ip),
-            ip => Some(ip),
-        }));
+        locals = default_relay_addresses(listen, primary_address);
     }
     let mut seen = std::collections::HashSet::new();
     locals.retain(|ip| seen.insert(*ip));
@@ -270,19 +267,46 @@ fn owned_address(text: &str) -> Result<IpAddr, StartError> {
     }
 }
 
-/// The address that the kernel would use towards the internet, or else the first that is not loopback, or loopback.
-fn primary_address(wildcard: IpAddr) -> Option<IpAddr> {
+/// Each listen address itself, and for a wildcard what `primary` knows. A family without any address is left out: loopback
+/// is no address to advertise, unless there is nothing else.
+fn default_relay_addresses(
+    listen: &[SocketAddr],
+    primary: impl Fn(IpAddr, Scope) -> Option<IpAddr>,
+) -> Vec<IpAddr> {
+    let of = |scope| {
+        let address = |at: &SocketAddr| match at.ip() {
+            ip if ip.is_unspecified() => primary(ip, scope),
+            ip => Some(ip),
+        };
+        listen.iter().filter_map(address).collect::<Vec<_>>()
+    };
+    let reachable = of(Scope::Network);
+    if reachable.is_empty() { of(Scope::Loopback) } else { reachable }
+}
+
+/// Which of this machine's addresses are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    Network,
+    Loopback,
+}
+
+/// The address that the kernel would use towards the internet, or else the first of the scope.
+fn primary_address(wildcard: IpAddr, scope: Scope) -> Option<IpAddr> {
     // Connecting a UDP socket sends nothing: it only asks the routing table. The targets are the resolvers of a
     // well-known operator, chosen because documentation ranges are commonly null-routed.
     let towards = if wildcard.is_ipv4() { "1.1.1.1:53" } else { "[2606:4700:4700::1111]:53" };
     let routed = std::net::UdpSocket::bind((wildcard, 0))
         .and_then(|socket| socket.connect(towards).and_then(|()| socket.local_addr()))
         .map(|address| address.ip());
-    routed.ok().filter(|ip| !ip.is_unspecified()).or_else(|| {
-        let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
-        let candidates = interfaces.iter().filter(|interface| interface.ip().is_ipv4() == wildcard.is_ipv4());
-        let candidates = candidates.filter(|interface| !interface.is_link_local());
-        candidates.min_by_key(|interface| interface.is_loopback()).map(if_addrs::Interface::ip)
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+    let addresses =
+        interfaces.iter().filter(|interface| !interface.is_link_local()).map(if_addrs::Interface::ip);
+    let mut candidates = routed.ok().into_iter().chain(addresses);
+    candidates.find(|ip| {
+        ip.is_ipv4() == wildcard.is_ipv4()
+            && !ip.is_unspecified()
+            && ip.is_loopback() == (scope == Scope::Loopback)
     })
 }
 

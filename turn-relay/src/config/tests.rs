@@ -77,6 +77,26 @@ fn a_listen_address_relays_from_itself_unless_told_otherwise() {
 }
 
 #[test]
+fn loopback_is_a_relay_address_only_where_no_family_has_another() {
+    let listen = ["0.0.0.0:3478", "[::]:3478"].map(|text| text.parse().expect("an address"));
+    let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+    let host = |addresses: &'static [&'static str]| {
+        move |wildcard: IpAddr, scope: Scope| {
+            let mut addresses = addresses.iter().map(|text| ip(text));
+            addresses.find(|ip| {
+                ip.is_ipv4() == wildcard.is_ipv4() && ip.is_loopback() == (scope == Scope::Loopback)
+            })
+        }
+    };
+    let of = |addresses| default_relay_addresses(&listen, host(addresses));
+    assert_eq!(of(&["127.0.0.1", "::1", "2001:db8::1"]), [ip("2001:db8::1")]);
+    assert_eq!(of(&["127.0.0.1", "::1", "192.0.2.1"]), [ip("192.0.2.1")]);
+    assert_eq!(of(&["127.0.0.1", "192.0.2.1", "2001:db8::1"]), [ip("192.0.2.1"), ip("2001:db8::1")]);
+    assert_eq!(of(&["127.0.0.1", "::1"]), [ip("127.0.0.1"), ip("::1")]);
+    assert!(of(&[]).is_empty());
+}
+
+#[test]
 fn an_external_address_belongs_to_the_relay_address_of_its_family() {
     let settings = settings(&Config { external_address: vec!["198.51.100.7".into()], ..usable() });
     assert_eq!(settings.relay_addresses[0].external, Some("198.51.100.7".parse().expect("an address")));
