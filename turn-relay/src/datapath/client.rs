@@ -106,6 +106,10 @@ impl Worker {
                 Split::Frame { len, consumed: whole } => {
                     self.frame(now, &tuple, rest.get(..len).unwrap_or_default());
                     consumed += whole;
+                    // Answering may have found the connection broken: what came behind is nobody's.
+                    if self.connections.tuple_of(slot) != Some(tuple) {
+                        return false;
+                    }
                 }
                 Split::Incomplete { .. } => {
                     self.connections.keep(now, slot, rest, consumed > 0);

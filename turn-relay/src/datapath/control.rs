@@ -86,8 +86,11 @@ impl Worker {
         // Responses must not be lost on a stream: a client that does not read them is not coming back.
         let broken = matches!(failure, SendFailure::SlowClient | SendFailure::ClientGone);
         if broken && to.transport == Transport::Tcp {
-            let slot = self.connections.slot_of(to)?;
-            return self.forget_connection(slot).map(Input::ClientGone);
+            // A core that answers somebody who is gone must hear of it, also the second time.
+            if let Some(slot) = self.connections.slot_of(to) {
+                self.forget_connection(slot);
+            }
+            return Some(Input::ClientGone(*to));
         }
         None
     }

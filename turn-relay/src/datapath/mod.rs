@@ -162,22 +162,28 @@ impl Worker {
         let mut events = Events::with_capacity(EVENTS);
         let mut ready: Vec<Token> = Vec::with_capacity(EVENTS);
         while !self.inbox.is_stopped() {
-            match self.poll.poll(&mut events, self.patience()) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-                Ok(()) | Err(_) => {}
-            }
-            let now = Instant::now();
-            self.deadlines(now);
-            ready.clear();
-            ready.append(&mut self.again);
-            ready.extend(events.iter().map(mio::event::Event::token));
-            // A source may be there twice, with packets left over and with new ones.
-            ready.sort_unstable();
-            ready.dedup();
-            for &token in &ready {
-                if self.serve(now, token) {
-                    self.again.push(token);
-                }
+            self.turn(&mut events, &mut ready)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until there is something to do, and does a part of it.
+    fn turn(&mut self, events: &mut Events, ready: &mut Vec<Token>) -> io::Result<()> {
+        match self.poll.poll(events, self.patience()) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let now = Instant::now();
+        self.deadlines(now);
+        ready.clear();
+        ready.append(&mut self.again);
+        ready.extend(events.iter().map(mio::event::Event::token));
+        // A source may be there twice, with packets left over and with new ones.
+        ready.sort_unstable();
+        ready.dedup();
+        for &token in ready.iter() {
+            if self.serve(now, token) {
+                self.again.push(token);
             }
         }
         Ok(())
@@ -227,3 +233,6 @@ const BUDGET: usize = 64;
 const EVENTS: usize = 1024;
 /// Room for the beginning of the largest frame of a stream and as much again to read into, between headroom and tailroom.
 const BUFFER_BYTES: usize = HEADROOM + 2 * (MAX_FRAME_BYTES + TAILROOM) + TAILROOM;
+
+#[cfg(test)]
+mod tests;

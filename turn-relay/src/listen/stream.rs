@@ -123,6 +123,11 @@ impl Connections {
         Some(connection.tuple)
     }
 
+    #[cfg(test)]
+    pub(crate) fn count(&self) -> usize {
+        self.slab.len()
+    }
+
     pub(crate) fn slot_of(&self, tuple: &FiveTuple) -> Option<usize> {
         self.by_tuple.get(tuple).copied()
     }
