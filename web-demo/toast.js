@@ -14,6 +14,8 @@ export function toast(text, { for_ms = SHOWN_MS } = {}) {
   const box = byId("toasts");
   while (box.children.length >= AT_ONCE) box.firstElementChild?.remove();
   const note = make("p", "toast", text);
+  // What stays longer may be something to select; the others let clicks through.
+  note.toggleAttribute("data-lasting", for_ms > SHOWN_MS);
   box.append(note);
   setTimeout(() => note.remove(), for_ms);
 }
