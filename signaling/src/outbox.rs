@@ -1,12 +1,17 @@
 //! What one connection still has to write: a queue bounded in frames and bytes between a shard and a transport.
 //!
 //! The shard never waits for a reader: a queue that is full refuses the frame, and the shard then gives the
-//! connection up. Frames share their bodies with the replay buffers, so a queue costs little while it is read.
+//! connection up. Frames share their bodies with the replay buffers, so a queue costs little while it is read. A
+//! client may acknowledge what it has not read, or leave while it reads nothing: then only the queue holds the bodies.
+//! So all queues together are bounded as well, and whoever holds more than a reserve when they are full pays for it.
 //! After [`Outbox::close`] nothing more is accepted; what is queued before it is still written.
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, Waker},
 };
 
@@ -18,6 +23,7 @@ use crate::{hub::Frame, metrics::Metrics};
 pub(crate) struct Outbox {
     state: Mutex<State>,
     limits: OutboxLimits,
+    budget: Arc<Budget>,
     metrics: Arc<Metrics>,
 }
 
@@ -26,6 +32,35 @@ pub(crate) struct Outbox {
 pub(crate) struct OutboxLimits {
     pub(crate) frames: usize,
     pub(crate) bytes: usize,
+}
+
+/// What all queues of a server may hold together.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    total: usize,
+    reserve: usize,
+    held: AtomicUsize,
+}
+
+impl Budget {
+    /// When `total` bytes are queued, a queue may hold no more than `reserve`.
+    pub(crate) const fn new(total: usize, reserve: usize) -> Self {
+        Self { total, reserve, held: AtomicUsize::new(0) }
+    }
+
+    /// Takes `bytes` for a queue that will then hold `queued`.
+    fn take(&self, bytes: usize, queued: usize) -> Result<(), Full> {
+        let before = self.held.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > self.total && queued > self.reserve {
+            self.give_back(bytes);
+            return Err(Full);
+        }
+        Ok(())
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
+    }
 }
 
 /// What the transport is to do next.
@@ -50,8 +85,8 @@ struct State {
 }
 
 impl Outbox {
-    pub(crate) fn new(limits: OutboxLimits, metrics: Arc<Metrics>) -> Self {
-        Self { state: Mutex::default(), limits, metrics }
+    pub(crate) fn new(limits: OutboxLimits, budget: Arc<Budget>, metrics: Arc<Metrics>) -> Self {
+        Self { state: Mutex::default(), limits, budget, metrics }
     }
 
     /// Queues a frame. After the end, frames go nowhere and that is fine: the session keeps them.
@@ -64,6 +99,7 @@ impl Outbox {
         if state.frames.len() >= self.limits.frames || state.bytes + bytes > self.limits.bytes {
             return Err(Full);
         }
+        self.budget.take(bytes, state.bytes + bytes)?;
         state.frames.push_back(frame);
         state.bytes += bytes;
         self.metrics.outbox_bytes.inc_by(signed(bytes));
@@ -82,6 +118,7 @@ impl Outbox {
     pub(crate) fn discard(&self) {
         let mut state = self.lock();
         self.metrics.outbox_bytes.dec_by(signed(state.bytes));
+        self.budget.give_back(state.bytes);
         state.bytes = 0;
         state.frames = VecDeque::new();
     }
@@ -93,6 +130,7 @@ impl Outbox {
             let bytes = frame.max_len();
             state.bytes -= bytes;
             self.metrics.outbox_bytes.dec_by(signed(bytes));
+            self.budget.give_back(bytes);
             if state.frames.is_empty() {
                 // An idle connection holds no memory for a queue.
                 state.frames = VecDeque::new();
@@ -143,7 +181,8 @@ mod tests {
 
     fn outbox(frames: usize, bytes: usize) -> (Outbox, Arc<Metrics>) {
         let metrics = Arc::new(Metrics::default());
-        (Outbox::new(OutboxLimits { frames, bytes }, metrics.clone()), metrics)
+        let budget = Arc::new(Budget::new(usize::MAX, 0));
+        (Outbox::new(OutboxLimits { frames, bytes }, budget, metrics.clone()), metrics)
     }
 
     fn next(outbox: &Outbox) -> Poll<Next> {
@@ -159,6 +198,24 @@ mod tests {
         assert_eq!([100, 100, 100].map(|size| small.push(frame(size))), [Ok(()), Ok(()), Err(Full)]);
         assert!(matches!(next(&small), Poll::Ready(Next::Frame(_))));
         assert_eq!(small.push(frame(100)), Ok(()));
+    }
+
+    #[test]
+    fn when_all_queues_together_hold_too_much_only_who_holds_much_is_refused() {
+        let size = frame(100).max_len();
+        let budget = Arc::new(Budget::new(3 * size, size));
+        let limits = OutboxLimits { frames: 100, bytes: 100 * size };
+        let [greedy, modest] =
+            [(); 2].map(|()| Outbox::new(limits, budget.clone(), Arc::new(Metrics::default())));
+        assert_eq!([(); 4].map(|()| greedy.push(frame(100))), [Ok(()), Ok(()), Ok(()), Err(Full)]);
+        assert_eq!([(); 2].map(|()| modest.push(frame(100))), [Ok(()), Err(Full)]);
+
+        assert!(next(&greedy).is_ready());
+        assert_eq!(modest.push(frame(100)), Err(Full), "what is taken for the reserve counts too");
+        greedy.discard();
+        assert_eq!(modest.push(frame(100)), Ok(()));
+        drop(modest);
+        assert_eq!(budget.held.load(Ordering::Relaxed), 0);
     }
 
     #[test]

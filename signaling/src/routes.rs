@@ -20,7 +20,7 @@ use crate::{
     assets::{self, plain},
     metrics::{Metrics, Refusal},
     origin::{Gate, HostRefusal, Origin},
-    outbox::OutboxLimits,
+    outbox::{Budget, OutboxLimits},
     report::Reports,
     shard::Shards,
     transport::{
@@ -36,6 +36,7 @@ pub(crate) struct App {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) reports: Arc<Reports>,
     pub(crate) outbox: OutboxLimits,
+    pub(crate) budget: Arc<Budget>,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
 }
@@ -113,6 +114,7 @@ async fn websocket(
             metrics: app.metrics.clone(),
             reports: app.reports.clone(),
             outbox: app.outbox,
+            budget: app.budget.clone(),
             stop: app.stop.clone(),
         };
         app.tasks.spawn(websocket::serve(upgrade, guest));

@@ -22,7 +22,7 @@ use crate::{
     config::{RelayChoice, Settings, Tls},
     metrics::Metrics,
     origin::{Gate, Origin},
-    outbox::OutboxLimits,
+    outbox::{Budget, OutboxLimits},
     report::Reports,
     routes::{self, App},
     shard::Shards,
@@ -79,6 +79,10 @@ impl Server {
                 frames: settings.limits.replay_messages + OUTBOX_EXTRA_FRAMES,
                 bytes: settings.limits.replay_bytes + OUTBOX_EXTRA_BYTES,
             },
+            budget: Arc::new(Budget::new(
+                settings.limits.replay_total_bytes.saturating_mul(settings.shards),
+                settings.limits.replay_reserve + settings.limits.peers_per_room * SNAPSHOT_BYTES,
+            )),
             tasks: tasks.clone(),
             stop: stop.clone(),
         });
@@ -272,6 +276,8 @@ fn links(scheme: &str, public: Option<&Origin>, address: SocketAddr) -> Vec<Stri
     links
 }
 
+/// One peer in a `welcome` at most: 400 bytes with the longest name, and some for the keys that may be added.
+const SNAPSHOT_BYTES: usize = 512;
 /// A replay comes behind a `welcome`, and others go on talking meanwhile.
 const OUTBOX_EXTRA_FRAMES: usize = 128;
 const OUTBOX_EXTRA_BYTES: usize = 256 * 1024;

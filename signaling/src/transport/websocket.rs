@@ -41,7 +41,7 @@ use crate::{
     hub::{ConnId, Frame, GoneReason},
     metrics::Metrics,
     origin::Host,
-    outbox::{Next, Outbox, OutboxLimits},
+    outbox::{Budget, Next, Outbox, OutboxLimits},
     report::Reports,
     shard::{Attach, Letter, Shard, Shards, Stopped},
 };
@@ -55,6 +55,7 @@ pub(crate) struct Guest {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) reports: Arc<Reports>,
     pub(crate) outbox: OutboxLimits,
+    pub(crate) budget: Arc<Budget>,
     pub(crate) stop: CancellationToken,
 }
 
@@ -92,7 +93,7 @@ async fn converse(mut socket: Socket<TokioIo<Upgraded>>, guest: &Guest) -> Optio
         }
     };
     let shard = guest.shards.of(&guest.room);
-    let outbox = Arc::new(Outbox::new(guest.outbox, guest.metrics.clone()));
+    let outbox = Arc::new(Outbox::new(guest.outbox, guest.budget.clone(), guest.metrics.clone()));
     let attach = Attach {
         conn,
         room: guest.room.clone(),
@@ -428,11 +429,16 @@ mod tests {
 
     use super::*;
 
+    fn unbounded() -> Arc<Budget> {
+        Arc::new(Budget::new(usize::MAX, 0))
+    }
+
     /// A socket whose pipe holds 1 KiB, its far end, and an outbox with twenty times as much.
     async fn stuffed() -> (Socket<DuplexStream>, DuplexStream, Outbox, Arc<Metrics>) {
         let (near, far) = duplex(1024);
         let metrics = Arc::new(Metrics::default());
-        let outbox = Outbox::new(OutboxLimits { frames: 100, bytes: 100_000 }, metrics.clone());
+        let limits = OutboxLimits { frames: 100, bytes: 100_000 };
+        let outbox = Outbox::new(limits, unbounded(), metrics.clone());
         for _ in 0..5 {
             let frame =
                 Frame::farewell(CloseCode::SlowReader, "x".repeat(4096), None).expect("an error frame");
@@ -469,7 +475,7 @@ mod tests {
     async fn an_idle_socket_waits_without_a_deadline() {
         let (near, _far) = duplex(1024);
         let metrics = Arc::new(Metrics::default());
-        let outbox = Outbox::new(OutboxLimits { frames: 1, bytes: 1000 }, metrics.clone());
+        let outbox = Outbox::new(OutboxLimits { frames: 1, bytes: 1000 }, unbounded(), metrics.clone());
         let mut socket = Socket::new(near).await;
         let day = Duration::from_secs(86_400);
         assert!(timeout(day, socket.event(Some((&outbox, &metrics)))).await.is_err());
