@@ -144,9 +144,11 @@ impl Hub {
     fn resume(&mut self, now: Instant, slot: Slot, presented: Key, attach: Attach) {
         let fresh = self.draw_key();
         let session = &mut self.sessions[slot];
-        let attached = Attached::new(attach.conn, now, ice_due(now, &attach.ice), &self.limits);
+        let attached = Attached::new(attach.conn, now, &self.limits);
         let former = std::mem::replace(&mut session.link, Link::Attached(attached));
         session.latest = attach.conn;
+        // The client may have put only the first ones to use: the push comes when it would have come.
+        session.ice_due = [session.ice_due, ice_due(now, &attach.ice)].into_iter().flatten().min();
         session.keys.rotate(presented, fresh);
         session.ring.acknowledge(attach.ack, &mut self.held);
         let (id, room, ack) = (session.id, session.room, session.received);
@@ -213,12 +215,13 @@ impl Hub {
             name: hello.name.filter(|name| !name.as_str().is_empty()),
             started: now,
             keys: Keys::new(key),
-            link: Link::Attached(Attached::new(conn, now, ice_due(now, &ice), &self.limits)),
+            link: Link::Attached(Attached::new(conn, now, &self.limits)),
             latest: conn,
             received: 0,
             told: 0,
             ring: Ring::default(),
             bucket,
+            ice_due: ice_due(now, &ice),
             wake: None,
         });
         self.sessions_by_id.insert(id, slot);

@@ -207,8 +207,8 @@ impl Hub {
         if ping {
             attached.next_ping = now + self.limits.ping_interval.max(Duration::from_millis(1));
         }
-        if attached.ice_due.is_some_and(|due| due <= now) {
-            attached.ice_due = None;
+        if session.ice_due.is_some_and(|due| due <= now) {
+            session.ice_due = None;
             let refresh = Output::RefreshIce { session: session.id, conn: attached.conn };
             self.outputs.push_back(refresh);
         }
@@ -222,8 +222,11 @@ impl Hub {
 
     fn refresh_ice(&mut self, now: Instant, session: SessionId, ice: IceServers) {
         let Some(&slot) = self.sessions_by_id.get(&session) else { return };
-        let Link::Attached(attached) = &mut self.sessions[slot].link else { return };
-        attached.ice_due = attach::ice_due(now, &ice);
+        let session = &mut self.sessions[slot];
+        if session.conn().is_none() {
+            return;
+        }
+        session.ice_due = attach::ice_due(now, &ice);
         self.deliver(slot, Body::of(&ServerMessage::Ice(ice.into())));
         self.reschedule(slot);
     }

@@ -33,6 +33,9 @@ pub(super) struct Session {
     pub(super) ring: Ring,
     /// Outlives connections, and the session if another takes its place: coming back does not fill it.
     pub(super) bucket: Bucket,
+    /// Set while the client has credentials that expire and fresh ones were not asked for. Coming back does not
+    /// postpone it.
+    pub(super) ice_due: Option<Instant>,
     /// Its entry in the timing index.
     pub(super) wake: Option<Instant>,
 }
@@ -51,8 +54,6 @@ pub(super) struct Attached {
     pub(super) next_ping: Instant,
     /// Set while the client waits for an acknowledgement.
     pub(super) ack_due: Option<Instant>,
-    /// Set while the client has credentials that expire and fresh ones were not asked for.
-    pub(super) ice_due: Option<Instant>,
     pub(super) unknown_types: u8,
 }
 
@@ -75,7 +76,7 @@ impl Session {
     pub(super) fn due(&self, limits: &Limits) -> Instant {
         match &self.link {
             Link::Away { until } => *until,
-            Link::Attached(attached) => [attached.ack_due, attached.ice_due]
+            Link::Attached(attached) => [attached.ack_due, self.ice_due]
                 .into_iter()
                 .flatten()
                 .fold(attached.next_ping.min(attached.silent_at(limits)), Instant::min),
@@ -95,15 +96,8 @@ impl Session {
 }
 
 impl Attached {
-    pub(super) fn new(conn: ConnId, now: Instant, ice_due: Option<Instant>, limits: &Limits) -> Self {
-        Self {
-            conn,
-            heard: now,
-            next_ping: now + limits.ping_interval,
-            ack_due: None,
-            ice_due,
-            unknown_types: 0,
-        }
+    pub(super) fn new(conn: ConnId, now: Instant, limits: &Limits) -> Self {
+        Self { conn, heard: now, next_ping: now + limits.ping_interval, ack_due: None, unknown_types: 0 }
     }
 
     /// When the silence has lasted too long.

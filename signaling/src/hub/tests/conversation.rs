@@ -295,6 +295,28 @@ fn credentials_are_refreshed_at_half_life_while_the_client_is_here() {
 }
 
 #[test]
+fn coming_back_does_not_postpone_fresh_credentials() {
+    let mut world = World::new();
+    world.ice = credentials(secs(20));
+    let mut a = world.join('a', "lobby");
+    for _ in 0..3 {
+        world.pass(secs(3));
+        a.token = world.resume(&mut a, 0).resume.as_str().to_owned();
+    }
+    assert!(world.refreshes.is_empty());
+    world.pass(secs(1));
+    assert_eq!(world.refreshes.len(), 1, "ten seconds after the first ones");
+
+    world.gone(&a);
+    let session = world.refreshes[0];
+    world.input(Input::Ice { session, ice: credentials(secs(20)) });
+    world.pass(secs(15));
+    world.resume(&mut a, 0);
+    world.pass(secs(10));
+    assert_eq!(world.refreshes.len(), 2, "what was minted for nobody is minted again");
+}
+
+#[test]
 fn the_session_that_credentials_are_minted_for_is_the_one_that_begins_or_resumes() {
     let mut world = World::new();
     let hello = |more: &str| {
