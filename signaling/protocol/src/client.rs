@@ -118,6 +118,10 @@ impl ClientFrame {
     /// A [`FrameError`], which knows the close code that follows from it.
     pub fn parse(bytes: &[u8]) -> Result<Self, FrameError> {
         let text = json::bounded(bytes)?;
+        // The parser would also take an array with the fields in our order.
+        if !text.trim_ascii_start().starts_with('{') {
+            return Err(FrameError::NotFrame("it does not begin with {".into()));
+        }
         let Envelope { kind, seq, ack } =
             serde_json::from_str(text).map_err(|error| FrameError::NotFrame(place(&error)))?;
         if seq > MAX_SEQ || ack > MAX_SEQ {

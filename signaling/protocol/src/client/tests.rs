@@ -44,15 +44,25 @@ fn a_recipient_that_is_no_peer_id_is_nobody() {
 
 #[test]
 fn what_is_not_a_frame_is_refused_with_4200() {
-    for text in
-        ["", "not json", "[]", "1", "null", "{}", r#"{"type":"ack","seq":0}"#, r#"{"type":"ack","ack":0}"#]
-    {
+    for text in [
+        "",
+        "not json",
+        "[]",
+        "1",
+        "null",
+        "{}",
+        r#"{"type":"ack","seq":0}"#,
+        r#"{"type":"ack","ack":0}"#,
+        r#"["pong",0,0]"#,
+        r#" ["bye",1,0]"#,
+    ] {
         assert_eq!(close_code(text), 4200, "{text}");
     }
     for seq in ["-1", "1.0", "1e3", "\"1\"", "9007199254740992", "18446744073709551616", "null"] {
         assert_eq!(close_code(&format!(r#"{{"type":"bye","seq":{seq},"ack":0}}"#)), 4200, "{seq}");
     }
     assert_eq!(close_code(r#"{"type":"ack","seq":0,"ack":0} {}"#), 4200);
+    assert!(parse("\r\n\t {\"type\":\"ack\",\"seq\":0,\"ack\":0} ").is_ok());
     assert_eq!(close_code(r#"{"type":"ack","type":"ack","seq":0,"ack":0}"#), 4200);
     assert_eq!(close_code(r#"{"type":7,"seq":0,"ack":0}"#), 4200);
 }
