@@ -28,7 +28,7 @@ pub struct Config {
     #[arg(long, value_name = "IP:PORT")]
     pub admin: Option<String>,
 
-    /// The address that people open, when it differs from --listen: a domain name, or a proxy in front
+    /// The address that people open, when it differs from --listen: a domain name, or a proxy in front (an embedded relay is looked for there too)
     #[arg(long, value_name = "URL")]
     pub public_url: Option<String>,
 
@@ -202,21 +202,24 @@ impl TryFrom<Config> for Settings {
             "off" => None,
             given => Some(address("admin", given)?),
         };
+        let relay = relay(&config, listen)?;
         let origin = |key, text: &str| {
             text.parse::<Origin>()
                 .map_err(|why| StartError::new(format!("{key}: {text:?} is no origin: {why}")))
         };
+        let public = config.public_url.as_deref().map(|text| origin("public_url", text)).transpose()?;
+        reachable(public.as_ref(), &relay)?;
         Ok(Self {
             listen,
             admin,
-            public: config.public_url.as_deref().map(|text| origin("public_url", text)).transpose()?,
+            public,
             allowed: config
                 .allow_origin
                 .iter()
                 .map(|text| origin("allow_origin", text))
                 .collect::<Result<_, _>>()?,
             tls: security(&config)?,
-            relay: relay(&config, listen)?,
+            relay,
             credential_lifetime: Duration::from_secs(within(
                 "turn_credential_seconds",
                 config.turn_credential_seconds,
@@ -299,6 +302,19 @@ fn relay(config: &Config, listen: SocketAddr) -> Result<RelayChoice, StartError>
         ));
     };
     Ok(RelayChoice::External { urls: config.turn_url.clone(), secret: secret(file)? })
+}
+
+/// Clients of a public address are sent to the relay at its host, where one on loopback is not to be found.
+fn reachable(public: Option<&Origin>, relay: &RelayChoice) -> Result<(), StartError> {
+    let RelayChoice::Embedded { listen } = relay else { return Ok(()) };
+    match public.map(Origin::host) {
+        Some(host) if listen.ip().is_loopback() && !host.is_loopback() => Err(StartError::new(format!(
+            "public_url: clients would look for the embedded relay at {host}, but it listens on {}: give \
+             --relay-listen 0.0.0.0:{TURN_PORT}, or --turn-url for another relay, or --no-embedded-relay",
+            listen.ip()
+        ))),
+        Some(_) | None => Ok(()),
+    }
 }
 
 fn secret(file: &Path) -> Result<Secret, StartError> {

@@ -125,6 +125,14 @@ impl Host {
             Self::Name(name) => &**name == "localhost" || name.ends_with(".localhost"),
         }
     }
+
+    /// Whether only this machine reaches it, by name or by address.
+    pub(crate) fn is_loopback(&self) -> bool {
+        match self {
+            Self::Ip(ip) => ip.to_canonical().is_loopback(),
+            Self::Name(_) => self.is_loopback_name(),
+        }
+    }
 }
 
 impl fmt::Display for Host {

@@ -56,6 +56,8 @@ fn contradictions_and_odd_values_are_refused_by_name() {
         (&["--turn-url", "turn:relay.example", "--turn-secret-file", "/nonexistent"], "/nonexistent"),
         (&["--turn-secret-file", "/dev/null"], "--turn-url"),
         (&["--no-embedded-relay", "--relay-listen", "127.0.0.1:0"], "relay_listen"),
+        (&["--public-url", "https://call.example"], "--relay-listen"),
+        (&["--public-url", "https://192.0.2.7", "--relay-listen", "[::1]:0"], "--no-embedded-relay"),
         (&["--max-rooms", "0"], "max_rooms"),
         (&["--turn-credential-seconds", "1"], "turn_credential_seconds"),
         (&["--log-level", "lo=ud=er"], "log_level"),
@@ -71,8 +73,8 @@ fn what_print_config_prints_can_be_loaded_once_uncommented() {
     let printed = run(&["--print-config"]);
     assert!(printed.status.success());
     let text = String::from_utf8(printed.stdout).expect("UTF-8");
-    // A line `#key = value` is a default; alternatives that exclude each other stay comments.
-    let exclusive = ["#tls", "#turn_", "#no_embedded_relay"];
+    // A line `#key = value` is a default; what excludes something else stays a comment.
+    let exclusive = ["#tls", "#turn_", "#no_embedded_relay", "#public_url"];
     let uncommented: String = text
         .lines()
         .filter(|line| line.starts_with('#') && !line.starts_with("# "))
@@ -87,6 +89,20 @@ fn what_print_config_prints_can_be_loaded_once_uncommented() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[test]
+fn a_public_address_goes_with_a_relay_that_can_be_reached_there() {
+    for flags in [
+        &["--public-url", "https://call.example", "--relay-listen", "0.0.0.0:3478"][..],
+        &["--public-url", "https://call.example", "--no-embedded-relay"],
+        &["--public-url", "https://call.example", "--listen", "0.0.0.0:8080"],
+        &["--public-url", "https://call.localhost:8443"],
+        &["--public-url", "http://127.0.0.1:8443"],
+    ] {
+        let checked = run(&[flags, &["--check"]].concat());
+        assert!(checked.status.success(), "{flags:?}: {}", String::from_utf8_lossy(&checked.stderr));
+    }
+}
+
 async fn sigterm_closes_connections_with_4000_and_ends_with_0() {
     let mut process = Command::new(BINARY)
         .args(["--listen", "127.0.0.1:0", "--admin", "off", "--relay-listen", "127.0.0.1:0"])
