@@ -92,7 +92,7 @@ pub struct Config {
     #[arg(long, value_name = "N")]
     pub max_sessions: Option<u32>,
 
-    /// Peers in one room [default: 50]
+    /// Peers in one room, 400 at most [default: 50]
     #[arg(long, value_name = "N")]
     pub max_room_peers: Option<u32>,
 
@@ -339,7 +339,7 @@ fn limits(config: &Config) -> Result<Limits, StartError> {
         replay_bytes: count_from(96, "replay_kib", config.replay_kib, 256, 1_048_576)?.saturating_mul(1024),
         replay_total_bytes: count("replay_total_mib", config.replay_total_mib, 128, 1_048_576)?
             .saturating_mul(1024 * 1024),
-        peers_per_room: count("max_room_peers", config.max_room_peers, 50, 1_000)?,
+        peers_per_room: count("max_room_peers", config.max_room_peers, 50, MAX_ROOM_PEERS)?,
         messages_per_second: within(
             "messages_per_second",
             config.messages_per_second,
@@ -399,6 +399,8 @@ fn within<T: Copy + PartialOrd + std::fmt::Display>(
     Err(StartError::new(format!("{key}: {value} is outside {} to {}", range.start(), range.end())))
 }
 
+/// A `welcome` lists them all, and has to fit into an outbox, a client's memory and one message.
+const MAX_ROOM_PEERS: u32 = 400;
 const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
 const DEFAULT_ADMIN: &str = "127.0.0.1:8081";
 /// RFC 8656 section 4.2, the registered port of `turn`.
@@ -407,6 +409,25 @@ const TURN_PORT: u16 = 3478;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_welcome_of_the_largest_room_fits_beside_a_replay() {
+        use signaling_protocol::{PeerId, PeerSnapshot, PeerState};
+        let longest = PeerSnapshot {
+            peer: PeerId::derive(
+                &"lobby".parse().expect("a room"),
+                &"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".parse().expect("a secret"),
+            ),
+            instance: "i".repeat(32).parse().expect("an instance"),
+            name: Some("😀".repeat(64).parse().expect("a name")),
+            polite: false,
+            state: PeerState::Here,
+        };
+        let bytes = serde_json::to_string(&longest).expect("it serialises").len() + 1;
+        assert!(bytes <= crate::server::SNAPSHOT_BYTES, "{bytes}");
+        let room = bytes * usize::try_from(MAX_ROOM_PEERS).expect("a small number");
+        assert!(room + 8 * 1024 <= crate::server::OUTBOX_EXTRA_BYTES, "{room}");
+    }
 
     #[test]
     fn the_defaults_are_those_of_the_hub_and_those_that_the_template_shows() {

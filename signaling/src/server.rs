@@ -277,9 +277,9 @@ fn links(scheme: &str, public: Option<&Origin>, address: SocketAddr) -> Vec<Stri
 }
 
 /// One peer in a `welcome` at most: 400 bytes with the longest name, and some for the keys that may be added.
-const SNAPSHOT_BYTES: usize = 512;
+pub(crate) const SNAPSHOT_BYTES: usize = 512;
 /// A replay comes behind a `welcome`, and others go on talking meanwhile.
 const OUTBOX_EXTRA_FRAMES: usize = 128;
-const OUTBOX_EXTRA_BYTES: usize = 256 * 1024;
+pub(crate) const OUTBOX_EXTRA_BYTES: usize = 256 * 1024;
 /// A goodbye takes at most twice two seconds.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);

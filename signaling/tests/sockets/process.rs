@@ -59,6 +59,7 @@ fn contradictions_and_odd_values_are_refused_by_name() {
         (&["--public-url", "https://call.example"], "--relay-listen"),
         (&["--public-url", "https://192.0.2.7", "--relay-listen", "[::1]:0"], "--no-embedded-relay"),
         (&["--max-rooms", "0"], "max_rooms"),
+        (&["--max-room-peers", "401"], "max_room_peers"),
         (&["--turn-credential-seconds", "1"], "turn_credential_seconds"),
         (&["--log-level", "lo=ud=er"], "log_level"),
         (&["--bogus"], "--bogus"),
@@ -88,7 +89,6 @@ fn what_print_config_prints_can_be_loaded_once_uncommented() {
     assert!(checked.status.success(), "{uncommented}\n{}", String::from_utf8_lossy(&checked.stderr));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[test]
 fn a_public_address_goes_with_a_relay_that_can_be_reached_there() {
     for flags in [
@@ -103,6 +103,7 @@ fn a_public_address_goes_with_a_relay_that_can_be_reached_there() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_closes_connections_with_4000_and_ends_with_0() {
     let mut process = Command::new(BINARY)
         .args(["--listen", "127.0.0.1:0", "--admin", "off", "--relay-listen", "127.0.0.1:0"])
