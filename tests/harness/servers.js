@@ -22,13 +22,13 @@ export class Signaling {
   #stage;
   #args;
 
-  /** @param {import('./scenario.js').Stage} stage @param {{ port: number, admin: number, relay: number, args: string[] }} options */
-  constructor(stage, { port, admin, relay, args }) {
+  /** @param {import('./scenario.js').Stage} stage @param {{ host: string, port: number, admin: number, relay: number, args: string[] }} options */
+  constructor(stage, { host, port, admin, relay, args }) {
     this.#stage = stage;
     this.port = port;
     this.relay = relay;
     this.adminUrl = `http://127.0.0.1:${admin}`;
-    this.#args = ['--listen', `127.0.0.1:${port}`, '--admin', `127.0.0.1:${admin}`, ...args];
+    this.#args = ['--listen', `${host}:${port}`, '--admin', `127.0.0.1:${admin}`, ...args];
   }
 
   /** Starts it, or starts it again after `kill`. */
@@ -50,12 +50,12 @@ export class Signaling {
 /**
  * A signaling server with its embedded relay on a port of its own, unless `relay` is false.
  * @param {import('./scenario.js').Stage} stage
- * @param {{ args?: string[], relay?: boolean }} [options]
+ * @param {{ args?: string[], relay?: boolean, host?: string }} [options] `host` is the IP that both listen on
  */
-export async function startSignaling(stage, { args = [], relay = true } = {}) {
-  const [port, admin, relayPort] = [await freePort(), await freePort(), await freePort()];
-  const relayArgs = relay ? ['--relay-listen', `127.0.0.1:${relayPort}`] : [];
-  return new Signaling(stage, { port, admin, relay: relayPort, args: [...relayArgs, ...args] }).start();
+export async function startSignaling(stage, { args = [], relay = true, host = '127.0.0.1' } = {}) {
+  const [port, admin, relayPort] = [await freePort(host), await freePort(), await freePort(host)];
+  const relayArgs = relay ? ['--relay-listen', `${host}:${relayPort}`] : [];
+  return new Signaling(stage, { host, port, admin, relay: relayPort, args: [...relayArgs, ...args] }).start();
 }
 
 /**

@@ -48,8 +48,8 @@ export async function startBrowser(stage, { oneWindow = false, ...options } = {}
   };
 }
 
-/** The address of a room's page. @param {number} port @param {string} room @param {Record<string, string>} [query] */
-export const roomUrl = (port, room, query = {}) => `http://127.0.0.1:${port}/?${new URLSearchParams({ lang: 'en', ...query })}#${room}`;
+/** The address of a room's page. @param {number} port @param {string} room @param {Record<string, string>} [query] @param {string} [origin] without the port */
+export const roomUrl = (port, room, query = {}, origin = 'http://127.0.0.1') => `${origin}:${port}/?${new URLSearchParams({ lang: 'en', ...query })}#${room}`;
 
 export class Tab {
   /** Own peer id, known once joined. */
