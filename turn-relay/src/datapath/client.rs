@@ -57,7 +57,14 @@ impl Worker {
     }
 
     fn accepted(&mut self, now: Instant, stream: mio::net::TcpStream, peer: std::net::SocketAddr) {
-        let Some((slot, _)) = self.connections.insert(now, stream, peer) else {
+        // Only of a connection that is gone already there is nothing to learn.
+        let Ok(server) = stream.local_addr() else { return };
+        let tuple = FiveTuple { transport: Transport::Tcp, client: ClientAddr(peer), server };
+        // The kernel reuses a five-tuple when it is done with the connection; its end may still wait to be read here.
+        if let Some(old) = self.connections.slot_of(&tuple) {
+            self.close_connection(now, old);
+        }
+        let Some(slot) = self.connections.insert(now, stream, tuple) else {
             self.counters.connections_refused.add(1);
             return;
         };
@@ -83,44 +90,58 @@ impl Worker {
             }
         }
         let mut buffer = std::mem::take(&mut self.buffer);
-        let more = (0..READS).all(|_| self.read_connection(now, slot, &mut buffer));
+        let more = self.read_connection(now, slot, &mut buffer);
         self.buffer = buffer;
         more
     }
 
-    /// One read; tells whether there may be more to read.
+    /// Reads and works off frames within the budget; tells whether there may be more.
     fn read_connection(&mut self, now: Instant, slot: usize, buffer: &mut [u8]) -> bool {
-        let Some(tuple) = self.connections.tuple_of(slot) else { return false };
-        let unread = match self.connections.read(slot, buffer) {
-            Reading::Bytes(len) => buffer.get(..len).unwrap_or_default(),
-            Reading::Nothing => return false,
-            Reading::Closed => {
-                self.close_connection(now, slot);
-                return false;
-            }
-        };
-        let mut consumed = 0;
-        loop {
-            let rest = unread.get(consumed..).unwrap_or_default();
-            match split(rest) {
-                Split::Frame { len, consumed: whole } => {
-                    self.frame(now, &tuple, rest.get(..len).unwrap_or_default());
-                    consumed += whole;
-                    // Answering may have found the connection broken: what came behind is nobody's.
-                    if self.connections.tuple_of(slot) != Some(tuple) {
-                        return false;
-                    }
-                }
-                Split::Incomplete { .. } => {
-                    self.connections.keep(now, slot, rest, consumed > 0);
-                    return true;
-                }
-                Split::Invalid => {
-                    self.counters.dropped(crate::relay::DropReason::Malformed);
+        let mut budget = BUDGET;
+        while budget > 0 {
+            let unread = match self.connections.read(slot, buffer) {
+                Reading::Bytes(len) => buffer.get(..len).unwrap_or_default(),
+                Reading::Nothing => return false,
+                Reading::Closed => {
                     self.close_connection(now, slot);
                     return false;
                 }
+            };
+            // A read costs something too, whatever it brings.
+            budget -= 1;
+            if !self.work_off(now, slot, unread, &mut budget) {
+                return false;
             }
+        }
+        true
+    }
+
+    /// As many frames as the budget allows; the rest is kept. Tells whether the connection still stands.
+    fn work_off(&mut self, now: Instant, slot: usize, unread: &[u8], budget: &mut usize) -> bool {
+        let Some(tuple) = self.connections.tuple_of(slot) else { return false };
+        let mut rest = unread;
+        loop {
+            let (frame, whole) = match split(rest) {
+                Split::Frame { len, consumed } => (rest.get(..len), consumed),
+                Split::Incomplete { needed } => (None, needed),
+                Split::Invalid => (None, usize::MAX),
+            };
+            if whole > self.connections.longest_frame(slot) {
+                self.counters.dropped(crate::relay::DropReason::Malformed);
+                self.close_connection(now, slot);
+                return false;
+            }
+            let Some(frame) = frame.filter(|_| *budget > 0) else {
+                self.connections.keep(slot, rest, rest.len() < unread.len());
+                return true;
+            };
+            *budget -= 1;
+            self.frame(now, &tuple, frame);
+            // Answering may have found the connection broken: what came behind is nobody's.
+            if self.connections.tuple_of(slot) != Some(tuple) {
+                return false;
+            }
+            rest = rest.get(whole..).unwrap_or_default();
         }
     }
 
@@ -175,7 +196,5 @@ fn is_exhaustion(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
-/// Reads per connection and turn of the loop; each may bring many frames.
-const READS: usize = 4;
 /// Long enough not to spin, short enough that a client's connect does not time out.
 const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(500);

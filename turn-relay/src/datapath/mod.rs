@@ -3,7 +3,7 @@
 //!
 //! Decides nothing about TURN. Nothing that a client, a peer or the kernel's error queue sends ends the loop.
 //!
-//! Invariants: a source of packets is served for at most [`BUDGET`] packets per turn of the loop, and one that has more is
+//! Invariants: a source of packets is served for at most [`BUDGET`] packets (of a stream: frames and reads) per turn of the loop, and one that has more is
 //! served again in the next turn, so no client can starve another; a packet that cannot be sent at once is dropped, never
 //! waited for (a TCP client has a bounded buffer); per datagram nothing is allocated and no lock is taken.
 
@@ -25,7 +25,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use crate::frame::{HEADROOM, MAX_FRAME_BYTES, TAILROOM};
 use crate::journal::Journal;
 use crate::listen::Listener;
-use crate::listen::stream::Connections;
+use crate::listen::stream::{Connections, READ_BYTES};
 use crate::metrics::Counters;
 use crate::relay::{Input, Output, Relay, Shared, SocketSlot, WorkerIndex};
 use inbox::{Inbox, Mailbox};
@@ -231,8 +231,8 @@ impl Worker {
 const BUDGET: usize = 64;
 /// Events per system call.
 const EVENTS: usize = 1024;
-/// Room for the beginning of the largest frame of a stream and as much again to read into, between headroom and tailroom.
-const BUFFER_BYTES: usize = HEADROOM + 2 * (MAX_FRAME_BYTES + TAILROOM) + TAILROOM;
+/// Room for the largest frame of a stream and a read behind its beginning, between headroom and tailroom.
+const BUFFER_BYTES: usize = HEADROOM + MAX_FRAME_BYTES + TAILROOM + READ_BYTES + TAILROOM;
 
 #[cfg(test)]
 mod tests;

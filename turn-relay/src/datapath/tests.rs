@@ -9,7 +9,7 @@ use rand_chacha::ChaCha20Rng;
 
 use super::*;
 use crate::listen;
-use crate::relay::testing::{ALLOCATE, Account, Draft, settings};
+use crate::relay::testing::{ALLOCATE, Account, Answer, BINDING, Draft, channel_data, settings};
 use crate::relay::{RelayAddress, RelaySettings};
 
 #[test]
@@ -17,7 +17,7 @@ fn connection_that_broke_while_it_was_answered_leaves_no_allocation() {
     let mut bench = Bench::new();
     let mut client = bench.connect();
     client.write_all(&Draft::new(ALLOCATE, 1).udp().bytes()).expect("sends");
-    let nonce = bench.answer(&mut client);
+    let nonce = bench.answer(&mut client).nonce();
     let allocate =
         |transaction| Draft::new(ALLOCATE, transaction).udp().sign(&Account::alice(), &nonce).bytes();
     // The first answer meets the reset, and the second request must not be taken for one of a client that is there.
@@ -29,6 +29,59 @@ fn connection_that_broke_while_it_was_answered_leaves_no_allocation() {
     }
     assert_eq!(bench.worker.relay.allocations(), 0);
     assert_eq!(bench.worker.shared.allocations(), 0);
+}
+
+#[test]
+fn pipelined_requests_of_one_connection_take_their_turns() {
+    const ANSWER_BYTES: usize = 32;
+    let mut bench = Bench::new();
+    let mut client = bench.connect();
+    let requests: Vec<u8> = (0..200).flat_map(|n| Draft::new(BINDING, n).bytes()).collect();
+    client.write_all(&requests).expect("sends");
+    let mut bytes = vec![0; 200 * ANSWER_BYTES + 1];
+    let (mut received, mut turns) = (0, 0);
+    while received < 200 * ANSWER_BYTES {
+        bench.turn();
+        turns += 1;
+        received += available(&mut client, &mut bytes);
+        // The kernel may hand over the answers of several turns at once.
+        assert!(received <= turns * BUDGET * ANSWER_BYTES, "{received} bytes in {turns} turns");
+    }
+    assert_eq!(received, 200 * ANSWER_BYTES);
+}
+
+#[test]
+fn long_frame_is_refused_by_its_length_until_there_is_an_allocation() {
+    let mut bench = Bench::new();
+    let mut stranger = bench.connect();
+    let header = &Draft::new(ALLOCATE, 1).raw(&[0; 5000]).bytes()[..20];
+    stranger.write_all(header).expect("sends");
+    while bench.worker.connections.count() > 0 {
+        bench.turn();
+    }
+
+    let mut client = bench.connect();
+    client.write_all(&Draft::new(ALLOCATE, 1).udp().bytes()).expect("sends");
+    let nonce = bench.answer(&mut client).nonce();
+    let allocate = Draft::new(ALLOCATE, 2).udp().sign(&Account::alice(), &nonce).bytes();
+    client.write_all(&allocate).expect("sends");
+    assert!(bench.answer(&mut client).is_success());
+    client.write_all(&channel_data(0x4000, &[0; 60_000])).expect("sends");
+    client.write_all(&Draft::new(BINDING, 3).bytes()).expect("sends");
+    assert!(bench.answer(&mut client).is_success());
+}
+
+/// What the client can read now.
+fn available(client: &mut TcpStream, bytes: &mut [u8]) -> usize {
+    client.set_nonblocking(true).expect("sets");
+    let read = client.read(bytes);
+    client.set_nonblocking(false).expect("sets");
+    match read {
+        Ok(0) => panic!("closed"),
+        Ok(len) => len,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+        Err(error) => panic!("{error}"),
+    }
 }
 
 struct Bench {
@@ -71,19 +124,16 @@ impl Bench {
         client
     }
 
-    /// The NONCE of a challenge that is on its way.
-    fn answer(&mut self, client: &mut TcpStream) -> Vec<u8> {
-        client.set_nonblocking(true).expect("sets");
+    /// The answer that is on its way.
+    fn answer(&mut self, client: &mut TcpStream) -> Answer {
         let mut bytes = vec![0; 2000];
-        let len = loop {
-            match client.read(&mut bytes) {
-                Ok(len) => break len,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.turn(),
-                Err(error) => panic!("{error}"),
+        loop {
+            let len = available(client, &mut bytes);
+            if len > 0 {
+                bytes.truncate(len);
+                return Answer { kind: u16::from_be_bytes([bytes[0], bytes[1]]), bytes };
             }
-        };
-        client.set_nonblocking(false).expect("sets");
-        bytes.truncate(len);
-        crate::relay::testing::Answer { kind: 0, bytes }.nonce()
+            self.turn();
+        }
     }
 }

@@ -1,19 +1,22 @@
 //! TCP clients of one worker: a bounded number of connections, each with bounded memory and bounded patience.
 //!
 //! Knows frames only as far as `frame::split` tells where one ends. A connection that speaks something else, that does not
-//! speak at all, or that does not read what it was asked to be sent, is closed.
+//! speak at all, or that does not read what it was asked to be sent, is closed. One without an allocation, which is to say
+//! of somebody who has proved nothing, gets a few KiB and a minute.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown};
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use mio::net::TcpStream;
 use slab::Slab;
 
-use crate::address::{ClientAddr, FiveTuple, Transport};
+use crate::address::FiveTuple;
+use crate::frame::{MAX_FRAME_BYTES, Split, split};
+use crate::stun::MAX_REQUEST_BYTES;
 
 /// Why bytes for a client were not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,12 +56,12 @@ struct Connection {
     stream: TcpStream,
     tuple: FiveTuple,
     serial: u64,
-    /// Bytes of a frame that is not complete yet.
+    /// Frames that the last turn had no budget for, and then the beginning of one that is not complete yet.
     unread: Vec<u8>,
     unsent: VecDeque<u8>,
     phase: Phase,
-    /// When the last whole frame came, or when this phase began.
-    heard: Instant,
+    /// When the connection came, its allocation ended, or its closing began.
+    since: Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,25 +77,20 @@ enum Phase {
 }
 
 impl Connections {
-    /// Takes an accepted connection, unless it is one too many of its address or of all.
-    pub(crate) fn insert(
-        &mut self,
-        now: Instant,
-        stream: TcpStream,
-        peer: SocketAddr,
-    ) -> Option<(usize, FiveTuple)> {
-        let server = stream.local_addr().ok()?;
-        let of_client = self.by_client.entry(client_key(peer.ip())).or_default();
+    /// Takes an accepted connection, unless it is one too many of its address or of all. No other connection may be on its
+    /// five-tuple: the caller closes such a one first.
+    pub(crate) fn insert(&mut self, now: Instant, stream: TcpStream, tuple: FiveTuple) -> Option<usize> {
+        let key = client_key(tuple.client.0.ip());
+        let of_client = self.by_client.entry(key).or_default();
         if self.slab.len() >= MAX_CONNECTIONS || *of_client >= MAX_PER_CLIENT {
             if *of_client == 0 {
-                self.by_client.remove(&client_key(peer.ip()));
+                self.by_client.remove(&key);
             }
             return None;
         }
         *of_client += 1;
         // A relay delays nothing on purpose; media over TCP suffers enough.
         let _ = stream.set_nodelay(true);
-        let tuple = FiveTuple { transport: Transport::Tcp, client: ClientAddr(peer), server };
         let serial = self.next_serial;
         self.next_serial += 1;
         let slot = self.slab.insert(Connection {
@@ -102,17 +100,19 @@ impl Connections {
             unread: Vec::new(),
             unsent: VecDeque::new(),
             phase: Phase::Silent,
-            heard: now,
+            since: now,
         });
         self.by_tuple.insert(tuple, slot);
         self.due.push(Reverse((now + FIRST_FRAME, slot, serial)));
-        Some((slot, tuple))
+        Some(slot)
     }
 
     /// Forgets and closes a connection.
     pub(crate) fn remove(&mut self, slot: usize) -> Option<FiveTuple> {
         let connection = self.slab.try_remove(slot)?;
-        self.by_tuple.remove(&connection.tuple);
+        if self.by_tuple.get(&connection.tuple) == Some(&slot) {
+            self.by_tuple.remove(&connection.tuple);
+        }
         let key = client_key(connection.tuple.client.0.ip());
         if let Some(count) = self.by_client.get_mut(&key) {
             *count -= 1;
@@ -140,13 +140,33 @@ impl Connections {
         self.slab.get_mut(slot).map(|connection| &mut connection.stream)
     }
 
-    /// Reads once. `buffer` must be larger than the largest frame.
+    /// The longest frame that the connection may send.
+    pub(crate) fn longest_frame(&self, slot: usize) -> usize {
+        match self.slab.get(slot).map(|connection| connection.phase) {
+            Some(Phase::Allocated) => MAX_FRAME_BYTES,
+            _ => MAX_REQUEST_BYTES,
+        }
+    }
+
+    /// What was kept, if that holds a whole frame; otherwise reads once. `buffer` must hold the longest frame and [`READ_BYTES`].
     pub(crate) fn read(&mut self, slot: usize, buffer: &mut [u8]) -> Reading {
         let Some(connection) = self.slab.get_mut(slot) else { return Reading::Nothing };
+        if connection.phase == Phase::Closing {
+            connection.unread = Vec::new();
+        }
         let kept = connection.unread.len();
-        let Some(room) = buffer.get_mut(kept..).filter(|room| !room.is_empty()) else {
-            return Reading::Closed;
+        let missing = match split(&connection.unread) {
+            Split::Incomplete { needed } => needed.saturating_sub(kept),
+            // No event will announce what is here already.
+            Split::Frame { .. } | Split::Invalid => 0,
         };
+        let end = if missing == 0 { kept } else { kept + missing.max(READ_BYTES) };
+        let Some(room) = buffer.get_mut(kept..end) else { return Reading::Closed };
+        if room.is_empty() {
+            buffer[..kept].copy_from_slice(&connection.unread);
+            connection.unread.clear();
+            return Reading::Bytes(kept);
+        }
         match connection.stream.read(room) {
             Ok(0) => Reading::Closed,
             Ok(read) => {
@@ -165,8 +185,8 @@ impl Connections {
         }
     }
 
-    /// Keeps the beginning of a frame until its rest comes; `frames` tells whether whole ones came before it.
-    pub(crate) fn keep(&mut self, now: Instant, slot: usize, unread: &[u8], frames: bool) {
+    /// Keeps what was not worked off, for the next read; `frames` tells whether whole frames came before it.
+    pub(crate) fn keep(&mut self, slot: usize, unread: &[u8], frames: bool) {
         let Some(connection) = self.slab.get_mut(slot) else { return };
         if unread.is_empty() {
             // An idle connection costs no buffer.
@@ -174,17 +194,15 @@ impl Connections {
         } else {
             connection.unread.extend_from_slice(unread);
         }
-        if frames {
-            connection.heard = now;
-            if connection.phase == Phase::Silent {
-                connection.phase = Phase::Idle;
-            }
+        if frames && connection.phase == Phase::Silent {
+            connection.phase = Phase::Idle;
         }
     }
 
     /// Sends `bytes` whole, now or when the client reads; or refuses them whole.
     pub(crate) fn send(&mut self, slot: usize, bytes: &[u8]) -> Result<(), Refused> {
         let connection = self.slab.get_mut(slot).ok_or(Refused::Gone)?;
+        let limit = if connection.phase == Phase::Allocated { MAX_UNSENT } else { MAX_UNSENT_OF_STRANGER };
         let mut rest = bytes;
         if connection.unsent.is_empty() {
             match connection.stream.write(bytes) {
@@ -192,7 +210,7 @@ impl Connections {
                 Err(error) if is_temporary(&error) => {}
                 Err(_) => return Err(Refused::Broken),
             }
-        } else if connection.unsent.len() + bytes.len() > MAX_UNSENT {
+        } else if connection.unsent.len() + bytes.len() > limit {
             return Err(Refused::Full);
         }
         connection.unsent.extend(rest);
@@ -222,7 +240,7 @@ impl Connections {
             return true;
         }
         connection.phase = Phase::Closing;
-        connection.heard = now;
+        connection.since = now;
         self.due.push(Reverse((now + LINGER, slot, connection.serial)));
         false
     }
@@ -239,7 +257,7 @@ impl Connections {
             connection.phase = Phase::Allocated;
         } else {
             connection.phase = Phase::Idle;
-            connection.heard = now;
+            connection.since = now;
         }
     }
 
@@ -260,9 +278,9 @@ impl Connections {
                 continue;
             };
             let until = match connection.phase {
-                Phase::Silent => connection.heard + FIRST_FRAME,
-                Phase::Closing => connection.heard + LINGER,
-                Phase::Idle => connection.heard + IDLE,
+                Phase::Silent => connection.since + FIRST_FRAME,
+                Phase::Closing => connection.since + LINGER,
+                Phase::Idle => connection.since + IDLE,
                 // Looked at again and again, rarely, so that there is always exactly one entry.
                 Phase::Allocated => now + IDLE,
             };
@@ -275,11 +293,11 @@ impl Connections {
     }
 }
 
-/// Whom a connection counts for: an IPv4 address, or the /64 that one IPv6 customer has.
+/// Whom a connection counts for: an IPv4 address, or the /56 that one IPv6 customer has.
 fn client_key(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(_) => ip,
-        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & !u128::from(u64::MAX)).into()),
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 72 << 72).into()),
     }
 }
 
@@ -293,9 +311,13 @@ const MAX_CONNECTIONS: usize = 16_384;
 const MAX_PER_CLIENT: usize = 512;
 /// Bytes that wait for a client that reads slowly: a quarter of a second at 8 Mbit/s. More would only be late media.
 const MAX_UNSENT: usize = 256 * 1024;
+/// The same before there is an allocation: some answers to requests, and nobody has proved anything yet.
+const MAX_UNSENT_OF_STRANGER: usize = 8 * 1024;
+/// Bytes per read, unless a frame that has begun needs more: some turn's work of media, and not thousands of short requests.
+pub(crate) const READ_BYTES: usize = 16 * 1024;
 /// A client connects in order to speak.
 const FIRST_FRAME: Duration = Duration::from_secs(10);
-/// Without an allocation there is nothing to wait for.
+/// Without an allocation there is nothing to wait for. In total: requests do not buy more time, only an allocation does.
 const IDLE: Duration = Duration::from_secs(60);
 /// How long a connection that is to be closed may take to read the rest.
 const LINGER: Duration = Duration::from_secs(5);

@@ -1,7 +1,8 @@
-//! A bound on answers to those who proved no address: a spoofed source gets reflected at most so much, whoever it is.
+//! A bound on answers to those who proved nothing: a spoofed source gets reflected at most so much, whoever it is.
 //!
 //! One number per bucket and a fixed number of buckets: prefixes that share a bucket share the allowance, and no flood of
-//! prefixes costs memory. TCP clients are not limited here: their handshake proved the address.
+//! prefixes costs memory. TCP has an allowance of its own, since whoever spoofs UDP sources must not silence it: there it bounds
+//! work, the handshake having proved the address.
 
 use std::hash::BuildHasher as _;
 use std::net::IpAddr;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 
-use crate::address::{FiveTuple, Transport, packed};
+use crate::address::{FiveTuple, packed};
 
 /// 64 KiB per worker.
 const BUCKETS: usize = 8192;
@@ -36,12 +37,12 @@ impl Limiter {
     /// Whether one more answer may go to this client now.
     #[must_use]
     pub(super) fn allows(&mut self, now: Instant, client: &FiveTuple) -> bool {
-        if self.cost == 0 || client.transport == Transport::Tcp {
+        if self.cost == 0 {
             return true;
         }
         let now = u64::try_from(now.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(u64::MAX);
         let burst = u64::try_from(BURST.as_nanos()).unwrap_or(u64::MAX);
-        let hash = self.hasher.hash_one(prefix(client.client.0.ip()));
+        let hash = self.hasher.hash_one((prefix(client.client.0.ip()), client.transport));
         let index = usize::try_from(hash % BUCKETS as u64).unwrap_or(0);
         let Some(full_at) = self.full_at.get_mut(index) else { return false };
         let next = (*full_at).max(now).saturating_add(self.cost);
@@ -87,9 +88,14 @@ mod tests {
     }
 
     #[test]
-    fn tcp_clients_and_a_limit_of_zero_are_not_limited() {
+    fn tcp_clients_have_an_allowance_of_their_own() {
         let mut limiter = Limiter::new(epoch(), 10);
-        assert_eq!(allowed(&mut limiter, epoch(), &tcp("192.0.2.7:5000"), 100), 100);
+        assert_eq!(allowed(&mut limiter, epoch(), &udp("192.0.2.7:5000"), 100), 20);
+        assert_eq!(allowed(&mut limiter, epoch(), &tcp("192.0.2.7:5000"), 100), 20);
+    }
+
+    #[test]
+    fn limit_of_zero_is_none() {
         let mut unlimited = Limiter::new(epoch(), 0);
         assert_eq!(allowed(&mut unlimited, epoch(), &udp("192.0.2.7:5000"), 100), 100);
     }

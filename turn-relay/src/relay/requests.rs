@@ -6,7 +6,7 @@ use super::answers::Question;
 use super::contract::{DropReason, Event, Output, RequestMethod};
 use super::refusal::Refusal;
 use super::{Relay, Seat};
-use crate::address::FiveTuple;
+use crate::address::{FiveTuple, Transport};
 use crate::credentials::Key;
 use crate::stun::{self, Attribute, Message, NotARequest, Outcome, ReplyTo, Request};
 
@@ -50,7 +50,7 @@ impl Relay {
 
     /// RFC 8489 section 6.3.1 and 12: no credentials, no state.
     fn binding(&mut self, now: Instant, from: &FiveTuple, message: &Message<'_>) {
-        if !self.limiter.allows(now, from) {
+        if !self.may_answer_stranger(now, from) {
             return self.dropped(DropReason::RateLimited);
         }
         if !message.unknown.is_empty() {
@@ -157,9 +157,15 @@ impl Relay {
         self.outputs.push(Output::Send { to: asker.from, message });
     }
 
+    /// Who holds an allocation over TCP proved both an address and an account.
+    fn may_answer_stranger(&mut self, now: Instant, from: &FiveTuple) -> bool {
+        let proved = from.transport == Transport::Tcp && self.standing(now, from).is_some();
+        proved || self.limiter.allows(now, from)
+    }
+
     /// An answer to somebody who may have forged the address it goes to: limited in rate, unsigned, as short as can be.
     fn refuse_stranger(&mut self, now: Instant, from: &FiveTuple, message: &Message<'_>, refusal: Refusal) {
-        if !self.limiter.allows(now, from) {
+        if !self.may_answer_stranger(now, from) {
             return self.dropped(DropReason::RateLimited);
         }
         if !refusal.challenges() {
