@@ -221,7 +221,7 @@ fn advertise(locals: &[IpAddr], external: &[String]) -> Result<Vec<RelayAddress>
     let mut by_family: BTreeMap<bool, IpAddr> = BTreeMap::new();
     for text in external {
         let ip = ip_address("external_address", text)?;
-        if ip.is_unspecified() {
+        if ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() {
             return Err(StartError::new(format!(
                 "external_address: {ip} cannot be reached by anybody; give the public address"
             )));
@@ -372,6 +372,15 @@ fn networks(key: &str, written: &[String]) -> Result<Vec<IpNet>, StartError> {
                 network.trunc()
             )));
         }
+        // The policy knows addresses by their IPv4 form; in this one the entry would never apply.
+        if let IpNet::V6(mapped) = network
+            && let (Some(v4), Some(prefix)) =
+                (mapped.addr().to_ipv4_mapped(), mapped.prefix_len().checked_sub(96))
+        {
+            return Err(StartError::new(format!(
+                "{key}: {text} is IPv4 in disguise; write it as {v4}/{prefix}"
+            )));
+        }
         Ok(network)
     };
     written.iter().map(network).collect()
@@ -409,9 +418,14 @@ fn socket_address(key: &str, text: &str) -> Result<SocketAddr, StartError> {
 }
 
 fn ip_address(key: &str, text: &str) -> Result<IpAddr, StartError> {
-    text.parse().map_err(|_| {
+    let ip: IpAddr = text.parse().map_err(|_| {
         StartError::new(format!("{key}: {text:?} is not an IP address; host names are not resolved"))
-    })
+    })?;
+    let plain = ip.to_canonical();
+    if plain != ip {
+        return Err(StartError::new(format!("{key}: {text} is IPv4 in disguise; write it as {plain}")));
+    }
+    Ok(ip)
 }
 
 fn family(ip: IpAddr) -> &'static str {

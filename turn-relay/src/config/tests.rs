@@ -32,7 +32,12 @@ fn every_bad_value_is_refused_with_its_key_and_the_value() {
     bad(|c| c.relay_address = vec!["192.0.2.1".into()], "relay_address", "192.0.2.1");
     bad(|c| c.external_address = vec!["2001:db8::1".into()], "external_address", "2001:db8::1");
     bad(|c| c.external_address = vec!["192.0.2.1".into(), "192.0.2.2".into()], "external_address", "IPv4");
+    bad(|c| c.relay_address = vec!["::ffff:127.0.0.1".into()], "relay_address", "write it as 127.0.0.1");
+    bad(|c| c.external_address = vec!["127.0.0.1".into()], "external_address", "127.0.0.1");
+    bad(|c| c.external_address = vec!["224.0.0.1".into()], "external_address", "224.0.0.1");
     bad(|c| c.allow_peer = vec!["10.0.0.0/33".into()], "allow_peer", "10.0.0.0/33");
+    bad(|c| c.allow_peer = vec!["::ffff:10.0.0.0/104".into()], "allow_peer", "write it as 10.0.0.0/8");
+    bad(|c| c.deny_peer = vec!["::ffff:10.0.0.1".into()], "deny_peer", "write it as 10.0.0.1/32");
     bad(|c| c.deny_peer = vec!["10.0.0.1/8".into()], "deny_peer", "10.0.0.0/8");
     bad(|c| c.port_range = Some("60000-50000".into()), "port_range", "60000-50000");
     bad(|c| c.port_range = Some("80-90".into()), "port_range", "80-90");
