@@ -355,6 +355,19 @@ fn own_address_may_be_allowed_but_our_listeners_never() {
 }
 
 #[test]
+fn wildcard_listener_is_not_reached_through_another_loopback_address() {
+    let mut open = allowing(&["127.0.0.0/8"]);
+    open.listeners = vec![addr("0.0.0.0:3478")];
+    let mut world = World::with(open, 1);
+    world.allocate(&tuple(1));
+    assert_eq!(world.bind_channel(&tuple(1), 0x4000, "127.0.0.2:9"), 0);
+    assert!(passes(world.route_client(&tuple(1), &channel_data(0x4000, b"x"))));
+    assert_eq!(world.bind_channel(&tuple(1), 0x4001, "127.0.0.2:3478"), 403);
+    let looped = world.route_client(&tuple(1), &send_indication("127.0.0.2:3478", b"x"));
+    assert_eq!(looped, Verdict::Drop(DropReason::PeerForbidden));
+}
+
+#[test]
 fn operator_may_forbid_hairpin() {
     let policy = PeerPolicy::new(vec![], vec![format!("{RELAY_V4}/32").parse().unwrap()]);
     let mut world = World::with(RelaySettings { policy, ..settings() }, 1);

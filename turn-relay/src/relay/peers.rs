@@ -16,7 +16,7 @@ use crate::policy::{self, PeerPolicy};
 pub(super) enum Reach {
     /// Every port.
     Anywhere,
-    /// Our own address, allowed by the operator: every port but our listeners'.
+    /// An address that may be our own, allowed by the operator: every port but our listeners'.
     NotOurListeners,
     /// Our own address: ports of live allocations.
     LiveAllocations,
@@ -74,7 +74,10 @@ impl Peers {
             return None;
         }
         if !self.own.contains(&ip) {
-            return self.policy.permits(ip).then_some(Reach::Anywhere);
+            // Every loopback address is ours, and addresses come and go: what is allowed expressly may have become ours.
+            let maybe_ours = ip.is_loopback() || self.policy.allows_expressly(ip);
+            let reach = if maybe_ours { Reach::NotOurListeners } else { Reach::Anywhere };
+            return self.policy.permits(ip).then_some(reach);
         }
         if self.policy.allows_expressly(ip) {
             return Some(Reach::NotOurListeners);
