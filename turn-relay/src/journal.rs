@@ -62,7 +62,7 @@ impl Journal {
                 tracing::debug!(client = %client.client.0, method = method.label(), code, reason, "refused");
                 self.refused(now, method, code, reason);
             }
-            Event::Challenged => self.counters.request(RequestMethod::Allocate, Some(CHALLENGED)),
+            Event::Challenged(method) => self.counters.request(method, Some(CHALLENGED)),
             Event::Granted(method) => self.counters.request(method, None),
             Event::Dropped(reason) => self.counters.dropped(reason),
         }

@@ -92,8 +92,6 @@ pub enum Request {
     CreatePermission(Vec<SocketAddr>),
     /// RFC 8656 section 12.
     ChannelBind(ChannelBind),
-    /// A method that this server does not know.
-    Unknown,
 }
 
 /// The attributes of Allocate.
@@ -149,6 +147,8 @@ pub enum NotARequest {
     Malformed,
     /// A response or an indication.
     OtherClass,
+    /// A request of a method that this server does not know (RFC 8489 section 6.3: silently discarded).
+    OtherMethod,
     /// FINGERPRINT is not last or does not match.
     WrongFingerprint,
 }
@@ -166,7 +166,7 @@ pub fn parse(bytes: &[u8]) -> Result<Message<'_>, NotARequest> {
     let transaction = frame::transaction_id(bytes).ok_or(NotARequest::Malformed)?;
     let mut message = Message {
         bytes,
-        request: method(bytes).ok_or(NotARequest::Malformed)?,
+        request: method(bytes).ok_or(NotARequest::OtherMethod)?,
         transaction,
         malformed: false,
         unknown: Vec::new(),
@@ -358,7 +358,7 @@ fn method(bytes: &[u8]) -> Option<Request> {
         0x0004 => Request::Refresh(Refresh::default()),
         0x0008 => Request::CreatePermission(Vec::new()),
         0x0009 => Request::ChannelBind(ChannelBind::default()),
-        _ => Request::Unknown,
+        _ => return None,
     })
 }
 

@@ -11,7 +11,7 @@ fn refused(world: &World) -> Vec<(u16, &'static str)> {
         | Event::AllocationEnded { .. }
         | Event::Dropped(_)
         | Event::Granted(_)
-        | Event::Challenged => None,
+        | Event::Challenged(_) => None,
     };
     world.events.iter().filter_map(refusal).collect()
 }
@@ -29,7 +29,7 @@ fn request_without_credentials_is_challenged_with_401_realm_and_nonce_and_nothin
     assert!(!answer.is_signed_by(&Account::alice()));
     // 20 header, 8 ERROR-CODE, 4 and the realm, 4 and the nonce, both padded: what a forged source address gets.
     assert_eq!(answer.bytes.len(), 20 + 8 + 4 + 12 + 4 + 36);
-    assert_eq!(world.events, [Event::Challenged]);
+    assert_eq!(world.events, [Event::Challenged(RequestMethod::Allocate)]);
 }
 
 #[test]
@@ -150,13 +150,19 @@ fn unknown_comprehension_required_attribute_gets_420_that_names_it() {
 }
 
 #[test]
-fn unknown_method_and_malformed_attribute_get_400() {
+fn request_of_an_unknown_method_is_met_with_silence() {
     let mut world = World::new();
-    assert_eq!(
-        world.ask(&tuple(1), &Account::alice(), Draft::new(0x000A, 1)).code(),
-        400,
-        "Connect of RFC 6062"
-    );
+    let nonce = world.nonce(0, &tuple(1));
+    // CONNECT of RFC 6062.
+    let connect = Draft::new(0x000A, 1);
+    assert_eq!(world.send(&tuple(1), &connect.clone().bytes()), None);
+    assert_eq!(world.send(&tuple(1), &connect.sign(&Account::alice(), &nonce).bytes()), None);
+    assert_eq!(world.events.last(), Some(&Event::Dropped(DropReason::Unexpected)));
+}
+
+#[test]
+fn malformed_attribute_gets_400() {
+    let mut world = World::new();
     let odd = Draft::new(ALLOCATE, 2).udp().with(0x000D, &[1]);
     assert_eq!(world.ask(&tuple(1), &Account::alice(), odd).code(), 400);
 }

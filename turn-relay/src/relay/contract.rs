@@ -281,7 +281,7 @@ pub enum Event {
     /// A request was answered with success.
     Granted(RequestMethod),
     /// A client without credentials was challenged (401).
-    Challenged,
+    Challenged(RequestMethod),
 }
 
 /// The requests of RFC 8489 and RFC 8656 that the relay answers. A metric label.
@@ -297,20 +297,12 @@ pub enum RequestMethod {
     CreatePermission,
     /// RFC 8656 section 12.
     ChannelBind,
-    /// Any other method; answered 400.
-    Unknown,
 }
 
 impl RequestMethod {
     /// Every method, for registering metrics.
-    pub const ALL: [Self; 6] = [
-        Self::Binding,
-        Self::Allocate,
-        Self::Refresh,
-        Self::CreatePermission,
-        Self::ChannelBind,
-        Self::Unknown,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::Binding, Self::Allocate, Self::Refresh, Self::CreatePermission, Self::ChannelBind];
 
     /// The metric label.
     pub fn label(self) -> &'static str {
@@ -320,7 +312,6 @@ impl RequestMethod {
             Self::Refresh => "refresh",
             Self::CreatePermission => "create_permission",
             Self::ChannelBind => "channel_bind",
-            Self::Unknown => "unknown",
         }
     }
 }

@@ -25,7 +25,9 @@ impl Relay {
     pub(super) fn message(&mut self, now: Instant, from: &FiveTuple, bytes: &[u8], wall: SystemTime) {
         let message = match stun::parse(bytes) {
             Ok(message) => message,
-            Err(NotARequest::OtherClass) => return self.dropped(DropReason::Unexpected),
+            Err(NotARequest::OtherClass | NotARequest::OtherMethod) => {
+                return self.dropped(DropReason::Unexpected);
+            }
             Err(NotARequest::Malformed | NotARequest::WrongFingerprint) => {
                 return self.dropped(DropReason::Malformed);
             }
@@ -62,7 +64,8 @@ impl Relay {
         self.outputs.push(Output::Event(Event::Granted(RequestMethod::Binding)));
     }
 
-    /// RFC 8489 section 9.2.4, in its order.
+    /// RFC 8489 section 9.2.4, except that the nonce is looked at before the user: a nonce that is not this client's tells
+    /// that the address may be forged, and then no key is worth deriving.
     fn authenticate(
         &mut self,
         now: Instant,
@@ -112,7 +115,7 @@ impl Relay {
             Request::Refresh(request) => self.refresh(now, asker, &request),
             Request::CreatePermission(peers) => self.create_permission(now, asker, &peers),
             Request::ChannelBind(request) => self.channel_bind(now, asker, &request),
-            Request::Binding | Request::Unknown => Err(Refusal::ClientMalformed("unknown method")),
+            Request::Binding => Err(Refusal::ClientMalformed("Binding was answered before")),
         }
     }
 
@@ -194,7 +197,7 @@ impl Relay {
 
     fn report(&mut self, client: &FiveTuple, method: RequestMethod, refusal: Refusal) {
         let event = if refusal == Refusal::Challenge {
-            Event::Challenged
+            Event::Challenged(method)
         } else {
             Event::Refused { client: *client, method, code: refusal.code(), reason: refusal.reason() }
         };
@@ -213,6 +216,5 @@ fn method(request: &Request) -> RequestMethod {
         Request::Refresh(_) => RequestMethod::Refresh,
         Request::CreatePermission(_) => RequestMethod::CreatePermission,
         Request::ChannelBind(_) => RequestMethod::ChannelBind,
-        Request::Unknown => RequestMethod::Unknown,
     }
 }
