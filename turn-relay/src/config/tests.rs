@@ -1,8 +1,13 @@
 use std::io::Write as _;
+use std::net::IpAddr;
+use std::path::Path;
 
 use clap::Args as _;
 
+use super::access::DEFAULT_REALM;
+use super::addresses::{DEFAULT_LISTEN, DEFAULT_PORTS, Scope, default_relay_addresses};
 use super::*;
+use crate::credentials::MAX_REALM_BYTES;
 use crate::operation::settings::Config as _;
 
 #[test]

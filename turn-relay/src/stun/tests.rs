@@ -1,3 +1,7 @@
+use stun_types::attribute::{ErrorCode, Realm, UnknownAttributes};
+use stun_types::message::Message as StunMessage;
+use turn_types::attribute::{Lifetime, ReservationToken};
+
 use super::*;
 use crate::relay::testing::*;
 

@@ -1,0 +1,86 @@
+//! Who may use the relay, and whom they may reach through it.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use ipnet::IpNet;
+
+use crate::credentials::{Credential, MAX_REALM_BYTES, Secret};
+use crate::operation::StartError;
+
+pub(super) fn realm(written: Option<&str>) -> Result<String, StartError> {
+    let realm = written.unwrap_or(DEFAULT_REALM);
+    // Quotes and control characters survive neither a client's quoting nor a log line.
+    if realm.is_empty() || realm.len() > MAX_REALM_BYTES || realm.chars().any(|c| c.is_control() || c == '"')
+    {
+        return Err(StartError::new(format!(
+            "realm: {realm:?} must be 1 to {MAX_REALM_BYTES} bytes without quotes; use your domain name"
+        )));
+    }
+    Ok(realm.to_owned())
+}
+
+pub(super) fn users(written: &[String]) -> Result<Vec<Credential>, StartError> {
+    let mut users: Vec<Credential> = Vec::new();
+    for text in written {
+        // The value is a password: it is never repeated in the message.
+        let Some((username, password)) =
+            text.split_once(':').filter(|(name, word)| !name.is_empty() && !word.is_empty())
+        else {
+            return Err(StartError::new("user: an entry is not NAME:PASSWORD with both parts present"));
+        };
+        // RFC 8489 section 14.3: USERNAME is shorter than 509 bytes.
+        if username.len() >= 509 {
+            return Err(StartError::new("user: a name is longer than 508 bytes"));
+        }
+        if users.iter().any(|user| user.username == username) {
+            return Err(StartError::new(format!("user: {username:?} is given twice; give it once")));
+        }
+        users.push(Credential { username: username.to_owned(), password: password.to_owned() });
+    }
+    Ok(users)
+}
+
+pub(super) fn secret_file(path: Option<&Path>) -> Result<Vec<Secret>, StartError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let Some(path) = path else { return Ok(Vec::new()) };
+    let shown = path.display();
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| StartError::new(format!("secret_file: cannot read {shown}: {error}")))?;
+    let secrets = Secret::parse_file(&text)
+        .map_err(|error| StartError::new(format!("secret_file: {shown} {error}")))?;
+    let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
+    if mode & 0o007 != 0 {
+        tracing::warn!("secret_file: {shown} can be read by every user of this machine; chmod 640 it");
+    }
+    Ok(secrets)
+}
+
+pub(super) fn networks(key: &str, written: &[String]) -> Result<Vec<IpNet>, StartError> {
+    let network = |text: &String| {
+        let parsed = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+        let Some(network) = parsed else {
+            return Err(StartError::new(format!(
+                "{key}: {text:?} is not a network; write it as 10.0.0.0/8, fd00::/8 or a single address"
+            )));
+        };
+        if network.trunc() != network {
+            return Err(StartError::new(format!(
+                "{key}: {text} has bits set behind its prefix; did you mean {}?",
+                network.trunc()
+            )));
+        }
+        // The policy knows addresses by their IPv4 form; in this one the entry would never apply.
+        if let IpNet::V6(mapped) = network
+            && let (Some(v4), Some(prefix)) =
+                (mapped.addr().to_ipv4_mapped(), mapped.prefix_len().checked_sub(96))
+        {
+            return Err(StartError::new(format!(
+                "{key}: {text} is IPv4 in disguise; write it as {v4}/{prefix}"
+            )));
+        }
+        Ok(network)
+    };
+    written.iter().map(network).collect()
+}
+pub(super) const DEFAULT_REALM: &str = "turn-relay";

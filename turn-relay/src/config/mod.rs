@@ -1,0 +1,203 @@
+//! `Config` is what the operator wrote (file, environment, flags); `Settings` is what it means.
+//!
+//! Everything that can be wrong is wrong here, once, in one line; [`Settings`] cannot be wrong later. Only what
+//! the operating system may still refuse (a taken port) is found by `Server::start`.
+
+mod access;
+mod addresses;
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::credentials::{Credential, Secret};
+use crate::operation::{StartError, settings};
+use crate::relay::RelayAddress;
+use access::{networks, realm, secret_file, users};
+use addresses::{listen_addresses, port_range, relay_addresses, shown, socket_address};
+
+/// The configuration as written. Each field is a flag, a TOML key and an environment variable (`TURN_RELAY_...`).
+#[derive(Clone, Default, clap::Args, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Address to serve, UDP and TCP alike; repeatable [default: 0.0.0.0:3478 and [::]:3478]
+    #[arg(long, value_name = "IP:PORT", value_delimiter = ',')]
+    pub listen: Vec<String>,
+
+    /// Local address on which relayed transport addresses are opened; repeatable [default: the listen addresses,
+    /// or this machine's primary addresses where those are wildcards]
+    #[arg(long, value_name = "IP", value_delimiter = ',')]
+    pub relay_address: Vec<String>,
+
+    /// Address to advertise instead of the relay address of its family, when behind a 1:1 NAT; one per family
+    #[arg(long, value_name = "IP", value_delimiter = ',')]
+    pub external_address: Vec<String>,
+
+    /// Realm of the long-term credentials [default: turn-relay]
+    #[arg(long, value_name = "REALM")]
+    pub realm: Option<String>,
+
+    /// A static user; repeatable. Prefer --secret-file: flags show up in the process list
+    #[arg(long, value_name = "NAME:PASSWORD")]
+    pub user: Vec<String>,
+
+    /// File with the secrets, one a line, that time-limited users are derived from; every one is accepted
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+
+    /// Peers that clients may reach although they are in a special-purpose range; repeatable
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub allow_peer: Vec<String>,
+
+    /// Peers that no client may reach; wins over --allow-peer; repeatable
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub deny_peer: Vec<String>,
+
+    /// Ports for relayed transport addresses, both ends included [default: 49152-65535]
+    #[arg(long, value_name = "A-B")]
+    pub port_range: Option<String>,
+
+    /// Worker threads [default: one per core]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+
+    /// Where /metrics, /healthz and /readyz are answered [default: none]
+    #[arg(long, value_name = "IP:PORT")]
+    pub admin: Option<String>,
+
+    /// How log lines are written: text or json [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+
+    /// error, warn, info, debug or trace [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+}
+
+impl settings::Config for Config {
+    const ENVIRONMENT: &'static str = "TURN_RELAY";
+    const TEMPLATE: &'static str = include_str!("../turn-relay.toml");
+    const CONFIDENTIAL: &'static [&'static str] = &["user"];
+}
+
+impl std::fmt::Debug for Config {
+    /// Says nothing: `user` holds passwords.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Config(..)")
+    }
+}
+
+/// The configuration, parsed: every address is one, every file was read, families agree, somebody can log in.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub(crate) listen: Vec<SocketAddr>,
+    /// Nobody asked for `listen`: a family that this host lacks is left out instead of refused.
+    pub(crate) listen_is_default: bool,
+    pub(crate) relay_addresses: Vec<RelayAddress>,
+    pub(crate) realm: String,
+    pub(crate) users: Vec<Credential>,
+    pub(crate) secrets: Vec<Secret>,
+    pub(crate) allow_peers: Vec<IpNet>,
+    pub(crate) deny_peers: Vec<IpNet>,
+    pub(crate) ports: PortRange,
+    pub(crate) threads: NonZeroUsize,
+    pub(crate) admin: Option<SocketAddr>,
+}
+
+/// Relayed ports, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PortRange {
+    pub(crate) first: u16,
+    pub(crate) last: u16,
+}
+
+impl Settings {
+    /// Parses `config`. `secrets` are accepted beside those of `config.secret_file`; a program that mints credentials
+    /// itself hands its own secret in here.
+    ///
+    /// # Errors
+    /// One line that names the key, the value, and what would be right.
+    pub fn new(config: &Config, secrets: Vec<Secret>) -> Result<Self, StartError> {
+        let listen = listen_addresses(&config.listen)?;
+        let settings = Self {
+            relay_addresses: relay_addresses(config, &listen)?,
+            listen,
+            listen_is_default: config.listen.is_empty(),
+            realm: realm(config.realm.as_deref())?,
+            users: users(&config.user)?,
+            secrets: secrets.into_iter().chain(secret_file(config.secret_file.as_deref())?).collect(),
+            allow_peers: networks("allow_peer", &config.allow_peer)?,
+            deny_peers: networks("deny_peer", &config.deny_peer)?,
+            ports: port_range(config.port_range.as_deref())?,
+            threads: threads(config.threads)?,
+            admin: config.admin.as_deref().map(|text| socket_address("admin", text)).transpose()?,
+        };
+        if settings.users.is_empty() && settings.secrets.is_empty() {
+            return Err(StartError::new(
+                "no credentials are configured, and a relay without them would serve anybody: give --secret-file FILE \
+                 (time-limited users) or --user NAME:PASSWORD",
+            ));
+        }
+        Ok(settings)
+    }
+
+    /// Where the admin listener belongs, if one was asked for.
+    #[must_use]
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// The settings in a few lines for a person: what is served, for whom, from which ports, towards which peers.
+    #[must_use]
+    pub fn summary(&self) -> Vec<String> {
+        let relays = self.relay_addresses.iter().map(shown).collect::<Vec<_>>();
+        let mut kinds = Vec::new();
+        if !self.secrets.is_empty() {
+            kinds.push(format!("time-limited users from {}", plural(self.secrets.len(), "secret")));
+        }
+        if !self.users.is_empty() {
+            kinds.push(plural(self.users.len(), "static user"));
+        }
+        let policy = if self.allow_peers.is_empty() {
+            "public addresses only".to_owned()
+        } else {
+            format!("public addresses and {}", joined(&self.allow_peers))
+        };
+        let denied = if self.deny_peers.is_empty() {
+            String::new()
+        } else {
+            format!(", never {}", joined(&self.deny_peers))
+        };
+        vec![
+            format!("relaying from {}, ports {}-{}", relays.join(", "), self.ports.first, self.ports.last),
+            format!("credentials: {} (realm {})", kinds.join(" and "), self.realm),
+            format!("peers: {policy}{denied}, and other clients of this relay"),
+        ]
+    }
+}
+
+fn threads(written: Option<usize>) -> Result<NonZeroUsize, StartError> {
+    let Some(threads) = written else {
+        return Ok(std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN));
+    };
+    NonZeroUsize::new(threads)
+        .filter(|threads| threads.get() <= MAX_THREADS)
+        .ok_or_else(|| StartError::new(format!("threads: {threads} is not between 1 and {MAX_THREADS}")))
+}
+
+fn plural(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
+fn joined(networks: &[IpNet]) -> String {
+    networks.iter().map(IpNet::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// More workers than cores only cost memory; the core counts them in 12 bits.
+const MAX_THREADS: usize = 256;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,198 @@
+//! STUN requests and responses (RFC 8489, RFC 8656): bytes to [`Request`], attributes to bytes.
+//!
+//! The only folder that imports the codec library (`stun-types`, `turn-types`), and only its attributes: the walk over the
+//! message is ours, because it must be bounded, must ignore what follows MESSAGE-INTEGRITY and must not log what strangers send.
+//!
+//! Refuses to do: state, policy, authentication. [`Message::is_signed_with`] says whether a key fits; whose key is the core's question.
+
+mod kind;
+mod request;
+mod response;
+
+use stun_types::attribute::{AttributeFromRaw, AttributeType, Fingerprint, RawAttribute as Raw};
+
+use crate::credentials::Key;
+use crate::frame::{self, RawAttribute, TransactionId};
+use request::method;
+pub use request::{Allocate, ChannelBind, Family, Refresh, Request};
+pub use response::{Attribute, Outcome, ReplyTo, respond};
+
+/// Longer requests are dropped. The longest USERNAME, REALM and NONCE together are some 2 KiB, the rest is for peers.
+pub const MAX_REQUEST_BYTES: usize = 4096;
+/// Requests with more attributes are dropped.
+const MAX_ATTRIBUTES: usize = 64;
+/// UNKNOWN-ATTRIBUTES names no more than this many: the answer must not outgrow the question.
+const MAX_UNKNOWN: usize = 8;
+/// RFC 8489 section 14.3.
+const MAX_USERNAME_BYTES: usize = 508;
+/// A request whose envelope is sound. Nothing in it is authenticated yet.
+#[derive(Debug)]
+pub struct Message<'a> {
+    bytes: &'a [u8],
+    /// What is asked for.
+    pub request: Request,
+    /// Names the transaction.
+    pub transaction: TransactionId,
+    /// An attribute of the request has the wrong size or a meaningless value: answer 400.
+    pub malformed: bool,
+    /// Comprehension-required attributes that we do not know: answer 420 and name them.
+    pub unknown: Vec<u16>,
+    /// FINGERPRINT was there (and right): the answer carries one too.
+    pub fingerprint: bool,
+    /// USERNAME.
+    pub username: Option<&'a str>,
+    /// REALM was there. Its value does not matter: a key for another realm signs differently.
+    pub has_realm: bool,
+    /// NONCE.
+    pub nonce: Option<&'a [u8]>,
+    /// MESSAGE-INTEGRITY: where the attribute begins, and the tag.
+    integrity: Option<(usize, &'a [u8])>,
+}
+/// Why bytes are no request; all of them are answered with silence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotARequest {
+    /// Not STUN, too long, too many attributes, attributes that do not fit.
+    Malformed,
+    /// A response or an indication.
+    OtherClass,
+    /// A request of a method that this server does not know (RFC 8489 section 6.3: silently discarded).
+    OtherMethod,
+    /// FINGERPRINT is not last or does not match.
+    WrongFingerprint,
+}
+
+/// Reads one request. Takes any bytes whatever.
+pub fn parse(bytes: &[u8]) -> Result<Message<'_>, NotARequest> {
+    if bytes.len() > MAX_REQUEST_BYTES {
+        return Err(NotARequest::Malformed);
+    }
+    match frame::classify(bytes) {
+        frame::Kind::Request => {}
+        frame::Kind::Send(_) | frame::Kind::OtherStun => return Err(NotARequest::OtherClass),
+        frame::Kind::ChannelData(_) | frame::Kind::Malformed => return Err(NotARequest::Malformed),
+    }
+    let transaction = frame::transaction_id(bytes).ok_or(NotARequest::Malformed)?;
+    let mut message = Message {
+        bytes,
+        request: method(bytes).ok_or(NotARequest::OtherMethod)?,
+        transaction,
+        malformed: false,
+        unknown: Vec::new(),
+        fingerprint: false,
+        username: None,
+        has_realm: false,
+        nonce: None,
+        integrity: None,
+    };
+    let mut sealed = false;
+    let mut attributes = frame::Attributes::new(bytes);
+    for (count, attribute) in attributes.by_ref().enumerate() {
+        if count == MAX_ATTRIBUTES {
+            return Err(NotARequest::Malformed);
+        }
+        if message.fingerprint {
+            return Err(NotARequest::WrongFingerprint);
+        }
+        match attribute.kind {
+            kind::FINGERPRINT => {
+                check_fingerprint(bytes, attribute).ok_or(NotARequest::WrongFingerprint)?;
+                message.fingerprint = true;
+            }
+            // RFC 8489 section 14.5: what follows the integrity was not signed, so it is ignored.
+            _ if sealed => {}
+            kind::MESSAGE_INTEGRITY | kind::MESSAGE_INTEGRITY_SHA256 => {
+                sealed = true;
+                if attribute.kind == kind::MESSAGE_INTEGRITY {
+                    message.integrity = Some((attribute.start - 4, attribute.value));
+                }
+            }
+            _ => message.read(attribute),
+        }
+    }
+    if attributes.complete() { Ok(message) } else { Err(NotARequest::Malformed) }
+}
+
+impl<'a> Message<'a> {
+    /// Whether MESSAGE-INTEGRITY is there at all.
+    pub fn is_signed(&self) -> bool {
+        self.integrity.is_some()
+    }
+
+    /// Whether MESSAGE-INTEGRITY is there and made with `key`. Constant time.
+    #[must_use]
+    pub fn is_signed_with(&self, key: &Key) -> bool {
+        let Some((offset, tag)) = self.integrity else { return false };
+        let (Some(kind), Some(rest)) = (self.bytes.get(..2), self.bytes.get(4..offset)) else { return false };
+        // The length that was signed ends with MESSAGE-INTEGRITY (RFC 8489 section 14.5).
+        let Ok(length) = u16::try_from(offset + 24 - 20) else { return false };
+        key.verify(&[kind, &length.to_be_bytes(), rest], tag)
+    }
+
+    /// What a response, now or later, needs to know of this request.
+    pub fn reply_to(&self) -> ReplyTo {
+        let kind = self.bytes.get(..2).and_then(|kind| kind.try_into().ok()).map_or(0, u16::from_be_bytes);
+        ReplyTo { kind, transaction: self.transaction, fingerprint: self.fingerprint }
+    }
+
+    /// Keeps one attribute. Of a repeated attribute the first counts (RFC 8489 section 14), XOR-PEER-ADDRESS excepted.
+    fn read(&mut self, attribute: RawAttribute<'a>) {
+        match attribute.kind {
+            kind::USERNAME if self.username.is_none() => match std::str::from_utf8(attribute.value) {
+                Ok(name) if name.len() <= MAX_USERNAME_BYTES => self.username = Some(name),
+                Ok(_) | Err(_) => self.malformed = true,
+            },
+            kind::REALM => self.has_realm = true,
+            kind::NONCE if self.nonce.is_none() => self.nonce = Some(attribute.value),
+            kind::USERNAME
+            | kind::NONCE
+            | kind::ERROR_CODE
+            | kind::UNKNOWN_ATTRIBUTES
+            | kind::XOR_RELAYED_ADDRESS
+            | kind::XOR_MAPPED_ADDRESS
+            | kind::DATA => {}
+            kind::CHANNEL_NUMBER
+            | kind::LIFETIME
+            | kind::XOR_PEER_ADDRESS
+            | kind::REQUESTED_ADDRESS_FAMILY
+            | kind::EVEN_PORT
+            | kind::REQUESTED_TRANSPORT
+            | kind::DONT_FRAGMENT
+            | kind::RESERVATION_TOKEN
+            | kind::ADDITIONAL_ADDRESS_FAMILY => {
+                if self.request.read(attribute, self.transaction).is_none() {
+                    self.malformed = true;
+                }
+            }
+            0x8000.. => {}
+            unknown => {
+                if self.unknown.len() < MAX_UNKNOWN && !self.unknown.contains(&unknown) {
+                    self.unknown.push(unknown);
+                }
+            }
+        }
+    }
+}
+
+fn decode<'a, A: AttributeFromRaw<'a>>(kind: u16, value: &'a [u8]) -> Option<A> {
+    A::from_raw(Raw::new(AttributeType::new(kind), value)).ok()
+}
+
+/// RFC 8489 section 14.7: over everything before it, with a length that ends with it.
+fn check_fingerprint(bytes: &[u8], attribute: RawAttribute<'_>) -> Option<()> {
+    let offset = attribute.start - 4;
+    let length = u16::try_from(offset + 8 - 20).ok()?;
+    let mut header = [0; 4];
+    header[..2].copy_from_slice(bytes.get(..2)?);
+    header[2..].copy_from_slice(&length.to_be_bytes());
+    let fingerprint = decode::<Fingerprint>(kind::FINGERPRINT, attribute.value)?;
+    (*fingerprint.fingerprint() == Fingerprint::compute(&[&header, bytes.get(4..offset)?])).then_some(())
+}
+
+fn codec_id(transaction: TransactionId) -> stun_types::message::TransactionId {
+    let mut wide = [0; 16];
+    wide[4..].copy_from_slice(&transaction.0);
+    u128::from_be_bytes(wide).into()
+}
+
+#[cfg(test)]
+mod tests;

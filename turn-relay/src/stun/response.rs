@@ -1,0 +1,103 @@
+//! Responses: attributes in, bytes out.
+
+use std::net::SocketAddr;
+
+use stun_types::attribute::{
+    AttributeType, AttributeWrite, ErrorCode, MessageIntegrity, Nonce, Realm, UnknownAttributes,
+    XorMappedAddress,
+};
+use stun_types::message::{
+    Message as StunMessage, MessageType, MessageWrite, MessageWriteExt as _, MessageWriteVec,
+};
+use turn_types::attribute::{Lifetime, ReservationToken, XorRelayedAddress};
+
+use super::codec_id;
+use crate::credentials::Key;
+use crate::frame::TransactionId;
+
+/// An attribute of a response.
+#[derive(Clone, Copy, Debug)]
+pub enum Attribute<'a> {
+    /// Where the request came from.
+    XorMappedAddress(SocketAddr),
+    /// The relayed address.
+    XorRelayedAddress(SocketAddr),
+    /// Seconds.
+    Lifetime(u32),
+    /// Names a reserved port.
+    ReservationToken(u64),
+    /// The realm to make a key for. At most 763 bytes.
+    Realm(&'a str),
+    /// To be sent back. At most 763 bytes.
+    Nonce(&'a str),
+    /// What was not understood.
+    UnknownAttributes(&'a [u16]),
+}
+
+/// What a response repeats of its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplyTo {
+    pub(super) kind: u16,
+    pub(super) transaction: TransactionId,
+    pub(super) fingerprint: bool,
+}
+
+/// Whether a request succeeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A success response.
+    Success,
+    /// An error response with this code (300 to 699) and phrase.
+    Error(u16, &'static str),
+}
+
+/// Writes the response to `request`: attributes in the order given, MESSAGE-INTEGRITY if there is a key, FINGERPRINT if the request had one.
+pub fn respond(
+    request: ReplyTo,
+    outcome: Outcome,
+    attributes: &[Attribute<'_>],
+    key: Option<&Key>,
+) -> Vec<u8> {
+    let class: u16 = match outcome {
+        Outcome::Success => 0x0100,
+        Outcome::Error(..) => 0x0110,
+    };
+    let kind = request.kind | class;
+    let kind = MessageType::from_bytes(&kind.to_be_bytes())
+        .expect("a request's type has its two highest bits clear");
+    let id = codec_id(request.transaction);
+    let mut message = StunMessage::builder(kind, id, MessageWriteVec::with_capacity(160));
+    if let Outcome::Error(code, phrase) = outcome {
+        let error = ErrorCode::new(code, phrase).expect("our codes are between 300 and 699");
+        message.push_attribute_unchecked(&error);
+    }
+    for attribute in attributes {
+        push(&mut message, *attribute, id);
+    }
+    if let Some(key) = key {
+        message.push_attribute_unchecked(&MessageIntegrity::new([0; 20]));
+        let data = message.mut_data();
+        let (signed, attribute) = data.split_at_mut(data.len() - 24);
+        attribute[4..].copy_from_slice(&key.sign(&[signed]));
+    }
+    if request.fingerprint {
+        message.add_fingerprint().expect("there is none yet and the message is short");
+    }
+    message.finish()
+}
+
+fn push(message: &mut MessageWriteVec, attribute: Attribute<'_>, id: stun_types::message::TransactionId) {
+    let mut write = |attribute: &dyn AttributeWrite| message.push_attribute_unchecked(attribute);
+    match attribute {
+        Attribute::XorMappedAddress(address) => write(&XorMappedAddress::new(address, id)),
+        Attribute::XorRelayedAddress(address) => write(&XorRelayedAddress::new(address, id)),
+        Attribute::Lifetime(seconds) => write(&Lifetime::new(seconds)),
+        Attribute::ReservationToken(token) => write(&ReservationToken::new(token)),
+        Attribute::Realm(realm) => write(&Realm::new(realm).expect("settings bound the realm to 763 bytes")),
+        Attribute::Nonce(nonce) => write(&Nonce::new(nonce).expect("our nonces are short")),
+        Attribute::UnknownAttributes(kinds) => {
+            let kinds: Vec<AttributeType> = kinds.iter().map(|kind| AttributeType::new(*kind)).collect();
+            write(&UnknownAttributes::new(&kinds));
+        }
+    }
+}
