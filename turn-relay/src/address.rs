@@ -36,21 +36,56 @@ pub enum Transport {
     Udp,
     /// A byte stream; ChannelData is padded to four bytes (RFC 8656 section 12.5).
     Tcp,
+    /// A byte stream inside TLS over TCP.
+    Tls,
+    /// One record inside DTLS over UDP is one frame (RFC 7350).
+    Dtls,
+}
+
+impl Transport {
+    /// Every transport, for registering metrics.
+    pub const ALL: [Self; 4] = [Self::Udp, Self::Tcp, Self::Tls, Self::Dtls];
+
+    /// Frames follow each other without bounds of their own and arrive exactly once: TCP and TLS.
+    #[must_use]
+    pub fn is_stream(self) -> bool {
+        matches!(self, Self::Tcp | Self::Tls)
+    }
+
+    /// One datagram is one frame, and may be lost or repeated: UDP and DTLS.
+    #[must_use]
+    pub fn is_datagram(self) -> bool {
+        !self.is_stream()
+    }
+
+    /// A handshake came first, so the client's address is proved and there is something to close: all but UDP.
+    #[must_use]
+    pub fn is_connected(self) -> bool {
+        self != Self::Udp
+    }
+
+    /// The name in logs and metrics.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Dtls => "dtls",
+        }
+    }
 }
 
 impl fmt::Display for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Udp => "udp",
-            Self::Tcp => "tcp",
-        })
+        f.write_str(self.label())
     }
 }
 
 /// What names an allocation on the client's side (RFC 8656 section 3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FiveTuple {
-    /// UDP or TCP.
+    /// What carries the client's messages.
     pub transport: Transport,
     /// Where the client sends from.
     pub client: ClientAddr,
@@ -77,6 +112,8 @@ impl FiveTuple {
         let transport = match self.transport {
             Transport::Udp => 0,
             Transport::Tcp => 1,
+            Transport::Tls => 2,
+            Transport::Dtls => 3,
         };
         TupleKey {
             client: packed(self.client.0.ip()),

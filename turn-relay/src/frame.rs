@@ -243,10 +243,7 @@ impl Header {
                 let header = &mut buffer[start..payload.start];
                 header[..2].copy_from_slice(&channel.0.to_be_bytes());
                 header[2..].copy_from_slice(&length_field(len));
-                let end = match transport {
-                    Transport::Udp => payload.end,
-                    Transport::Tcp => payload.end + padding,
-                };
+                let end = if transport.is_stream() { payload.end + padding } else { payload.end };
                 Some(start..end)
             }
             Self::DataIndication { peer, transaction } => {

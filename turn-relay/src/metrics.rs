@@ -82,7 +82,7 @@ pub(crate) struct Counters {
     requests: [[Count; OUTCOMES.len()]; RequestMethod::ALL.len()],
     started: Count,
     ended: [Count; EndReason::ALL.len()],
-    standing: [[AtomicI64; 2]; 2],
+    standing: [[AtomicI64; 2]; Transport::ALL.len()],
     connections: AtomicI64,
     pub(crate) connections_refused: Count,
     /// Counted where they are given away.
@@ -200,12 +200,12 @@ impl Totals {
             "Allocations that stand, by client transport and relayed family",
             MetricType::Gauge,
         )?;
-        for transport in [Transport::Udp, Transport::Tcp] {
+        for transport in Transport::ALL {
             for (ipv4, label) in [(true, "ipv4"), (false, "ipv6")] {
                 let of = |worker: &Arc<Counters>| {
                     worker.standing[transport as usize][usize::from(ipv4)].load(Ordering::Relaxed)
                 };
-                let labels = [("transport", transport_label(transport)), ("family", label)];
+                let labels = [("transport", transport.label()), ("family", label)];
                 gauge(&mut standing, &labels, self.0.iter().map(of).sum())?;
             }
         }
@@ -299,13 +299,6 @@ fn gauge<const N: usize>(
     value: i64,
 ) -> fmt::Result {
     ConstGauge::new(value).encode(family.encode_family(labels)?)
-}
-
-fn transport_label(transport: Transport) -> &'static str {
-    match transport {
-        Transport::Udp => "udp",
-        Transport::Tcp => "tcp",
-    }
 }
 
 #[cfg(test)]

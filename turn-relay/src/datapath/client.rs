@@ -173,13 +173,15 @@ impl Worker {
                 let listener = listener.ok_or(SendFailure::ClientGone)?;
                 listener.udp.send(frame, to.client.0, to.server).map_err(|error| failure(&error))
             }
-            Transport::Tcp => {
+            Transport::Tcp | Transport::Tls => {
                 let slot = self.connections.slot_of(to).ok_or(SendFailure::ClientGone)?;
                 self.connections.send(slot, frame).map_err(|refused| match refused {
                     Refused::Full => SendFailure::SlowClient,
                     Refused::Gone | Refused::Broken => SendFailure::ClientGone,
                 })
             }
+            // No listener makes a five-tuple of this kind yet.
+            Transport::Dtls => Err(SendFailure::ClientGone),
         }
     }
 }

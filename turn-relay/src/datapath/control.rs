@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::inbox::{Parcel, RelayedSocketParcel};
 use super::{BUDGET, Worker};
-use crate::address::{FiveTuple, Transport};
+use crate::address::FiveTuple;
 use crate::metrics::SendFailure;
 use crate::relay::{ClaimedSocket, Event, Input, OpenId, Output, WorkerIndex};
 
@@ -85,7 +85,7 @@ impl Worker {
         self.counters.not_sent(failure);
         // Responses must not be lost on a stream: a client that does not read them is not coming back.
         let broken = matches!(failure, SendFailure::SlowClient | SendFailure::ClientGone);
-        if broken && to.transport == Transport::Tcp {
+        if broken && to.transport.is_stream() {
             // A core that answers somebody who is gone must hear of it, also the second time.
             if let Some(slot) = self.connections.slot_of(to) {
                 self.forget_connection(slot);
@@ -130,7 +130,7 @@ impl Worker {
 
     fn event(&mut self, now: Instant, event: Event) {
         if let Event::AllocationStarted { client, .. } | Event::AllocationEnded { client, .. } = &event
-            && client.transport == Transport::Tcp
+            && client.transport.is_connected()
         {
             // A connection is patient exactly as long as it holds an allocation.
             let allocated = matches!(event, Event::AllocationStarted { .. });

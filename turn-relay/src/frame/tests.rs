@@ -101,12 +101,16 @@ fn header_written_in_place_is_what_a_client_reads_back() {
 #[test]
 fn channel_header_is_padded_on_streams_and_not_on_udp() {
     for len in 0..9_usize {
-        for transport in [Transport::Udp, Transport::Tcp] {
+        for transport in Transport::ALL {
             let mut buffer = vec![0xAA; HEADROOM + len + TAILROOM];
             let range = Header::Channel(number(0x4001))
                 .write(transport, &mut buffer, HEADROOM..HEADROOM + len)
                 .unwrap();
-            let expected = if transport == Transport::Tcp { 4 + len.next_multiple_of(4) } else { 4 + len };
+            let expected = if matches!(transport, Transport::Tcp | Transport::Tls) {
+                4 + len.next_multiple_of(4)
+            } else {
+                4 + len
+            };
             assert_eq!(range.len(), expected);
             let frame = &buffer[range];
             assert_eq!(ChannelData::parse(frame).unwrap().data.len(), len);

@@ -2,6 +2,7 @@
 
 use super::testing::*;
 use super::*;
+use crate::address::Transport;
 
 fn allocate() -> Draft {
     Draft::new(ALLOCATE, 1).udp()
@@ -189,13 +190,25 @@ fn closed_tcp_connection_ends_its_allocation() {
 }
 
 #[test]
-fn tcp_connection_is_closed_when_its_allocation_expires() {
+fn connection_is_closed_when_its_allocation_expires() {
+    for transport in Transport::ALL {
+        let mut world = World::new();
+        let client = FiveTuple { transport, ..udp("203.0.1.7:40001") };
+        world.allocate(&client);
+        world.allocate(&tuple(2));
+        world.advance(secs(600));
+        let closed: &[FiveTuple] = if transport == Transport::Udp { &[] } else { &[client] };
+        assert_eq!(world.disconnected, closed, "{transport}");
+    }
+}
+
+#[test]
+fn five_tuples_that_differ_in_their_transport_alone_are_different_clients() {
     let mut world = World::new();
-    let client = tcp("203.0.1.7:40001");
-    world.allocate(&client);
-    world.allocate(&tuple(2));
-    world.advance(secs(600));
-    assert_eq!(world.disconnected, [client]);
+    for transport in Transport::ALL {
+        world.allocate(&FiveTuple { transport, ..udp("203.0.1.7:40001") });
+    }
+    assert_eq!(world.shared.allocations(), 4);
 }
 
 #[test]

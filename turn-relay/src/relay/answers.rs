@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 
-use crate::address::{FiveTuple, Transport, TupleKey};
+use crate::address::{FiveTuple, TupleKey};
 
 /// RFC 8489 section 6.3.1: transactions are remembered for 40 s.
 pub(super) const KEEP: Duration = Duration::from_secs(40);
@@ -38,7 +38,7 @@ impl Answers {
         Question {
             from: from.key(),
             bytes: self.hasher.hash_one(bytes),
-            repeats: from.transport == Transport::Udp,
+            repeats: from.transport.is_datagram(),
         }
     }
 

@@ -60,7 +60,7 @@ fn step(world: &mut World, script: &mut Script<'_>) -> Option<()> {
             assert!(matches!(verdict, Verdict::ToClient { .. } | Verdict::Drop(_)), "{verdict:?}");
         }
         6 => world.advance(secs(u64::from(script.byte()?) * 3)),
-        _ if from.transport == Transport::Tcp => {
+        _ if from.transport.is_connected() => {
             world.input(worker, Input::ClientGone(from));
             world.settle();
         }

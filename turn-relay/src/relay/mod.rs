@@ -66,7 +66,7 @@ use nonce::Nonces;
 use peers::Peers;
 use reservation::Reservations;
 
-use crate::address::{FiveTuple, PeerAddr, RelayedPort, Transport, TupleKey, same_family};
+use crate::address::{FiveTuple, PeerAddr, RelayedPort, TupleKey, same_family};
 use crate::credentials::account;
 use crate::frame::{self, ChannelData, Kind, SendIndication, TransactionId};
 
@@ -315,7 +315,7 @@ impl Relay {
         self.set_relayed(allocation.slot, None);
         self.close(allocation.slot, allocation.relayed_ip, allocation.relayed_port);
         self.shared.dismiss(account(&allocation.username), 1);
-        if reason == EndReason::Expired && allocation.from.transport == Transport::Tcp {
+        if reason == EndReason::Expired && allocation.from.transport.is_connected() {
             // Nobody is there any more; without an allocation the connection is a socket held for nothing.
             self.outputs.push(Output::Disconnect(allocation.from));
         }

@@ -315,7 +315,7 @@ impl Model {
         let answer = Answer { kind: u16::from_be_bytes([message[0], message[1]]), bytes: message };
         let Some(asked) = self.asked.get_mut(&(to, transaction)) else { return };
         if let Some((at, first)) = &asked.answer
-            && to.transport == Transport::Udp
+            && to.transport.is_datagram()
             && now < *at + answers::KEEP
         {
             assert_eq!(*first, answer.bytes, "a repeated request gets the stored answer");
@@ -488,7 +488,7 @@ impl Model {
 
     fn connection_closes(&mut self) {
         let from = self.client();
-        if from.transport == Transport::Tcp {
+        if from.transport.is_connected() {
             self.known.remove(&from);
             self.hand(self.worker_of(&from), Input::ClientGone(from));
         }

@@ -15,7 +15,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-use crate::address::{FiveTuple, Transport, packed};
+use crate::address::{FiveTuple, packed};
 
 /// RFC 8489 section 9.2: the cookie, then 24 feature bits. All are zero: neither password algorithms nor username anonymity.
 const COOKIE: &str = "obMatJos2AAAA";
@@ -77,7 +77,7 @@ impl Nonces {
             .chain_update(minutes.to_be_bytes())
             .chain_update(packed(client.client.0.ip()).to_be_bytes())
             .chain_update(client.client.0.port().to_be_bytes())
-            .chain_update([u8::from(client.transport == Transport::Tcp)]);
+            .chain_update([client.transport as u8]);
         let full = mac.finalize().into_bytes();
         let mut tag = [0; TAG_BYTES];
         tag.copy_from_slice(&full[..TAG_BYTES]);
@@ -114,6 +114,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::address::Transport;
     use crate::relay::testing::{epoch, tcp, tuple, udp};
 
     fn nonces(epoch: Instant) -> Nonces {
@@ -143,6 +144,8 @@ mod tests {
             udp(&format!("{}:{}", client.ip(), client.port() + 1)),
             udp(&format!("192.0.2.1:{}", client.port())),
             tcp(&client.to_string()),
+            FiveTuple { transport: Transport::Tls, ..tuple(1) },
+            FiveTuple { transport: Transport::Dtls, ..tuple(1) },
         ];
         for other in elsewhere {
             assert!(!ours.accepts(later, &other, nonce.as_bytes()), "{other:?}");

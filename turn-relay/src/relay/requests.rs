@@ -6,7 +6,7 @@ use super::answers::Question;
 use super::contract::{DropReason, Event, Output, RequestMethod};
 use super::refusal::Refusal;
 use super::{Relay, Seat};
-use crate::address::{FiveTuple, Transport};
+use crate::address::FiveTuple;
 use crate::credentials::Key;
 use crate::stun::{self, Attribute, Message, NotARequest, Outcome, ReplyTo, Request};
 
@@ -160,9 +160,9 @@ impl Relay {
         self.outputs.push(Output::Send { to: asker.from, message });
     }
 
-    /// Who holds an allocation over TCP proved both an address and an account.
+    /// Who holds an allocation over a connection proved both an address and an account.
     fn may_answer_stranger(&mut self, now: Instant, from: &FiveTuple) -> bool {
-        let proved = from.transport == Transport::Tcp && self.standing(now, from).is_some();
+        let proved = from.transport.is_connected() && self.standing(now, from).is_some();
         proved || self.limiter.allows(now, from)
     }
 

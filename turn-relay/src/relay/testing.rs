@@ -14,7 +14,7 @@ use rand_chacha::ChaCha20Rng;
 use slab::Slab;
 
 use super::*;
-use crate::address::ClientAddr;
+use crate::address::{ClientAddr, Transport};
 use crate::credentials::{Credentials, Key, Secret, mint};
 use crate::frame::Attributes;
 use crate::policy::PeerPolicy;

@@ -79,6 +79,7 @@ impl Client {
                 stream.set_nodelay(true).unwrap();
                 Wire::Tcp(stream)
             }
+            Transport::Tls | Transport::Dtls => panic!("this client speaks neither"),
         };
         Self {
             wire,
