@@ -1,58 +1,43 @@
 //! What an operator reads: a line when an allocation begins, a line when it ends, and why clients are turned away.
 //!
-//! No network address goes into a line above debug level. Lines that a client can cause at will are limited in rate.
+//! No network address goes into a line above debug level unless the operator asked for them (`log_addresses`).
+//! Lines that a client can cause at will are limited in rate.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use foldhash::fast::RandomState;
-
-use crate::address::{FiveTuple, Transport};
+use crate::address::FiveTuple;
 use crate::credentials::Unauthenticated;
 use crate::metrics::{CHALLENGED, Counters};
-use crate::relay::{Event, RequestMethod, Traffic, WorkerIndex};
+use crate::relay::{AllocationId, EndReason, Event, RequestMethod, Traffic};
 
 /// Turns one worker's events into log lines and counts.
 #[derive(Debug)]
 pub(crate) struct Journal {
-    worker: WorkerIndex,
     counters: Arc<Counters>,
-    /// Allocations that stand.
-    standing: HashMap<FiveTuple, Standing, RandomState>,
-    started: u64,
+    /// Write addresses into lines above debug level.
+    log_addresses: bool,
     /// Per reason (they are literals, so this is bounded): when it was last said, and how often it was not said since.
     refusals: HashMap<&'static str, (Instant, u64)>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Standing {
-    id: u64,
-    ipv4: bool,
-}
-
 impl Journal {
-    pub(crate) fn new(worker: WorkerIndex, counters: Arc<Counters>) -> Self {
-        Self { worker, counters, standing: HashMap::default(), started: 0, refusals: HashMap::new() }
+    pub(crate) fn new(counters: Arc<Counters>, log_addresses: bool) -> Self {
+        Self { counters, log_addresses, refusals: HashMap::new() }
     }
 
     /// Records one event.
     pub(crate) fn record(&mut self, now: Instant, event: Event) {
         match event {
-            Event::AllocationStarted { client, username, relayed, lifetime } => {
-                self.started += 1;
-                let standing = Standing { id: self.started, ipv4: relayed.is_ipv4() };
-                self.standing.insert(client, standing);
-                self.counters.allocation_started(client.transport, standing.ipv4);
-                let allocation = self.name(standing.id);
-                let seconds = lifetime.as_secs();
-                tracing::info!(%allocation, user = %username, transport = %client.transport, family = family(standing.ipv4), lifetime_s = seconds, "allocation started");
-                tracing::debug!(%allocation, client = %client.client.0, %relayed, "allocation addresses");
+            Event::AllocationStarted { id, client, username, relayed, lifetime } => {
+                self.counters.allocation_started(client.transport, relayed.is_ipv4());
+                self.started(id, &client, &username, relayed, lifetime);
             }
-            Event::AllocationEnded { client, username, reason, duration, traffic } => {
-                let Some(standing) = self.standing.remove(&client) else { return };
-                self.counters.allocation_ended(client.transport, standing.ipv4, reason);
-                self.ended(standing, client.transport, &username, reason.label(), duration, traffic);
+            Event::AllocationEnded { id, client, username, relayed, reason, duration, traffic } => {
+                self.counters.allocation_ended(client.transport, relayed.is_ipv4(), reason);
+                self.ended(id, &client, &username, relayed, (reason, duration), traffic);
             }
             Event::Refused { client, method, code, reason } => {
                 self.counters.request(method, Some(code));
@@ -68,26 +53,51 @@ impl Journal {
         }
     }
 
+    fn started(
+        &self,
+        id: AllocationId,
+        client: &FiveTuple,
+        username: &str,
+        relayed: SocketAddr,
+        lifetime: Duration,
+    ) {
+        tracing::info!(
+            allocation = %id,
+            user = username,
+            transport = %client.transport,
+            family = family(relayed),
+            lifetime_s = lifetime.as_secs(),
+            client = self.log_addresses.then(|| tracing::field::display(client.client.0)),
+            relayed = self.log_addresses.then(|| tracing::field::display(relayed)),
+            "allocation started"
+        );
+        if !self.log_addresses {
+            tracing::debug!(allocation = %id, client = %client.client.0, %relayed, "allocation addresses");
+        }
+    }
+
     fn ended(
         &self,
-        standing: Standing,
-        transport: Transport,
+        id: AllocationId,
+        client: &FiveTuple,
         username: &str,
-        reason: &str,
-        duration: Duration,
+        relayed: SocketAddr,
+        (reason, duration): (EndReason, Duration),
         traffic: Traffic,
     ) {
         tracing::info!(
-            allocation = %self.name(standing.id),
-            user = %username,
-            %transport,
-            family = family(standing.ipv4),
+            allocation = %id,
+            user = username,
+            transport = %client.transport,
+            family = family(relayed),
             seconds = duration.as_secs(),
             to_peer_bytes = traffic.to_peer_bytes,
             to_peer_packets = traffic.to_peer_packets,
             to_client_bytes = traffic.to_client_bytes,
             to_client_packets = traffic.to_client_packets,
-            reason,
+            reason = reason.label(),
+            client = self.log_addresses.then(|| tracing::field::display(client.client.0)),
+            relayed = self.log_addresses.then(|| tracing::field::display(relayed)),
             "allocation ended"
         );
     }
@@ -110,11 +120,6 @@ impl Journal {
             tracing::info!(method = method.label(), code, suppressed, "refused: {reason}");
         }
     }
-
-    /// Unique in this process: which worker, and its how many-th.
-    fn name(&self, id: u64) -> String {
-        format!("{}-{id}", self.worker.0)
-    }
 }
 
 /// The short form of a reason, for the metrics.
@@ -123,8 +128,8 @@ fn auth_failure_label(reason: &str) -> &'static str {
     known.map_or("other_users_allocation", Unauthenticated::label)
 }
 
-fn family(ipv4: bool) -> &'static str {
-    if ipv4 { "ipv4" } else { "ipv6" }
+fn family(relayed: SocketAddr) -> &'static str {
+    if relayed.is_ipv4() { "ipv4" } else { "ipv6" }
 }
 
 /// Often enough to see a misconfigured signaling server at once, rarely enough that a flood of wrong passwords fills no disk.

@@ -15,6 +15,7 @@ use crate::config::Settings;
 use crate::credentials::Credentials;
 use crate::datapath::inbox::Mailbox;
 use crate::datapath::{Worker, Workplace};
+use crate::journal::Journal;
 use crate::listen::{self, Listener};
 use crate::metrics::{Counters, Totals};
 pub use crate::operation::StartError;
@@ -66,8 +67,9 @@ impl Server {
             let rng = ChaCha20Rng::from_rng(&mut rand::rng());
             let relay = Relay::new(Arc::clone(&relay_settings), Arc::clone(&shared), index, rng);
             let mailbox = workplace.mailbox();
+            let journal = Journal::new(Arc::clone(&counters), settings.log_addresses);
             let worker =
-                Worker::new(workplace, index, mailboxes.clone(), relay, Arc::clone(&shared), counters);
+                Worker::new(workplace, mailboxes.clone(), relay, Arc::clone(&shared), counters, journal);
             // Dropping `server` on an error stops the workers that already run.
             let thread = spawn(index, worker)?;
             server.workers.push((mailbox, Some(thread)));

@@ -135,6 +135,64 @@ fn logs_hold_no_address_of_a_client_and_no_password() {
 }
 
 #[test]
+fn allocation_is_logged_at_start_and_end_under_one_id_with_what_flowed_and_why_it_ended() {
+    let flags = ["--listen", "127.0.0.1:0", "--log-format", "json", "--allow-peer", "127.0.0.0/8"];
+    let mut running = Running::start(&flags, &[]);
+    let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut client = Client::connect(Transport::Tcp, running.serving, "user", "password");
+    let relayed = client.allocate();
+    let to = peer.local_addr().unwrap();
+    assert!(client.permit(to).is_success());
+    client.send_indication(to, b"hello");
+    client.send_indication(to, b"again");
+    let mut buffer = [0; 100];
+    for _ in 0..2 {
+        assert_eq!(peer.recv_from(&mut buffer).unwrap(), (5, relayed));
+    }
+    peer.send_to(b"yes", relayed).unwrap();
+    client.receive();
+    assert!(client.release().is_success());
+    assert_eq!(running.stop(libc::SIGTERM), Some(0));
+
+    let log = running.log();
+    let line = |message: &str| -> serde_json::Value {
+        let mut lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        lines.find(|line| line["message"] == message).unwrap_or_else(|| panic!("{message} is not in\n{log}"))
+    };
+    let (started, ended) = (line("allocation started"), line("allocation ended"));
+    assert_eq!(started["allocation"].as_str().unwrap().len(), 16);
+    assert_eq!(started["lifetime_s"], 600);
+    for line in [&started, &ended] {
+        assert_eq!(line["allocation"], started["allocation"]);
+        assert_eq!(
+            (&line["user"], &line["transport"], &line["family"]),
+            (&"user".into(), &"tcp".into(), &"ipv4".into())
+        );
+        assert!(line.get("client").is_none() && line.get("relayed").is_none(), "{line}");
+    }
+    assert_eq!((&ended["to_peer_bytes"], &ended["to_peer_packets"]), (&10.into(), &2.into()));
+    assert_eq!((&ended["to_client_bytes"], &ended["to_client_packets"]), (&3.into(), &1.into()));
+    assert_eq!(ended["reason"], "released");
+    assert!(ended["seconds"].is_u64());
+}
+
+#[test]
+fn addresses_are_in_the_lines_about_allocations_where_they_were_asked_for() {
+    let mut running = Running::start(&["--listen", "127.0.0.1:0", "--log-addresses"], &[]);
+    let mut client = Client::connect(Transport::Udp, running.serving, "user", "password");
+    let relayed = client.allocate();
+    client.release();
+    assert_eq!(running.stop(libc::SIGTERM), Some(0));
+    let log = running.log();
+    for message in ["allocation started", "allocation ended"] {
+        let line = log.lines().find(|line| line.contains(message)).unwrap();
+        for address in [client.local_addr(), relayed] {
+            assert!(line.contains(&address.to_string()), "{address} is not in\n{line}");
+        }
+    }
+}
+
+#[test]
 fn out_of_descriptors_it_answers_508_and_recovers() {
     // Some 20 descriptors are its own; what remains is enough for a few allocations only.
     let mut running = Running::start(&["--listen", "127.0.0.1:0", "--threads", "1"], &["-n", "40"]);

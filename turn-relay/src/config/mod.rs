@@ -75,6 +75,10 @@ pub struct Config {
     /// error, warn, info, debug or trace [default: info]
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
+
+    /// Write client and relayed addresses into the lines about allocations, whatever the level [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub log_addresses: Option<bool>,
 }
 
 impl settings::Config for Config {
@@ -105,6 +109,7 @@ pub struct Settings {
     pub(crate) ports: PortRange,
     pub(crate) threads: NonZeroUsize,
     pub(crate) admin: Option<SocketAddr>,
+    pub(crate) log_addresses: bool,
 }
 
 /// Relayed ports, both ends included.
@@ -134,6 +139,7 @@ impl Settings {
             ports: port_range(config.port_range.as_deref())?,
             threads: threads(config.threads)?,
             admin: config.admin.as_deref().map(|text| socket_address("admin", text)).transpose()?,
+            log_addresses: config.log_addresses.unwrap_or(false),
         };
         if settings.users.is_empty() && settings.secrets.is_empty() {
             return Err(StartError::new(

@@ -27,7 +27,7 @@ use crate::journal::Journal;
 use crate::listen::Listener;
 use crate::listen::stream::{Connections, READ_BYTES};
 use crate::metrics::Counters;
-use crate::relay::{Input, Output, Relay, Shared, SocketSlot, WorkerIndex};
+use crate::relay::{Input, Output, Relay, Shared, SocketSlot};
 use inbox::{Inbox, Mailbox};
 use relayed::RelayedSockets;
 
@@ -129,11 +129,11 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn new(
         workplace: Workplace,
-        index: WorkerIndex,
         mailboxes: Vec<Mailbox>,
         relay: Relay,
         shared: Arc<Shared>,
         counters: Arc<Counters>,
+        journal: Journal,
     ) -> Self {
         let Workplace { poll, listeners, inbox, mailbox: _ } = workplace;
         Self {
@@ -145,7 +145,7 @@ impl Worker {
             shared,
             relayed: RelayedSockets::default(),
             connections: Connections::default(),
-            journal: Journal::new(index, Arc::clone(&counters)),
+            journal,
             counters,
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
             outputs: VecDeque::new(),

@@ -10,7 +10,7 @@ use rand_chacha::ChaCha20Rng;
 use super::*;
 use crate::listen;
 use crate::relay::testing::{ALLOCATE, Account, Answer, BINDING, Draft, channel_data, settings};
-use crate::relay::{RelayAddress, RelaySettings};
+use crate::relay::{RelayAddress, RelaySettings, WorkerIndex};
 
 #[test]
 fn connection_that_broke_while_it_was_answered_leaves_no_allocation() {
@@ -106,7 +106,9 @@ impl Bench {
         let relay = Relay::new(settings, Arc::clone(&shared), WorkerIndex(0), rng);
         let workplace = Workplace::new(listeners).expect("descriptors");
         let mailboxes = vec![workplace.mailbox()];
-        let worker = Worker::new(workplace, WorkerIndex(0), mailboxes, relay, shared, Arc::default());
+        let counters: Arc<Counters> = Arc::default();
+        let journal = Journal::new(Arc::clone(&counters), false);
+        let worker = Worker::new(workplace, mailboxes, relay, shared, counters, journal);
         Self { worker, address, events: Events::with_capacity(EVENTS), ready: Vec::new() }
     }
 

@@ -6,7 +6,10 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use rand::RngExt as _;
+
 use super::allocation::{Allocation, Parts};
+use super::allocation_id::AllocationId;
 use super::contract::{
     Claim, ClaimedSocket, DropReason, EndReason, Event, OpenFailure, OpenId, Opened, Output, SocketSlot,
 };
@@ -276,7 +279,8 @@ impl Relay {
         token: Option<u64>,
     ) {
         let (from, username, key) = (asker.from, asker.username.clone(), asker.key.clone());
-        let parts = Parts { from, username, key, slot, relayed_ip, relayed_port, lifetime };
+        let id = AllocationId(self.rng.random());
+        let parts = Parts { id, from, username, key, slot, relayed_ip, relayed_port, lifetime };
         let allocation = Allocation::new(now, parts);
         let expires = allocation.expires;
         let index = self.allocations.insert(allocation);
@@ -294,6 +298,7 @@ impl Relay {
         self.succeed(now, asker, &attributes);
         let username = asker.username.clone();
         self.outputs.push(Output::Event(Event::AllocationStarted {
+            id,
             client: from,
             username,
             relayed,

@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::allocation_id::AllocationId;
 use super::contract::{SocketSlot, Traffic};
 use super::peers::Reach;
 use crate::address::{FiveTuple, PeerAddr, RelayedPort, packed};
@@ -18,6 +19,7 @@ pub(super) const CHANNEL_LIFETIME: Duration = Duration::from_secs(600);
 
 #[derive(Debug)]
 pub(super) struct Allocation {
+    pub(super) id: AllocationId,
     pub(super) from: FiveTuple,
     pub(super) username: Box<str>,
     pub(super) key: Key,
@@ -50,6 +52,7 @@ struct Channel {
 /// What an allocation is made of.
 #[derive(Debug)]
 pub(super) struct Parts {
+    pub(super) id: AllocationId,
     pub(super) from: FiveTuple,
     pub(super) username: Box<str>,
     pub(super) key: Key,
@@ -70,6 +73,7 @@ pub(super) enum Unbindable {
 impl Allocation {
     pub(super) fn new(now: Instant, parts: Parts) -> Self {
         Self {
+            id: parts.id,
             from: parts.from,
             username: parts.username,
             key: parts.key,

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
+use super::allocation_id::AllocationId;
 use crate::address::{FiveTuple, PeerAddr, RelayedPort};
 use crate::frame::Header;
 
@@ -243,6 +244,8 @@ pub enum Output {
 pub enum Event {
     /// An allocation began.
     AllocationStarted {
+        /// Its name from now on.
+        id: AllocationId,
         /// The client. An address: debug level at most.
         client: FiveTuple,
         /// Whose credential.
@@ -254,10 +257,14 @@ pub enum Event {
     },
     /// An allocation is over and its port is free again.
     AllocationEnded {
+        /// As it began.
+        id: AllocationId,
         /// The client. An address: debug level at most.
         client: FiveTuple,
         /// Whose credential.
         username: Box<str>,
+        /// As it began.
+        relayed: SocketAddr,
         /// Why.
         reason: EndReason,
         /// How long it stood.

@@ -11,6 +11,7 @@
 
 mod allocate;
 mod allocation;
+mod allocation_id;
 mod answers;
 mod contract;
 mod deadlines;
@@ -48,6 +49,7 @@ use rand_chacha::ChaCha20Rng;
 use slab::Slab;
 
 pub use crate::frame::Header;
+pub use allocation_id::{AllocationId, NoAllocationId};
 pub use contract::{
     Claim, ClaimedSocket, DropReason, EndReason, Event, Input, OpenFailure, OpenId, Opened, Output,
     RequestMethod, SocketSlot, Traffic, Verdict, WorkerIndex,
@@ -319,8 +321,11 @@ impl Relay {
             // Nobody is there any more; without an allocation the connection is a socket held for nothing.
             self.outputs.push(Output::Disconnect(allocation.from));
         }
+        let relayed = (allocation.relayed_ip, allocation.relayed_port.0).into();
         self.outputs.push(Output::Event(Event::AllocationEnded {
+            id: allocation.id,
             client: allocation.from,
+            relayed: self.peers.outward(PeerAddr(relayed)).0,
             username: allocation.username,
             reason,
             duration: now.saturating_duration_since(allocation.started),
