@@ -36,7 +36,7 @@ impl Journal {
                 self.started(id, &client, &username, relayed, lifetime);
             }
             Event::AllocationEnded { id, client, username, relayed, reason, duration, traffic } => {
-                self.counters.allocation_ended(client.transport, relayed.is_ipv4(), reason);
+                self.counters.allocation_ended(client.transport, relayed.is_ipv4(), reason, duration);
                 self.ended(id, &client, &username, relayed, (reason, duration), traffic);
             }
             Event::Refused { client, method, code, reason } => {
@@ -134,3 +134,6 @@ fn family(relayed: SocketAddr) -> &'static str {
 
 /// Often enough to see a misconfigured signaling server at once, rarely enough that a flood of wrong passwords fills no disk.
 const QUIET: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests;

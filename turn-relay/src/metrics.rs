@@ -1,19 +1,23 @@
 //! What the relay counts. Each worker has [`Counters`] of its own and is the only one that writes them, so counting is a
 //! plain add without a lock prefix; a scrape sums them up.
 
+mod durations;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::address::Transport;
 use crate::relay::{DropReason, EndReason, RequestMethod};
+use durations::Durations;
 
 /// A counter with one writer.
 #[derive(Debug, Default)]
@@ -80,9 +84,10 @@ pub(crate) struct Counters {
     drops: [Count; DropReason::ALL.len()],
     send_failures: [Count; SendFailure::ALL.len()],
     requests: [[Count; OUTCOMES.len()]; RequestMethod::ALL.len()],
-    started: Count,
+    started: [[Count; 2]; Transport::ALL.len()],
     ended: [Count; EndReason::ALL.len()],
     standing: [[AtomicI64; 2]; Transport::ALL.len()],
+    durations: Durations,
     connections: AtomicI64,
     pub(crate) connections_refused: Count,
     /// Counted where they are given away.
@@ -111,11 +116,18 @@ impl Counters {
     }
 
     pub(crate) fn allocation_started(&self, transport: Transport, ipv4: bool) {
-        self.started.add(1);
+        self.started[transport as usize][usize::from(ipv4)].add(1);
         self.standing[transport as usize][usize::from(ipv4)].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn allocation_ended(&self, transport: Transport, ipv4: bool, reason: EndReason) {
+    pub(crate) fn allocation_ended(
+        &self,
+        transport: Transport,
+        ipv4: bool,
+        reason: EndReason,
+        duration: Duration,
+    ) {
+        self.durations.record(duration);
         self.ended[reason as usize].add(1);
         self.standing[transport as usize][usize::from(ipv4)].fetch_add(-1, Ordering::Relaxed);
     }
@@ -209,12 +221,14 @@ impl Totals {
                 gauge(&mut standing, &labels, self.0.iter().map(of).sum())?;
             }
         }
-        ConstCounter::new(self.sum(|w| &w.started)).encode(family(
-            encoder,
-            "allocations_started",
-            "Allocations that began",
-            MetricType::Counter,
-        )?)?;
+        let help = "Allocations that began, by client transport and relayed family";
+        let mut started = family(encoder, "allocations_started", help, MetricType::Counter)?;
+        for transport in Transport::ALL {
+            for (ipv4, label) in [(true, "ipv4"), (false, "ipv6")] {
+                let count = self.sum(|w| &w.started[transport as usize][usize::from(ipv4)]);
+                counter(&mut started, &[("transport", transport.label()), ("family", label)], count)?;
+            }
+        }
         let mut ended = family(
             encoder,
             "allocations_ended",
@@ -224,6 +238,14 @@ impl Totals {
         for reason in EndReason::ALL {
             counter(&mut ended, &[("reason", reason.label())], self.sum(|w| &w.ended[reason as usize]))?;
         }
+        let help = "How long allocations stood, counted at their end";
+        let (seconds, count, buckets) = Durations::sum(self.0.iter().map(|worker| &worker.durations));
+        family(encoder, "allocation_duration_seconds", help, MetricType::Histogram)?
+            .encode_histogram::<NoLabelSet>(seconds, count, &buckets, None)?;
+        self.encode_connections(encoder)
+    }
+
+    fn encode_connections(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let open = self.0.iter().map(|worker| worker.connections.load(Ordering::Relaxed)).sum::<i64>();
         ConstGauge::new(open).encode(family(
             encoder,
@@ -322,7 +344,7 @@ mod tests {
             worker.auth_failure("expired");
             worker.allocation_started(Transport::Udp, true);
             worker.allocation_started(Transport::Tcp, false);
-            worker.allocation_ended(Transport::Tcp, false, EndReason::Released);
+            worker.allocation_ended(Transport::Tcp, false, EndReason::Released, Duration::from_secs(61));
             worker.connections(1);
             worker.connections_refused.add(1);
             worker.handed_over.add(1);
@@ -341,7 +363,13 @@ mod tests {
             "auth_failures_total{reason=\"expired\"} 2",
             "allocations{transport=\"udp\",family=\"ipv4\"} 2",
             "allocations{transport=\"tcp\",family=\"ipv6\"} 0",
-            "allocations_started_total 4",
+            "allocations_started_total{transport=\"udp\",family=\"ipv4\"} 2",
+            "allocations_started_total{transport=\"tcp\",family=\"ipv6\"} 2",
+            "allocation_duration_seconds_sum 122.0",
+            "allocation_duration_seconds_count 2",
+            "allocation_duration_seconds_bucket{le=\"60.0\"} 0",
+            "allocation_duration_seconds_bucket{le=\"300.0\"} 2",
+            "allocation_duration_seconds_bucket{le=\"+Inf\"} 2",
             "allocations_ended_total{reason=\"released\"} 2",
             "tcp_connections 2",
             "handed_over_sockets_total 2",
