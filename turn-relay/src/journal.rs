@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::address::FiveTuple;
 use crate::credentials::Unauthenticated;
-use crate::metrics::{CHALLENGED, Counters};
+use crate::metrics::{CHALLENGED, Counters, Families};
 use crate::relay::{AllocationId, EndReason, Event, RequestMethod, Traffic};
 
 /// Turns one worker's events into log lines and counts.
@@ -31,12 +31,23 @@ impl Journal {
     /// Records one event.
     pub(crate) fn record(&mut self, now: Instant, event: Event) {
         match event {
-            Event::AllocationStarted { id, client, username, relayed, lifetime } => {
-                self.counters.allocation_started(client.transport, relayed.is_ipv4());
+            Event::AllocationStarted { id, client, username, relayed, lifetime, additional } => {
+                let relayed = (relayed, additional);
+                self.counters.allocation_started(client.transport, Families::of(relayed));
                 self.started(id, &client, &username, relayed, lifetime);
             }
-            Event::AllocationEnded { id, client, username, relayed, reason, duration, traffic } => {
-                self.counters.allocation_ended(client.transport, relayed.is_ipv4(), reason, duration);
+            Event::AllocationEnded {
+                id,
+                client,
+                username,
+                relayed,
+                reason,
+                duration,
+                traffic,
+                additional,
+            } => {
+                let relayed = (relayed, additional);
+                self.counters.allocation_ended(client.transport, Families::of(relayed), reason, duration);
                 self.ended(id, &client, &username, relayed, (reason, duration), traffic);
             }
             Event::Refused { client, method, code, reason } => {
@@ -58,21 +69,22 @@ impl Journal {
         id: AllocationId,
         client: &FiveTuple,
         username: &str,
-        relayed: SocketAddr,
+        relayed: (SocketAddr, Option<SocketAddr>),
         lifetime: Duration,
     ) {
         tracing::info!(
             allocation = %id,
             user = username,
             transport = %client.transport,
-            family = family(relayed),
+            family = Families::of(relayed).label(),
             lifetime_s = lifetime.as_secs(),
             client = self.log_addresses.then(|| tracing::field::display(client.client.0)),
-            relayed = self.log_addresses.then(|| tracing::field::display(relayed)),
+            relayed = self.log_addresses.then(|| tracing::field::display(relayed.0)),
+            relayed_additional = relayed.1.filter(|_| self.log_addresses).map(tracing::field::display),
             "allocation started"
         );
         if !self.log_addresses {
-            tracing::debug!(allocation = %id, client = %client.client.0, %relayed, "allocation addresses");
+            tracing::debug!(allocation = %id, client = %client.client.0, relayed = %relayed.0, relayed_additional = relayed.1.map(tracing::field::display), "allocation addresses");
         }
     }
 
@@ -81,7 +93,7 @@ impl Journal {
         id: AllocationId,
         client: &FiveTuple,
         username: &str,
-        relayed: SocketAddr,
+        relayed: (SocketAddr, Option<SocketAddr>),
         (reason, duration): (EndReason, Duration),
         traffic: Traffic,
     ) {
@@ -89,7 +101,7 @@ impl Journal {
             allocation = %id,
             user = username,
             transport = %client.transport,
-            family = family(relayed),
+            family = Families::of(relayed).label(),
             seconds = duration.as_secs(),
             to_peer_bytes = traffic.to_peer_bytes,
             to_peer_packets = traffic.to_peer_packets,
@@ -97,7 +109,8 @@ impl Journal {
             to_client_packets = traffic.to_client_packets,
             reason = reason.label(),
             client = self.log_addresses.then(|| tracing::field::display(client.client.0)),
-            relayed = self.log_addresses.then(|| tracing::field::display(relayed)),
+            relayed = self.log_addresses.then(|| tracing::field::display(relayed.0)),
+            relayed_additional = relayed.1.filter(|_| self.log_addresses).map(tracing::field::display),
             "allocation ended"
         );
     }
@@ -126,10 +139,6 @@ impl Journal {
 fn auth_failure_label(reason: &str) -> &'static str {
     let known = Unauthenticated::ALL.into_iter().find(|why| why.reason() == reason);
     known.map_or("other_users_allocation", Unauthenticated::label)
-}
-
-fn family(relayed: SocketAddr) -> &'static str {
-    if relayed.is_ipv4() { "ipv4" } else { "ipv6" }
 }
 
 /// Often enough to see a misconfigured signaling server at once, rarely enough that a flood of wrong passwords fills no disk.

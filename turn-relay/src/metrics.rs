@@ -5,6 +5,7 @@ mod durations;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -75,6 +76,37 @@ impl SendFailure {
     }
 }
 
+/// The address families of an allocation as it began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Families {
+    Ipv4,
+    Ipv6,
+    /// A dual allocation (RFC 8656 section 7.2).
+    Both,
+}
+
+impl Families {
+    const ALL: [Self; 3] = [Self::Ipv4, Self::Ipv6, Self::Both];
+
+    /// Those of an allocation with these relayed addresses.
+    pub(crate) fn of(relayed: (SocketAddr, Option<SocketAddr>)) -> Self {
+        match relayed {
+            (_, Some(_)) => Self::Both,
+            (SocketAddr::V4(_), None) => Self::Ipv4,
+            (SocketAddr::V6(_), None) => Self::Ipv6,
+        }
+    }
+
+    /// The metric label.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+            Self::Both => "both",
+        }
+    }
+}
+
 /// What one worker counts. Never shared for writing.
 #[derive(Debug, Default)]
 #[repr(align(128))] // two cache lines: neighbours in memory belong to other workers
@@ -84,9 +116,9 @@ pub(crate) struct Counters {
     drops: [Count; DropReason::ALL.len()],
     send_failures: [Count; SendFailure::ALL.len()],
     requests: [[Count; OUTCOMES.len()]; RequestMethod::ALL.len()],
-    started: [[Count; 2]; Transport::ALL.len()],
+    started: [[Count; Families::ALL.len()]; Transport::ALL.len()],
     ended: [Count; EndReason::ALL.len()],
-    standing: [[AtomicI64; 2]; Transport::ALL.len()],
+    standing: [[AtomicI64; Families::ALL.len()]; Transport::ALL.len()],
     durations: Durations,
     connections: AtomicI64,
     pub(crate) connections_refused: Count,
@@ -115,21 +147,21 @@ impl Counters {
         *self.auth_failures.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += 1;
     }
 
-    pub(crate) fn allocation_started(&self, transport: Transport, ipv4: bool) {
-        self.started[transport as usize][usize::from(ipv4)].add(1);
-        self.standing[transport as usize][usize::from(ipv4)].fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn allocation_started(&self, transport: Transport, families: Families) {
+        self.started[transport as usize][families as usize].add(1);
+        self.standing[transport as usize][families as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn allocation_ended(
         &self,
         transport: Transport,
-        ipv4: bool,
+        families: Families,
         reason: EndReason,
         duration: Duration,
     ) {
         self.durations.record(duration);
         self.ended[reason as usize].add(1);
-        self.standing[transport as usize][usize::from(ipv4)].fetch_add(-1, Ordering::Relaxed);
+        self.standing[transport as usize][families as usize].fetch_add(-1, Ordering::Relaxed);
     }
 
     pub(crate) fn connections(&self, change: i64) {
@@ -213,20 +245,24 @@ impl Totals {
             MetricType::Gauge,
         )?;
         for transport in Transport::ALL {
-            for (ipv4, label) in [(true, "ipv4"), (false, "ipv6")] {
+            for families in Families::ALL {
                 let of = |worker: &Arc<Counters>| {
-                    worker.standing[transport as usize][usize::from(ipv4)].load(Ordering::Relaxed)
+                    worker.standing[transport as usize][families as usize].load(Ordering::Relaxed)
                 };
-                let labels = [("transport", transport.label()), ("family", label)];
+                let labels = [("transport", transport.label()), ("family", families.label())];
                 gauge(&mut standing, &labels, self.0.iter().map(of).sum())?;
             }
         }
         let help = "Allocations that began, by client transport and relayed family";
         let mut started = family(encoder, "allocations_started", help, MetricType::Counter)?;
         for transport in Transport::ALL {
-            for (ipv4, label) in [(true, "ipv4"), (false, "ipv6")] {
-                let count = self.sum(|w| &w.started[transport as usize][usize::from(ipv4)]);
-                counter(&mut started, &[("transport", transport.label()), ("family", label)], count)?;
+            for families in Families::ALL {
+                let count = self.sum(|w| &w.started[transport as usize][families as usize]);
+                counter(
+                    &mut started,
+                    &[("transport", transport.label()), ("family", families.label())],
+                    count,
+                )?;
             }
         }
         let mut ended = family(
@@ -342,9 +378,14 @@ mod tests {
             worker.request(RequestMethod::Allocate, Some(499));
             worker.request(RequestMethod::Binding, None);
             worker.auth_failure("expired");
-            worker.allocation_started(Transport::Udp, true);
-            worker.allocation_started(Transport::Tcp, false);
-            worker.allocation_ended(Transport::Tcp, false, EndReason::Released, Duration::from_secs(61));
+            worker.allocation_started(Transport::Udp, Families::Ipv4);
+            worker.allocation_started(Transport::Tcp, Families::Ipv6);
+            worker.allocation_ended(
+                Transport::Tcp,
+                Families::Ipv6,
+                EndReason::Released,
+                Duration::from_secs(61),
+            );
             worker.connections(1);
             worker.connections_refused.add(1);
             worker.handed_over.add(1);

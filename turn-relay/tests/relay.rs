@@ -85,6 +85,38 @@ fn a_reserved_port_is_handed_to_the_worker_that_the_second_client_reached() {
 }
 
 #[test]
+fn a_dual_allocation_relays_to_peers_of_both_families() {
+    let relay = Relay::start(Config {
+        listen: vec!["127.0.0.1:0".into(), "[::1]:0".into()],
+        allow_peer: vec!["127.0.0.0/8".into(), "::1".into()],
+        ..Config::default()
+    });
+    for transport in BOTH {
+        let mut client = relay.client(transport);
+        let answer = client.allocate_with(&[client::both_families()]);
+        let relayed = answer.all_relayed();
+        assert_eq!(relayed.len(), 2, "{transport}");
+        relay.settles(&format!("allocations{{transport=\"{transport}\",family=\"both\"}}"), 1);
+        for (ip, relayed) in LOOPBACK.iter().zip(&relayed) {
+            let peer = Peer::on(ip);
+            assert!(client.permit(peer.address()).is_success());
+            client.send_indication(peer.address(), b"out");
+            assert_eq!(peer.receive(), (b"out".to_vec(), *relayed));
+            peer.send(*relayed, b"in");
+            assert_eq!(client.receive(), Received::Data(peer.address(), b"in".to_vec()));
+        }
+        // IPv4 alone is given back; IPv6 goes on.
+        assert!(client.request(client::REFRESH, &[family(true), (0x000D, vec![0; 4])]).is_success());
+        let [gone, stays] = LOOPBACK.map(Peer::on);
+        assert_eq!(client.permit(gone.address()).error(), Some(443));
+        assert!(client.permit(stays.address()).is_success());
+        stays.send(relayed[1], b"still here");
+        assert_eq!(client.receive(), Received::Data(stays.address(), b"still here".to_vec()));
+        assert!(client.release().is_success());
+    }
+}
+
+#[test]
 fn two_clients_of_a_closed_relay_reach_each_other_and_nothing_else() {
     let relay = Relay::on("127.0.0.1", &[]);
     // Of eight pairs some are on different workers.

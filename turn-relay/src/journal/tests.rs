@@ -49,9 +49,19 @@ fn events_of(user: u32) -> Vec<Event> {
                 username: username.clone(),
                 relayed,
                 lifetime: duration,
+                additional: None,
             });
             let (reason, traffic) = (EndReason::Expired, Traffic::default());
-            events.push(Event::AllocationEnded { id, client, username, relayed, reason, duration, traffic });
+            events.push(Event::AllocationEnded {
+                id,
+                client,
+                username,
+                relayed,
+                reason,
+                duration,
+                traffic,
+                additional: None,
+            });
         }
         for why in Unauthenticated::ALL {
             events.push(Event::Refused {

@@ -1,5 +1,7 @@
 //! How allocations begin and end (RFC 8656 sections 7 and 8), and what becomes of their ports.
 
+use std::net::IpAddr;
+
 use super::testing::*;
 use super::*;
 use crate::address::Transport;
@@ -79,17 +81,11 @@ fn attributes_that_exclude_each_other_get_400() {
         allocate().with(0x0017, &[1, 0, 0, 0]).with(0x8000, &[2, 0, 0, 0]),
         even_port(true).with(0x8000, &[2, 0, 0, 0]),
         allocate().with(0x8000, &[1, 0, 0, 0]),
+        allocate().with(0x8000, &[3, 0, 0, 0]),
     ] {
         assert_eq!(world.ask(&tuple(1), &Account::alice(), draft).code(), 400);
     }
     assert_eq!(world.opens, 0);
-}
-
-#[test]
-fn additional_address_family_alone_gets_the_default_family() {
-    let mut world = World::new();
-    let answer = world.ask(&tuple(1), &Account::alice(), allocate().with(0x8000, &[2, 0, 0, 0]));
-    assert!(answer.relayed().is_ipv4());
 }
 
 #[test]

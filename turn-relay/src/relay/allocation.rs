@@ -2,13 +2,14 @@
 //!
 //! Refuses to do: the wire, the policy. Both lists are small and sorted, so that a packet costs two binary searches.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::allocation_id::AllocationId;
-use super::contract::{SocketSlot, Traffic};
+use super::contract::Traffic;
 use super::peers::Reach;
-use crate::address::{FiveTuple, PeerAddr, RelayedPort, packed};
+use super::relayed::RelayedSet;
+use crate::address::{FiveTuple, PeerAddr, packed};
 use crate::credentials::Key;
 use crate::frame::ChannelNumber;
 
@@ -23,11 +24,11 @@ pub(super) struct Allocation {
     pub(super) from: FiveTuple,
     pub(super) username: Box<str>,
     pub(super) key: Key,
-    pub(super) slot: SocketSlot,
-    pub(super) relayed_ip: IpAddr,
-    pub(super) relayed_port: RelayedPort,
+    /// Its relayed transport addresses, each with its own end. Never empty while the allocation is in the slab.
+    pub(super) relayed: RelayedSet,
+    /// What the client was told that its relayed addresses are, when it began; the second only of a dual allocation.
+    pub(super) advertised: (SocketAddr, Option<SocketAddr>),
     pub(super) started: Instant,
-    pub(super) expires: Instant,
     pub(super) traffic: Traffic,
     permissions: Vec<Permission>,
     channels: Vec<Channel>,
@@ -56,10 +57,8 @@ pub(super) struct Parts {
     pub(super) from: FiveTuple,
     pub(super) username: Box<str>,
     pub(super) key: Key,
-    pub(super) slot: SocketSlot,
-    pub(super) relayed_ip: IpAddr,
-    pub(super) relayed_port: RelayedPort,
-    pub(super) lifetime: Duration,
+    pub(super) relayed: RelayedSet,
+    pub(super) advertised: (SocketAddr, Option<SocketAddr>),
 }
 
 /// A channel number or a peer is bound otherwise (400), or there are as many as there may be (508).
@@ -77,16 +76,19 @@ impl Allocation {
             from: parts.from,
             username: parts.username,
             key: parts.key,
-            slot: parts.slot,
-            relayed_ip: parts.relayed_ip,
-            relayed_port: parts.relayed_port,
+            relayed: parts.relayed,
+            advertised: parts.advertised,
             started: now,
-            expires: now + parts.lifetime,
             traffic: Traffic::default(),
             permissions: Vec::new(),
             channels: Vec::new(),
             channel_peers: Vec::new(),
         }
+    }
+
+    /// Whether the allocation stands: one of its relayed addresses at least does.
+    pub(super) fn stands(&self, now: Instant) -> bool {
+        self.relayed.iter().any(|relayed| now < relayed.expires)
     }
 
     /// How much of `ip` is permitted now; `None`: no permission, or an expired one.

@@ -254,6 +254,8 @@ pub enum Event {
         relayed: SocketAddr,
         /// Granted lifetime.
         lifetime: Duration,
+        /// The IPv6 address of a dual allocation; `relayed` is then the IPv4 one.
+        additional: Option<SocketAddr>,
     },
     /// An allocation is over and its port is free again.
     AllocationEnded {
@@ -271,6 +273,8 @@ pub enum Event {
         duration: Duration,
         /// What flowed through it.
         traffic: Traffic,
+        /// As it began.
+        additional: Option<SocketAddr>,
     },
     /// A request was refused with an error response. The first challenge of a client (401 without credentials) is not reported.
     Refused {

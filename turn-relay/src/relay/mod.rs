@@ -17,9 +17,12 @@ mod contract;
 mod deadlines;
 mod limiter;
 mod nonce;
+mod opening;
 mod peers;
 mod permit;
+mod refresh;
 mod refusal;
+mod relayed;
 mod requests;
 mod reservation;
 mod settings;
@@ -32,6 +35,8 @@ mod auth_tests;
 #[cfg(any(test, feature = "fuzz"))]
 mod drive;
 #[cfg(test)]
+mod dual_tests;
+#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod peer_tests;
@@ -39,7 +44,6 @@ mod peer_tests;
 pub(crate) mod testing;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -59,16 +63,17 @@ pub use drive::drive;
 pub use settings::{Limits, RelayAddress, RelaySettings};
 pub use shared::Shared;
 
-use allocate::Opening;
 use allocation::Allocation;
 use answers::Answers;
 use deadlines::{Deadlines, Timer};
 use limiter::Limiter;
 use nonce::Nonces;
+use opening::Opening;
 use peers::Peers;
+use relayed::Relayed;
 use reservation::Reservations;
 
-use crate::address::{FiveTuple, PeerAddr, RelayedPort, TupleKey, same_family};
+use crate::address::{FiveTuple, PeerAddr, TupleKey};
 use crate::credentials::account;
 use crate::frame::{self, ChannelData, Kind, SendIndication, TransactionId};
 
@@ -223,9 +228,8 @@ impl Relay {
         dont_fragment: bool,
     ) -> Result<Verdict, DropReason> {
         let allocation = &mut self.allocations[index];
-        if !same_family(to.ip(), allocation.relayed_ip) {
-            return Err(DropReason::PeerFamily);
-        }
+        let relayed = allocation.relayed.towards(to.ip()).filter(|relayed| now < relayed.expires);
+        let via = relayed.ok_or(DropReason::PeerFamily)?.slot;
         let reach = allocation.permitted(now, to.ip()).ok_or(DropReason::NoPermission)?;
         if !self.peers.may_reach(reach, to, &self.shared) {
             return Err(DropReason::PeerForbidden);
@@ -234,7 +238,7 @@ impl Relay {
         let (start, len) = (u16::try_from(start).map_err(too_large)?, u16::try_from(len).map_err(too_large)?);
         allocation.traffic.to_peer_packets += 1;
         allocation.traffic.to_peer_bytes += u64::from(len);
-        Ok(Verdict::ToPeer { via: allocation.slot, to, start, len, dont_fragment })
+        Ok(Verdict::ToPeer { via, to, start, len, dont_fragment })
     }
 
     fn pass_to_client(
@@ -246,7 +250,8 @@ impl Relay {
     ) -> Result<Verdict, DropReason> {
         let index = self.relayed_by(on).ok_or(DropReason::NoAllocation)?;
         let allocation = &mut self.allocations[index];
-        if allocation.expires <= now {
+        // A socket has one family, so its datagrams come from that family.
+        if allocation.relayed.towards(from.ip()).is_none_or(|relayed| relayed.expires <= now) {
             return Err(DropReason::NoAllocation);
         }
         let reach = allocation.permitted(now, from.ip()).ok_or(DropReason::NoPermission)?;
@@ -271,7 +276,7 @@ impl Relay {
     /// The allocation that stands on a five-tuple.
     fn standing(&self, now: Instant, from: &FiveTuple) -> Option<usize> {
         match *self.seats.get(&from.key())? {
-            Seat::Allocation(index) => (now < self.allocations.get(index)?.expires).then_some(index),
+            Seat::Allocation(index) => self.allocations.get(index)?.stands(now).then_some(index),
             Seat::Opening(_) => None,
         }
     }
@@ -292,7 +297,7 @@ impl Relay {
     fn expire(&mut self, now: Instant) {
         while let Some(timer) = self.deadlines.pop_due(now) {
             match timer {
-                Timer::Allocation(index) => self.end(now, index, EndReason::Expired),
+                Timer::Allocation(index) => self.lapse(now, index),
                 Timer::Reservation(token) => self.drop_reservation(token),
                 Timer::Claim(open) => self.claim_timed_out(now, open),
             }
@@ -302,7 +307,7 @@ impl Relay {
     fn client_gone(&mut self, now: Instant, from: &FiveTuple) {
         match self.seats.get(&from.key()).copied() {
             Some(Seat::Allocation(index)) => {
-                self.deadlines.cancel(self.allocations[index].expires, Timer::Allocation(index));
+                self.unschedule(index);
                 self.end(now, index, EndReason::ConnectionClosed);
             }
             Some(Seat::Opening(open)) => self.abandon(open),
@@ -314,28 +319,36 @@ impl Relay {
     fn end(&mut self, now: Instant, index: usize, reason: EndReason) {
         let allocation = self.allocations.remove(index);
         self.seats.remove(&allocation.from.key());
-        self.set_relayed(allocation.slot, None);
-        self.close(allocation.slot, allocation.relayed_ip, allocation.relayed_port);
-        self.shared.dismiss(account(&allocation.username), 1);
+        for relayed in allocation.relayed.iter() {
+            self.close_relayed(relayed);
+        }
+        self.shared.dismiss(account(&allocation.username), allocation.relayed.places());
         if reason == EndReason::Expired && allocation.from.transport.is_connected() {
             // Nobody is there any more; without an allocation the connection is a socket held for nothing.
             self.outputs.push(Output::Disconnect(allocation.from));
         }
-        let relayed = (allocation.relayed_ip, allocation.relayed_port.0).into();
+        let (relayed, additional) = allocation.advertised;
         self.outputs.push(Output::Event(Event::AllocationEnded {
             id: allocation.id,
             client: allocation.from,
-            relayed: self.peers.outward(PeerAddr(relayed)).0,
+            relayed,
             username: allocation.username,
             reason,
             duration: now.saturating_duration_since(allocation.started),
             traffic: allocation.traffic,
+            additional,
         }));
     }
 
-    fn close(&mut self, slot: SocketSlot, ip: IpAddr, port: RelayedPort) {
-        self.outputs.push(Output::Close(slot));
-        self.shared.release(ip, port);
+    /// Closes the socket behind a relayed address.
+    fn close_relayed(&mut self, relayed: &Relayed) {
+        self.set_relayed(relayed.slot, None);
+        self.close(ClaimedSocket { slot: relayed.slot, ip: relayed.ip, port: relayed.port });
+    }
+
+    fn close(&mut self, socket: ClaimedSocket) {
+        self.outputs.push(Output::Close(socket.slot));
+        self.shared.release(socket.ip, socket.port);
     }
 }
 
@@ -383,6 +396,7 @@ mod rfc_table {
     fn every_test_that_the_rfc_table_names_exists() {
         let mut all = String::new();
         sources(concat!(env!("CARGO_MANIFEST_DIR"), "/src").as_ref(), &mut all);
+        sources(concat!(env!("CARGO_MANIFEST_DIR"), "/tests").as_ref(), &mut all);
         let table = include_str!("../../RFC.md");
         let is_test = |word: &&str| word.matches('_').count() >= 4 && !word.contains(char::is_uppercase);
         let named: Vec<&str> = table.split('`').skip(1).step_by(2).filter(is_test).collect();

@@ -8,7 +8,7 @@ use super::allocation::Unbindable;
 use super::peers::Reach;
 use super::refusal::Refusal;
 use super::requests::Asker;
-use crate::address::{PeerAddr, same_family};
+use crate::address::PeerAddr;
 use crate::stun::ChannelBind;
 
 impl Relay {
@@ -57,7 +57,7 @@ impl Relay {
     }
 
     fn reach(&self, index: usize, peer: PeerAddr) -> Result<Reach, Refusal> {
-        if !same_family(peer.ip(), self.allocations[index].relayed_ip) {
+        if self.allocations[index].relayed.towards(peer.ip()).is_none() {
             return Err(Refusal::PeerFamilyMismatch);
         }
         self.peers.reach(peer.ip()).ok_or(Refusal::PeerForbidden)

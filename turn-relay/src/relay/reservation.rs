@@ -12,7 +12,7 @@ use foldhash::fast::RandomState;
 use rand::CryptoRng;
 
 use super::Relay;
-use super::contract::{Claim, Output, SocketSlot, WorkerIndex};
+use super::contract::{Claim, ClaimedSocket, Output, SocketSlot, WorkerIndex};
 use super::deadlines::Timer;
 use super::nonce::derive;
 use crate::address::RelayedPort;
@@ -85,7 +85,8 @@ impl Relay {
     /// Nobody came for it.
     pub(super) fn drop_reservation(&mut self, token: u64) {
         if let Some(reservation) = self.reservations.expire(token) {
-            self.close(reservation.slot, reservation.ip, reservation.port);
+            let Reservation { slot, ip, port, .. } = reservation;
+            self.close(ClaimedSocket { slot, ip, port });
         }
     }
 

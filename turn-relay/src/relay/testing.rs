@@ -273,12 +273,21 @@ impl Answer {
         self.xored(0x0016)
     }
 
+    /// Every XOR-RELAYED-ADDRESS, in order.
+    pub(crate) fn all_relayed(&self) -> Vec<SocketAddr> {
+        let addresses = Attributes::new(&self.bytes).filter(|attribute| attribute.kind == 0x0016);
+        addresses.map(|attribute| self.unmasked(attribute.value)).collect()
+    }
+
     pub(crate) fn mapped(&self) -> SocketAddr {
         self.xored(0x0020)
     }
 
     fn xored(&self, kind: u16) -> SocketAddr {
-        let value = self.attribute(kind).expect("the address");
+        self.unmasked(&self.attribute(kind).expect("the address"))
+    }
+
+    fn unmasked(&self, value: &[u8]) -> SocketAddr {
         let plain: Vec<u8> =
             value[4..].iter().zip(&self.bytes[4..20]).map(|(byte, mask)| byte ^ mask).collect();
         let ip: IpAddr = match value[1] {
@@ -318,6 +327,8 @@ pub(crate) struct World {
     pub(crate) taken: Vec<u16>,
     /// Every bind fails for want of descriptors.
     pub(crate) exhausted: bool,
+    /// Addresses that are not there any more.
+    pub(crate) unbindable: Vec<IpAddr>,
     pub(crate) opens: usize,
 }
 
@@ -349,6 +360,7 @@ impl World {
             disconnected: Vec::new(),
             taken: Vec::new(),
             exhausted: false,
+            unbindable: Vec::new(),
             opens: 0,
         }
     }
@@ -426,7 +438,7 @@ impl World {
         port: u16,
         reserve_next: bool,
     ) -> Result<Opened, OpenFailure> {
-        if self.exhausted {
+        if self.exhausted || self.unbindable.contains(&ip) {
             return Err(OpenFailure::Unavailable);
         }
         let ports = if reserve_next { vec![port, port + 1] } else { vec![port] };

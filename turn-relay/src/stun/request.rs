@@ -33,7 +33,7 @@ pub struct Allocate {
     pub transport: Option<u8>,
     /// REQUESTED-ADDRESS-FAMILY.
     pub family: Option<Family>,
-    /// ADDITIONAL-ADDRESS-FAMILY was there. Not supported, which RFC 8656 section 7.2 lets a server be, but it may contradict others.
+    /// ADDITIONAL-ADDRESS-FAMILY was there: an address of each family is wanted.
     pub additional_family: bool,
     /// EVEN-PORT with its R bit.
     pub even_port: Option<bool>,
@@ -118,8 +118,8 @@ impl Allocate {
             kind::REQUESTED_ADDRESS_FAMILY => first(&mut self.family, || family(value)),
             kind::ADDITIONAL_ADDRESS_FAMILY => {
                 self.additional_family = true;
-                // RFC 8656 section 7.2: the additional family cannot be IPv4.
-                (family(value)? != Family::V4).then_some(())
+                // RFC 8656 section 18.11: IPv6 is the only valid value.
+                (family(value)? == Family::V6).then_some(())
             }
             kind::EVEN_PORT => {
                 first(&mut self.even_port, || Some(decode::<EvenPort>(kind, value)?.requested()))

@@ -9,7 +9,8 @@ use stun_types::attribute::{
 use stun_types::message::{
     Message as StunMessage, MessageType, MessageWrite, MessageWriteExt as _, MessageWriteVec,
 };
-use turn_types::attribute::{Lifetime, ReservationToken, XorRelayedAddress};
+use turn_types::AddressFamily;
+use turn_types::attribute::{AddressErrorCode, Lifetime, ReservationToken, XorRelayedAddress};
 
 use super::codec_id;
 use crate::credentials::Key;
@@ -32,6 +33,15 @@ pub enum Attribute<'a> {
     Nonce(&'a str),
     /// What was not understood.
     UnknownAttributes(&'a [u16]),
+    /// Why a dual allocation has one family only (RFC 8656 section 18.12).
+    AddressErrorCode {
+        /// The family that is missing is IPv4; otherwise IPv6.
+        ipv4: bool,
+        /// 300 to 699.
+        code: u16,
+        /// In words.
+        phrase: &'static str,
+    },
 }
 
 /// What a response repeats of its request.
@@ -98,6 +108,11 @@ fn push(message: &mut MessageWriteVec, attribute: Attribute<'_>, id: stun_types:
         Attribute::UnknownAttributes(kinds) => {
             let kinds: Vec<AttributeType> = kinds.iter().map(|kind| AttributeType::new(*kind)).collect();
             write(&UnknownAttributes::new(&kinds));
+        }
+        Attribute::AddressErrorCode { ipv4, code, phrase } => {
+            let family = if ipv4 { AddressFamily::IPV4 } else { AddressFamily::IPV6 };
+            let error = ErrorCode::new(code, phrase).expect("our codes are between 300 and 699");
+            write(&AddressErrorCode::new(family, error));
         }
     }
 }

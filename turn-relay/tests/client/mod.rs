@@ -298,12 +298,21 @@ impl Message {
         self.address(RELAYED)
     }
 
+    /// Every XOR-RELAYED-ADDRESS, in order.
+    pub(crate) fn all_relayed(&self) -> Vec<SocketAddr> {
+        let values = self.attributes.iter().filter(|(kind, _)| *kind == RELAYED);
+        values.map(|(_, value)| self.unmasked(value)).collect()
+    }
+
     pub(crate) fn token(&self) -> Option<Vec<u8>> {
         self.attribute(TOKEN).map(<[u8]>::to_vec)
     }
 
     fn address(&self, kind: u16) -> Option<SocketAddr> {
-        let value = self.attribute(kind)?;
+        self.attribute(kind).map(|value| self.unmasked(value))
+    }
+
+    fn unmasked(&self, value: &[u8]) -> SocketAddr {
         let mask = mask(self.transaction);
         let port = u16::from_be_bytes([value[2], value[3]]) ^ 0x2112;
         let octets: Vec<u8> = value[4..].iter().zip(mask).map(|(a, b)| a ^ b).collect();
@@ -311,7 +320,7 @@ impl Message {
             4 => IpAddr::from(<[u8; 4]>::try_from(octets).unwrap()),
             _ => IpAddr::from(<[u8; 16]>::try_from(octets).unwrap()),
         };
-        Some(SocketAddr::new(ip, port))
+        SocketAddr::new(ip, port)
     }
 }
 
@@ -328,6 +337,11 @@ pub(crate) fn even_port_and_next() -> (u16, Vec<u8>) {
 /// REQUESTED-ADDRESS-FAMILY.
 pub(crate) fn family(ipv4: bool) -> (u16, Vec<u8>) {
     (0x0017, vec![if ipv4 { 1 } else { 2 }, 0, 0, 0])
+}
+
+/// ADDITIONAL-ADDRESS-FAMILY: an address of each.
+pub(crate) fn both_families() -> (u16, Vec<u8>) {
+    (0x8000, vec![2, 0, 0, 0])
 }
 
 fn encode(kind: u16, transaction: [u8; 12], attributes: &[(u16, Vec<u8>)], key: Option<&Key>) -> Vec<u8> {
