@@ -138,3 +138,13 @@ pub(crate) fn packed(ip: IpAddr) -> u128 {
 pub(crate) fn same_family(a: IpAddr, b: IpAddr) -> bool {
     a.is_ipv4() == b.is_ipv4()
 }
+
+/// Whom an address counts for: an IPv4 address, or the /56 that one IPv6 customer has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Subscriber(u128);
+
+impl From<IpAddr> for Subscriber {
+    fn from(ip: IpAddr) -> Self {
+        Self(if ip.is_ipv4() { packed(ip) } else { packed(ip) >> 72 << 72 })
+    }
+}

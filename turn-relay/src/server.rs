@@ -20,7 +20,7 @@ use crate::listen::{self, Listener};
 use crate::metrics::{Counters, Totals};
 pub use crate::operation::StartError;
 use crate::policy::PeerPolicy;
-use crate::relay::{Limits, Relay, RelaySettings, Shared, WorkerIndex};
+use crate::relay::{Relay, RelaySettings, Shared, WorkerIndex};
 use crate::sys::descriptors;
 
 /// A running relay. Dropping it stops it, as [`Server::shutdown`] does.
@@ -118,7 +118,7 @@ fn relay_settings(settings: &Settings, listen: &[SocketAddr]) -> RelaySettings {
         own_addresses: listen::host_addresses(),
         listeners: listen.to_vec(),
         ports: (settings.ports.first, settings.ports.last),
-        limits: Limits::default(),
+        limits: settings.limits,
     }
 }
 

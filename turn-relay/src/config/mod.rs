@@ -5,6 +5,7 @@
 
 mod access;
 mod addresses;
+mod limits;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::credentials::{Credential, Secret};
 use crate::operation::{StartError, settings};
-use crate::relay::RelayAddress;
+use crate::relay::{Limits, RelayAddress};
 use access::{networks, realm, secret_file, users};
 use addresses::{listen_addresses, port_range, relay_addresses, shown, socket_address};
 
@@ -79,6 +80,62 @@ pub struct Config {
     /// Write client and relayed addresses into the lines about allocations, whatever the level [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub log_addresses: Option<bool>,
+
+    /// Allocations of all users together [default: 16384]
+    #[arg(long, value_name = "N", help_heading = LIMITS)]
+    pub max_allocations: Option<u32>,
+
+    /// Allocations of one user [default: 1024]
+    #[arg(long, value_name = "N", help_heading = LIMITS)]
+    pub max_allocations_per_user: Option<u32>,
+
+    /// Allocations of one client address, an IPv4 address or an IPv6 /56 [default: 4096]
+    #[arg(long, value_name = "N", help_heading = LIMITS)]
+    pub max_allocations_per_address: Option<u32>,
+
+    /// Peer addresses that one allocation may have permissions for [default: 128]
+    #[arg(long, value_name = "N", help_heading = LIMITS)]
+    pub max_permissions: Option<u16>,
+
+    /// Channels that one allocation may have bound [default: 128]
+    #[arg(long, value_name = "N", help_heading = LIMITS)]
+    pub max_channels: Option<u16>,
+
+    /// Lifetime of an allocation that asks for none, and the least that is granted [default: 600]
+    #[arg(long, value_name = "SECONDS", help_heading = LIMITS)]
+    pub default_lifetime: Option<u32>,
+
+    /// The longest lifetime that is granted [default: 3600]
+    #[arg(long, value_name = "SECONDS", help_heading = LIMITS)]
+    pub max_lifetime: Option<u32>,
+
+    /// Answers per second, worker and /24 or /56 to requests that proved no address; 0: no limit [default: 200]
+    #[arg(long, value_name = "N", help_heading = LIMITS)]
+    pub unauthenticated_answers: Option<u32>,
+
+    /// Bytes per second through one allocation in each direction; 0: no limit [default: 12500000]
+    #[arg(long, value_name = "N", help_heading = LIMITS)]
+    pub allocation_bytes_per_second: Option<u64>,
+
+    /// Packets per second through one allocation in each direction; 0: no limit [default: 10000]
+    #[arg(long, value_name = "N", help_heading = LIMITS)]
+    pub allocation_packets_per_second: Option<u32>,
+
+    /// Bytes per second of all allocations of one user in each direction; 0: no limit [default: 125000000]
+    #[arg(long, value_name = "N", help_heading = LIMITS)]
+    pub user_bytes_per_second: Option<u64>,
+
+    /// Packets per second of all allocations of one user in each direction; 0: no limit [default: 100000]
+    #[arg(long, value_name = "N", help_heading = LIMITS)]
+    pub user_packets_per_second: Option<u32>,
+
+    /// Peers that one allocation may turn to for the first time in a minute; 0: no limit [default: 300]
+    #[arg(long, value_name = "N", help_heading = LIMITS)]
+    pub allocation_new_peers_per_minute: Option<u32>,
+
+    /// The same of all allocations of one user; 0: no limit [default: 12000]
+    #[arg(long, value_name = "N", help_heading = LIMITS)]
+    pub user_new_peers_per_minute: Option<u32>,
 }
 
 impl settings::Config for Config {
@@ -110,6 +167,7 @@ pub struct Settings {
     pub(crate) threads: NonZeroUsize,
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) log_addresses: bool,
+    pub(crate) limits: Limits,
 }
 
 /// Relayed ports, both ends included.
@@ -140,6 +198,7 @@ impl Settings {
             threads: threads(config.threads)?,
             admin: config.admin.as_deref().map(|text| socket_address("admin", text)).transpose()?,
             log_addresses: config.log_addresses.unwrap_or(false),
+            limits: limits::limits(config)?,
         };
         if settings.users.is_empty() && settings.secrets.is_empty() {
             return Err(StartError::new(
@@ -204,6 +263,8 @@ fn joined(networks: &[IpNet]) -> String {
 
 /// More workers than cores only cost memory; the core counts them in 12 bits.
 const MAX_THREADS: usize = 256;
+/// Where `--help` lists the limits.
+const LIMITS: &str = "Limits";
 
 #[cfg(test)]
 mod tests;

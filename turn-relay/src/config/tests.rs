@@ -9,6 +9,7 @@ use super::addresses::{DEFAULT_LISTEN, DEFAULT_PORTS, Scope, default_relay_addre
 use super::*;
 use crate::credentials::MAX_REALM_BYTES;
 use crate::operation::settings::Config as _;
+use crate::relay::Rate;
 
 #[test]
 fn without_credentials_nothing_starts() {
@@ -47,6 +48,21 @@ fn every_bad_value_is_refused_with_its_key_and_the_value() {
     bad(|c| c.port_range = Some("60000-50000".into()), "port_range", "60000-50000");
     bad(|c| c.port_range = Some("80-90".into()), "port_range", "80-90");
     bad(|c| c.threads = Some(0), "threads", "0");
+    bad(|c| c.max_allocations = Some(0), "max_allocations", "0");
+    bad(|c| c.max_allocations_per_user = Some(2_000_000), "max_allocations_per_user", "2000000");
+    bad(|c| c.max_allocations_per_address = Some(0), "max_allocations_per_address", "0");
+    bad(|c| c.max_permissions = Some(5000), "max_permissions", "5000");
+    bad(|c| c.max_channels = Some(0), "max_channels", "0");
+    bad(|c| c.default_lifetime = Some(30), "default_lifetime", "30");
+    bad(|c| c.max_lifetime = Some(90_000), "max_lifetime", "90000");
+    bad(|c| c.max_lifetime = Some(300), "default_lifetime", "more than max_lifetime, 300 s");
+    bad(|c| c.allocation_bytes_per_second = Some(100), "allocation_bytes_per_second", "100");
+    bad(|c| c.user_bytes_per_second = Some(u64::MAX), "user_bytes_per_second", "18446744073709551615");
+    bad(
+        |c| (c.max_allocations, c.max_allocations_per_user) = (Some(10), Some(20)),
+        "max_allocations_per_user",
+        "more than max_allocations, 10",
+    );
     bad(|c| c.admin = Some("9641".into()), "admin", "9641");
     bad(|c| c.realm = Some("a\"b".into()), "realm", "a\\\"b");
     bad(|c| c.realm = Some("r".repeat(MAX_REALM_BYTES + 1)), "realm", "rrrr");
@@ -142,6 +158,44 @@ fn the_printed_defaults_are_the_real_ones() {
     assert_eq!(printed.listen, DEFAULT_LISTEN);
     assert_eq!(printed.realm.as_deref(), Some(DEFAULT_REALM));
     assert_eq!(printed.port_range.as_deref(), Some(DEFAULT_PORTS));
+    assert_eq!(limits::limits(&printed).expect("good limits"), Limits::default());
+}
+
+#[test]
+fn every_limit_of_the_configuration_reaches_the_relay() {
+    let rate = |bytes_per_second, packets_per_second| Rate { bytes_per_second, packets_per_second };
+    let config = Config {
+        max_allocations: Some(1001),
+        max_allocations_per_user: Some(102),
+        max_allocations_per_address: Some(103),
+        max_permissions: Some(4),
+        max_channels: Some(5),
+        default_lifetime: Some(66),
+        max_lifetime: Some(77),
+        unauthenticated_answers: Some(8),
+        allocation_bytes_per_second: Some(9000),
+        allocation_packets_per_second: Some(10),
+        user_bytes_per_second: Some(0),
+        user_packets_per_second: Some(12),
+        allocation_new_peers_per_minute: Some(13),
+        user_new_peers_per_minute: Some(14),
+        ..usable()
+    };
+    let expected = Limits {
+        allocations: 1001,
+        allocations_per_user: 102,
+        permissions: 4,
+        channels: 5,
+        default_lifetime: std::time::Duration::from_secs(66),
+        max_lifetime: std::time::Duration::from_secs(77),
+        unauthenticated_answers: 8,
+        allocations_per_address: 103,
+        allocation_rate: rate(9000, 10),
+        user_rate: rate(0, 12),
+        new_peers_per_minute: 13,
+        user_new_peers_per_minute: 14,
+    };
+    assert_eq!(settings(&config).limits, expected);
 }
 
 /// The template with every `# key = value` line brought to life.

@@ -55,20 +55,20 @@ impl Relay {
             Some(true) => Want::EvenPair,
         };
         let addresses = self.relay_addresses(request)?;
-        let (mut addresses, places) = self.admit(asker, addresses, want)?;
+        let (mut addresses, places) = self.admit(now, asker, addresses, want)?;
         let mut source = self.draw(addresses.first, want, 1);
         let mut places = places;
         if source.is_none()
             && let Some(second) = addresses.second.take()
         {
             // The ports of IPv4 are used up; those of IPv6 may not be.
-            self.shared.dismiss(account(&asker.username), 1);
+            self.shared.dismiss(account(&asker.username), asker.subscriber(), 1);
             places -= 1;
             addresses.lacking = Some((Family::V4, Refusal::Capacity("no port is free")));
             source = self.draw(second, want, 1);
         }
         let Some(source) = source else {
-            self.shared.dismiss(account(&asker.username), places);
+            self.shared.dismiss(account(&asker.username), asker.subscriber(), places);
             return Err(Refusal::Capacity("no port is free"));
         };
         let (next, lacking) = (addresses.second, addresses.lacking);
@@ -104,13 +104,19 @@ impl Relay {
     }
 
     /// Counts the allocation, and each relayed address of a dual one; where there is room for one only, that is IPv4.
-    fn admit(&self, asker: &Asker, addresses: Addresses, want: Want) -> Result<(Addresses, u32), Refusal> {
-        let account = account(&asker.username);
+    fn admit(
+        &self,
+        now: Instant,
+        asker: &Asker,
+        addresses: Addresses,
+        want: Want,
+    ) -> Result<(Addresses, u32), Refusal> {
+        let (account, client) = (account(&asker.username), asker.subscriber());
         let Addresses { first, second, .. } = addresses;
-        if second.is_some() && self.shared.admit(account, 2 * want.places()).is_ok() {
+        if second.is_some() && self.shared.admit(now, account, client, 2 * want.places()).is_ok() {
             return Ok((addresses, 2 * want.places()));
         }
-        self.shared.admit(account, want.places())?;
+        self.shared.admit(now, account, client, want.places())?;
         let full = Refusal::Capacity("there is room for one more allocation only");
         let lacking = second.map(|_| (Family::V6, full)).or(addresses.lacking);
         Ok((Addresses { first, second: None, lacking }, want.places()))

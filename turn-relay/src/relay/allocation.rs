@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use super::allocation_id::AllocationId;
 use super::contract::Traffic;
 use super::peers::Reach;
+use super::rates::{Meter, UserSlot};
 use super::relayed::RelayedSet;
-use crate::address::{FiveTuple, PeerAddr, packed};
+use crate::address::{FiveTuple, PeerAddr, Subscriber, packed};
 use crate::credentials::Key;
 use crate::frame::ChannelNumber;
 
@@ -30,6 +31,11 @@ pub(super) struct Allocation {
     pub(super) advertised: (SocketAddr, Option<SocketAddr>),
     pub(super) started: Instant,
     pub(super) traffic: Traffic,
+    /// What it may make flow, by itself and together with its user's others.
+    pub(super) meter: Meter,
+    pub(super) user: UserSlot,
+    /// Whose address it counts for, wherever its client sends from now.
+    pub(super) counted_for: Subscriber,
     permissions: Vec<Permission>,
     channels: Vec<Channel>,
     /// Peers of `channels`, sorted: for the way back.
@@ -59,6 +65,8 @@ pub(super) struct Parts {
     pub(super) key: Key,
     pub(super) relayed: RelayedSet,
     pub(super) advertised: (SocketAddr, Option<SocketAddr>),
+    pub(super) user: UserSlot,
+    pub(super) counted_for: Subscriber,
 }
 
 /// A channel number or a peer is bound otherwise (400), or there are as many as there may be (508).
@@ -80,6 +88,9 @@ impl Allocation {
             advertised: parts.advertised,
             started: now,
             traffic: Traffic::default(),
+            meter: Meter::default(),
+            user: parts.user,
+            counted_for: parts.counted_for,
             permissions: Vec::new(),
             channels: Vec::new(),
             channel_peers: Vec::new(),

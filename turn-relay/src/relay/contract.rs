@@ -72,11 +72,17 @@ pub enum DropReason {
     RateLimited,
     /// A request repeated while its first copy is still being worked on.
     InProgress,
+    /// More bytes or packets than one allocation may send or receive.
+    AllocationRate,
+    /// More bytes or packets than all allocations of one user may send or receive.
+    UserRate,
+    /// A Send indication to one new peer too many.
+    NewPeers,
 }
 
 impl DropReason {
     /// Every reason, for registering metrics.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Malformed,
         Self::Unexpected,
         Self::NoAllocation,
@@ -87,6 +93,9 @@ impl DropReason {
         Self::TooLarge,
         Self::RateLimited,
         Self::InProgress,
+        Self::AllocationRate,
+        Self::UserRate,
+        Self::NewPeers,
     ];
 
     /// The metric label.
@@ -102,6 +111,9 @@ impl DropReason {
             Self::TooLarge => "too_large",
             Self::RateLimited => "rate_limited",
             Self::InProgress => "in_progress",
+            Self::AllocationRate => "allocation_rate",
+            Self::UserRate => "user_rate",
+            Self::NewPeers => "new_peers",
         }
     }
 }

@@ -1,8 +1,14 @@
 //! A bound on answers to those who proved nothing: a spoofed source gets reflected at most so much, whoever it is.
 //!
-//! One number per bucket and a fixed number of buckets: prefixes that share a bucket share the allowance, and no flood of
-//! prefixes costs memory. TCP has an allowance of its own, since whoever spoofs UDP sources must not silence it: there it bounds
-//! work, the handshake having proved the address.
+//! Fixed tables: prefixes that share a bucket share the allowance, and no flood of prefixes costs memory. A flood from
+//! random sources fills no bucket either: it spreads over all of them, and with the default rate it would take thirteen
+//! million requests a second at one worker before strangers feel it. TCP has an allowance of its own, since whoever spoofs
+//! UDP sources must not silence it: there it bounds work, the handshake having proved the address.
+//!
+//! Where a prefix's allowance is used up, a forger must not lock its real clients out. What tells them apart without state
+//! for each is that a client asks again: the same transaction from the same address, after its retransmission timeout (RFC
+//! 8489 section 6.2.1). Requests that were refused are remembered for a while in a table of fixed size, and one that comes
+//! again is answered from a second, smaller allowance. A forger may repeat itself too, and then gets just that much more.
 
 use std::hash::BuildHasher as _;
 use std::net::IpAddr;
@@ -10,48 +16,91 @@ use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 
+use super::pace::{Bucket, Pace};
+use super::rates::nanoseconds;
 use crate::address::{FiveTuple, packed};
+use crate::frame::TransactionId;
 
-/// 64 KiB per worker.
-const BUCKETS: usize = 8192;
+/// 512 KiB per worker for the allowances, and as much for the second ones and for what was refused.
+const ENTRIES: usize = 1 << 16;
 /// As much as two seconds' allowance may be used at once: a page that opens many connections does.
-const BURST: Duration = Duration::from_secs(2);
+const BURST_SECONDS: u64 = 2;
+/// Those who ask again get a quarter more.
+const SECOND_SHARE: u64 = 4;
+/// Clients wait for 250 ms (browsers) or 500 ms (RFC 8489 section 6.2.1) before they ask again, and give up before 40 s.
+const AGAIN: std::ops::Range<u64> = 100..40_000;
 
-/// Token buckets in the form of one time each: when the bucket would be full again (GCRA).
 #[derive(Debug)]
 pub(super) struct Limiter {
     epoch: Instant,
-    /// Nanoseconds that one answer costs; 0: no limit.
-    cost: u64,
-    full_at: Box<[u64]>,
+    /// `None`: no limit.
+    pace: Option<Pace>,
+    second_pace: Option<Pace>,
+    buckets: Box<[Bucket]>,
+    second_buckets: Box<[Bucket]>,
+    refused: Box<[Refused]>,
     hasher: RandomState,
+}
+
+/// A request that was refused: a part of its hash, and when, in milliseconds since the epoch (which may wrap).
+#[derive(Clone, Copy, Debug, Default)]
+struct Refused {
+    tag: u32,
+    at: u32,
 }
 
 impl Limiter {
     /// `per_second` 0 means no limit.
     pub(super) fn new(epoch: Instant, per_second: u32) -> Self {
-        let cost = 1_000_000_000_u64.checked_div(per_second.into()).unwrap_or(0);
-        Self { epoch, cost, full_at: vec![0; BUCKETS].into_boxed_slice(), hasher: RandomState::default() }
+        let burst = |units: u64| Pace::new(units * BURST_SECONDS, Duration::from_secs(BURST_SECONDS), 1);
+        let per_second = u64::from(per_second);
+        Self {
+            epoch,
+            pace: burst(per_second),
+            second_pace: burst(per_second.div_ceil(SECOND_SHARE)),
+            buckets: vec![Bucket::default(); ENTRIES].into_boxed_slice(),
+            second_buckets: vec![Bucket::default(); ENTRIES].into_boxed_slice(),
+            refused: vec![Refused::default(); ENTRIES].into_boxed_slice(),
+            hasher: RandomState::default(),
+        }
     }
 
     /// Whether one more answer may go to this client now.
     #[must_use]
-    pub(super) fn allows(&mut self, now: Instant, client: &FiveTuple) -> bool {
-        if self.cost == 0 {
+    pub(super) fn allows(&mut self, now: Instant, client: &FiveTuple, transaction: TransactionId) -> bool {
+        let now = nanoseconds(self.epoch, now);
+        let prefix = self.hasher.hash_one((prefix(client.client.0.ip()), client.transport));
+        if take(&mut self.buckets, prefix, self.pace, now) {
             return true;
         }
-        let now = u64::try_from(now.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(u64::MAX);
-        let burst = u64::try_from(BURST.as_nanos()).unwrap_or(u64::MAX);
-        let hash = self.hasher.hash_one((prefix(client.client.0.ip()), client.transport));
-        let index = usize::try_from(hash % BUCKETS as u64).unwrap_or(0);
-        let Some(full_at) = self.full_at.get_mut(index) else { return false };
-        let next = (*full_at).max(now).saturating_add(self.cost);
-        if next - now > burst.max(self.cost) {
-            return false;
-        }
-        *full_at = next;
-        true
+        let request = self.hasher.hash_one((client.key(), transaction));
+        self.asks_again(request, now) && take(&mut self.second_buckets, prefix, self.second_pace, now)
     }
+
+    /// Whether the request was refused before, a retransmission timeout ago. Remembers it otherwise.
+    fn asks_again(&mut self, request: u64, now: u64) -> bool {
+        let Some(entry) = self.refused.get_mut(index(request)) else { return false };
+        // The index is made of the low bits, the tag of the high ones. Both casts cut on purpose.
+        #[expect(clippy::cast_possible_truncation, reason = "a part of a hash, and a clock that may wrap")]
+        let (tag, millis) = ((request >> 32) as u32, (now / 1_000_000) as u32);
+        let age = u64::from(millis.wrapping_sub(entry.at));
+        if entry.tag == tag && age < AGAIN.end {
+            return AGAIN.contains(&age);
+        }
+        *entry = Refused { tag, at: millis };
+        false
+    }
+}
+
+fn take(buckets: &mut [Bucket], hash: u64, pace: Option<Pace>, now: u64) -> bool {
+    let Some(bucket) = buckets.get_mut(index(hash)) else { return false };
+    let Some(less) = bucket.less(pace, now, 1) else { return false };
+    *bucket = less;
+    true
+}
+
+fn index(hash: u64) -> usize {
+    usize::try_from(hash % ENTRIES as u64).unwrap_or(0)
 }
 
 /// The /24 of an IPv4 address, the /56 of an IPv6 address: what one attacker or one victim typically has.
@@ -65,8 +114,80 @@ mod tests {
     use super::*;
     use crate::relay::testing::{epoch, tcp, udp};
 
-    fn allowed(limiter: &mut Limiter, now: Instant, client: &FiveTuple, tries: usize) -> usize {
-        (0..tries).filter(|_| limiter.allows(now, client)).count()
+    /// How many of so many different requests are answered.
+    fn allowed(limiter: &mut Limiter, now: Instant, client: &FiveTuple, tries: u64) -> usize {
+        let at = nanoseconds(epoch(), now);
+        (0..tries).filter(|n| limiter.allows(now, client, transaction(at + n))).count()
+    }
+
+    fn transaction(n: u64) -> TransactionId {
+        let mut id = [0; 12];
+        id[..8].copy_from_slice(&n.to_be_bytes());
+        TransactionId(id)
+    }
+
+    /// When a client by the RFC sends its request, in milliseconds (RFC 8489 section 6.2.1).
+    const SENT: [u64; 7] = [0, 500, 1500, 3500, 7500, 15_500, 31_500];
+
+    #[test]
+    fn a_real_client_is_answered_while_its_own_prefix_is_flooded_by_a_forger() {
+        let mut limiter = Limiter::new(epoch(), 200);
+        let mut forged = 0_u64;
+        let mut answered = 0;
+        // Ten seconds before anybody real comes: 20,000 requests a second.
+        for millis in 0..50_000 {
+            let now = epoch() + Duration::from_millis(millis);
+            for _ in 0..20 {
+                forged += 1;
+                let from = udp(&format!("192.0.2.{}:{}", forged % 256, 1024 + forged % 50_000));
+                answered += usize::from(limiter.allows(now, &from, transaction(forged)));
+            }
+            let Some(since) = millis.checked_sub(10_000) else { continue };
+            if SENT[..4].contains(&since) {
+                let real = udp("192.0.2.77:5000");
+                let was_answered = limiter.allows(now, &real, transaction(u64::MAX));
+                assert!(since < 3500 || was_answered, "not answered in four attempts");
+                if was_answered {
+                    break;
+                }
+            }
+        }
+        assert!(answered <= 200 * (2 + 14), "{answered} forged requests were answered");
+    }
+
+    #[test]
+    fn a_forger_that_repeats_itself_gets_a_quarter_more_and_no_more() {
+        let mut limiter = Limiter::new(epoch(), 200);
+        let mut answered = 0;
+        for second in 0..20 {
+            for n in 0..1000 {
+                let now = epoch() + Duration::from_secs(second);
+                answered += usize::from(limiter.allows(now, &udp("192.0.2.7:5000"), transaction(n)));
+            }
+        }
+        assert!((5000..=(20 + 2) * 250).contains(&answered), "{answered}");
+    }
+
+    #[test]
+    fn a_flood_from_random_sources_leaves_others_their_allowance() {
+        use std::net::Ipv4Addr;
+        let mut limiter = Limiter::new(epoch(), 20);
+        let source = |n: u32| {
+            let ip = Ipv4Addr::from(n.wrapping_mul(2_654_435_761));
+            udp(&format!("{ip}:{}", 1024 + n % 50_000))
+        };
+        let mut refused = 0;
+        // 500,000 requests a second, and a client of a prefix of its own every millisecond.
+        for millis in 0..2000 {
+            let now = epoch() + Duration::from_millis(millis);
+            for n in 0..500 {
+                let n = u32::try_from(millis * 500 + n).unwrap();
+                let _ = limiter.allows(now, &source(n), transaction(u64::from(n)));
+            }
+            let client = udp(&format!("[2001:db8:{millis:x}::1]:5000"));
+            refused += u32::from(!limiter.allows(now, &client, transaction(millis)));
+        }
+        assert!(refused < 20, "{refused} of 2000 were refused");
     }
 
     #[test]

@@ -18,8 +18,10 @@ mod deadlines;
 mod limiter;
 mod nonce;
 mod opening;
+mod pace;
 mod peers;
 mod permit;
+mod rates;
 mod refresh;
 mod refusal;
 mod relayed;
@@ -36,6 +38,8 @@ mod auth_tests;
 mod drive;
 #[cfg(test)]
 mod dual_tests;
+#[cfg(test)]
+mod limit_tests;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
@@ -60,7 +64,7 @@ pub use contract::{
 };
 #[cfg(any(test, feature = "fuzz"))]
 pub use drive::drive;
-pub use settings::{Limits, RelayAddress, RelaySettings};
+pub use settings::{Limits, Rate, RelayAddress, RelaySettings};
 pub use shared::Shared;
 
 use allocation::Allocation;
@@ -70,6 +74,7 @@ use limiter::Limiter;
 use nonce::Nonces;
 use opening::Opening;
 use peers::Peers;
+use rates::{Direction, Rates};
 use relayed::Relayed;
 use reservation::Reservations;
 
@@ -97,6 +102,7 @@ pub struct Relay {
     next_open: u64,
     reservations: Reservations,
     deadlines: Deadlines,
+    rates: Rates,
     /// Transaction ids of Data indications: they need to be different, not secret.
     next_indication: [u8; 12],
     outputs: Vec<Output>,
@@ -144,6 +150,7 @@ impl Relay {
             next_open: 0,
             reservations: Reservations::new(worker, shared.master()),
             deadlines: Deadlines::default(),
+            rates: Rates::new(shared.epoch(), &settings.limits),
             next_indication,
             outputs: Vec::new(),
             settings,
@@ -215,6 +222,18 @@ impl Relay {
     ) -> Result<Verdict, DropReason> {
         let index = self.standing(now, from).ok_or(DropReason::NoAllocation)?;
         let peer = self.peers.inward(indication.peer.0);
+        let allocation = &mut self.allocations[index];
+        // Only where it is permitted: who may not send there has not met anybody.
+        if allocation.permitted(now, peer.ip()).is_some()
+            && !self.rates.may_meet(
+                now,
+                &mut allocation.meter,
+                allocation.user,
+                [(peer.ip(), peer.port())].into_iter(),
+            )
+        {
+            return Err(DropReason::NewPeers);
+        }
         self.pass_to_peer(now, index, peer, indication.start, indication.data.len(), indication.dont_fragment)
     }
 
@@ -236,6 +255,7 @@ impl Relay {
         }
         let too_large = |_| DropReason::TooLarge;
         let (start, len) = (u16::try_from(start).map_err(too_large)?, u16::try_from(len).map_err(too_large)?);
+        self.rates.pass(now, Direction::ToPeer, &mut allocation.meter, allocation.user, len.into())?;
         allocation.traffic.to_peer_packets += 1;
         allocation.traffic.to_peer_bytes += u64::from(len);
         Ok(Verdict::ToPeer { via, to, start, len, dont_fragment })
@@ -261,6 +281,7 @@ impl Relay {
         if len > frame::MAX_PEER_PAYLOAD {
             return Err(DropReason::TooLarge);
         }
+        self.rates.pass(now, Direction::ToClient, &mut allocation.meter, allocation.user, len)?;
         let header = match allocation.peer_channel(now, from) {
             Some(channel) => Header::Channel(channel),
             None => {
@@ -322,7 +343,9 @@ impl Relay {
         for relayed in allocation.relayed.iter() {
             self.close_relayed(relayed);
         }
-        self.shared.dismiss(account(&allocation.username), allocation.relayed.places());
+        let account = account(&allocation.username);
+        self.shared.dismiss(account, allocation.counted_for, allocation.relayed.places());
+        self.rates.leave(allocation.user);
         if reason == EndReason::Expired && allocation.from.transport.is_connected() {
             // Nobody is there any more; without an allocation the connection is a socket held for nothing.
             self.outputs.push(Output::Disconnect(allocation.from));

@@ -81,6 +81,8 @@ fn limits() -> Limits {
         permissions: PERMISSIONS,
         channels: CHANNELS,
         unauthenticated_answers: 0,
+        new_peers_per_minute: 0,
+        user_new_peers_per_minute: 0,
         ..Limits::default()
     }
 }

@@ -143,12 +143,12 @@ impl Relay {
             if let Some(reserved) = reserved {
                 self.close(reserved);
             }
-            return self.shared.dismiss(account(&opening.asker.username), opening.places);
+            return self.dismiss(&opening.asker, opening.places);
         }
         if opening.relayed.places() == 0 {
             return self.give_up(now, &opening, Refusal::Capacity("no port could be bound"));
         }
-        let token = reserved.map(|socket| self.reserve(now, &opening.asker.username, socket));
+        let token = reserved.map(|socket| self.reserve(now, &opening.asker, socket));
         self.establish(now, opening, token);
     }
 
@@ -158,19 +158,18 @@ impl Relay {
             return;
         }
         opening.places -= 1;
-        self.shared.dismiss(account(&opening.asker.username), 1);
+        self.dismiss(&opening.asker, 1);
         let family = if ipv4 { Family::V4 } else { Family::V6 };
         opening.lacking = Some((family, Refusal::Capacity("no port could be bound")));
     }
 
     /// Holds the next port for whoever has the token.
-    fn reserve(&mut self, now: Instant, username: &str, socket: ClaimedSocket) -> u64 {
+    fn reserve(&mut self, now: Instant, asker: &Asker, socket: ClaimedSocket) -> u64 {
         let ClaimedSocket { slot, ip, port } = socket;
-        self.shared.reserve(ip, port, account(username));
+        let username = asker.username.clone();
+        self.shared.reserve(ip, port, account(&username), asker.subscriber());
         let until = now + HOLD;
-        let token = self
-            .reservations
-            .hold(&mut self.rng, Reservation { slot, ip, port, username: username.into(), until });
+        let token = self.reservations.hold(&mut self.rng, Reservation { slot, ip, port, username, until });
         self.deadlines.set(until, Timer::Reservation(token));
         token
     }
@@ -220,11 +219,16 @@ impl Relay {
     }
 
     fn give_up(&mut self, now: Instant, opening: &Opening, refusal: Refusal) {
-        self.shared.dismiss(account(&opening.asker.username), opening.places);
+        self.dismiss(&opening.asker, opening.places);
         if !opening.abandoned {
             self.seats.remove(&opening.asker.from.key());
             self.refuse(now, &opening.asker, refusal, &[]);
         }
+    }
+
+    /// Of what was counted for an opening, so much was for nothing.
+    fn dismiss(&self, asker: &Asker, places: u32) {
+        self.shared.dismiss(account(&asker.username), asker.subscriber(), places);
     }
 
     /// The allocation stands from here on, over the relayed addresses of the opening.
@@ -240,13 +244,18 @@ impl Relay {
         drop(addresses);
         let (from, username, key) = (asker.from, asker.username.clone(), asker.key.clone());
         let id = AllocationId(self.rng.random());
-        let parts = Parts { id, from, username, key, relayed, advertised: (first, additional) };
+        let counted_for = asker.subscriber();
+        for relayed in relayed.iter() {
+            self.shared.set_live(relayed.ip, relayed.port, counted_for);
+        }
+        let user = self.rates.enter(account(&username), self.shared.budget(account(&username)));
+        let advertised = (first, additional);
+        let parts = Parts { id, from, username, key, relayed, advertised, user, counted_for };
         let index = self.allocations.insert(Allocation::new(now, parts));
         self.seats.insert(from.key(), Seat::Allocation(index));
         self.schedule(index);
         for relayed in relayed.iter() {
             self.set_relayed(relayed.slot, Some(index));
-            self.shared.set_live(relayed.ip, relayed.port);
         }
         let mut attributes = vec![Attribute::XorRelayedAddress(first)];
         attributes.extend(additional.map(Attribute::XorRelayedAddress));

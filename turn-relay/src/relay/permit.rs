@@ -28,6 +28,7 @@ impl Relay {
             let peer = self.peers.inward(*peer);
             permitted.push((peer.ip(), self.reach(index, peer)?));
         }
+        self.meet(now, index, permitted.iter().map(|(ip, _)| (*ip, 0)))?;
         self.install(now, index, &permitted)?;
         self.succeed(now, asker, &[]);
         Ok(())
@@ -50,6 +51,7 @@ impl Relay {
         }
         let limit = self.settings.limits.channels;
         self.allocations[index].check_bind(now, number, peer, limit).map_err(unbindable)?;
+        self.meet(now, index, [(peer.ip(), peer.port())].into_iter())?;
         self.install(now, index, &[(peer.ip(), reach)])?;
         self.allocations[index].bind(now, number, peer);
         self.succeed(now, asker, &[]);
@@ -61,6 +63,20 @@ impl Relay {
             return Err(Refusal::PeerFamilyMismatch);
         }
         self.peers.reach(peer.ip()).ok_or(Refusal::PeerForbidden)
+    }
+
+    /// Counts the peers that are new.
+    fn meet(
+        &mut self,
+        now: Instant,
+        index: usize,
+        peers: impl Iterator<Item = (IpAddr, u16)>,
+    ) -> Result<(), Refusal> {
+        let allocation = &mut self.allocations[index];
+        if self.rates.may_meet(now, &mut allocation.meter, allocation.user, peers) {
+            return Ok(());
+        }
+        Err(Refusal::Capacity("more new peers in a minute than one may have"))
     }
 
     fn install(&mut self, now: Instant, index: usize, permitted: &[(IpAddr, Reach)]) -> Result<(), Refusal> {

@@ -56,12 +56,12 @@ impl Relay {
             self.unschedule(index);
             return self.end(now, index, reason);
         }
-        let username = allocation.username.clone();
+        let (username, counted_for) = (allocation.username.clone(), allocation.counted_for);
         for relayed in ended.iter() {
             self.reschedule(index, |set| set.remove(relayed.ip));
             self.close_relayed(relayed);
         }
-        self.shared.dismiss(account(&username), ended.places());
+        self.shared.dismiss(account(&username), counted_for, ended.places());
     }
 
     /// Changes an allocation's relayed addresses and moves its timer to where the first of them now ends.

@@ -30,6 +30,8 @@ pub(super) enum Refusal {
     OverQuota,
     /// We have no more.
     Capacity(&'static str),
+    /// The client's address has as many allocations as one may have.
+    AddressOverQuota,
 }
 
 impl Refusal {
@@ -46,7 +48,7 @@ impl Refusal {
             Self::WrongCredentials => 441,
             Self::TransportUnsupported => 442,
             Self::PeerFamilyMismatch => 443,
-            Self::OverQuota => 486,
+            Self::OverQuota | Self::AddressOverQuota => 486,
             Self::Capacity(_) => 508,
         }
     }
@@ -69,7 +71,7 @@ impl Refusal {
             Self::WrongCredentials => "Wrong Credentials",
             Self::TransportUnsupported => "Unsupported Transport Protocol",
             Self::PeerFamilyMismatch => "Peer Address Family Mismatch",
-            Self::OverQuota => "Allocation Quota Reached",
+            Self::OverQuota | Self::AddressOverQuota => "Allocation Quota Reached",
             Self::Capacity(_) => "Insufficient Capacity",
         }
     }
@@ -90,6 +92,7 @@ impl Refusal {
             Self::TransportUnsupported => "only UDP is relayed",
             Self::PeerFamilyMismatch => "the allocation is of the other address family",
             Self::OverQuota => "the user has as many allocations as one may have",
+            Self::AddressOverQuota => "the client's address has as many allocations as one may have",
         }
     }
 }

@@ -6,7 +6,7 @@ use super::answers::Question;
 use super::contract::{DropReason, Event, Output, RequestMethod};
 use super::refusal::Refusal;
 use super::{Relay, Seat};
-use crate::address::FiveTuple;
+use crate::address::{FiveTuple, Subscriber};
 use crate::credentials::Key;
 use crate::stun::{self, Attribute, Message, NotARequest, Outcome, ReplyTo, Request};
 
@@ -19,6 +19,13 @@ pub(super) struct Asker {
     pub(super) key: Key,
     pub(super) reply_to: ReplyTo,
     question: Question,
+}
+
+impl Asker {
+    /// Whose address its allocations count for.
+    pub(super) fn subscriber(&self) -> Subscriber {
+        self.from.client.0.ip().into()
+    }
 }
 
 impl Relay {
@@ -52,7 +59,7 @@ impl Relay {
 
     /// RFC 8489 section 6.3.1 and 12: no credentials, no state.
     fn binding(&mut self, now: Instant, from: &FiveTuple, message: &Message<'_>) {
-        if !self.may_answer_stranger(now, from) {
+        if !self.may_answer_stranger(now, from, message) {
             return self.dropped(DropReason::RateLimited);
         }
         if !message.unknown.is_empty() {
@@ -161,14 +168,14 @@ impl Relay {
     }
 
     /// Who holds an allocation over a connection proved both an address and an account.
-    fn may_answer_stranger(&mut self, now: Instant, from: &FiveTuple) -> bool {
+    fn may_answer_stranger(&mut self, now: Instant, from: &FiveTuple, message: &Message<'_>) -> bool {
         let proved = from.transport.is_connected() && self.standing(now, from).is_some();
-        proved || self.limiter.allows(now, from)
+        proved || self.limiter.allows(now, from, message.transaction)
     }
 
     /// An answer to somebody who may have forged the address it goes to: limited in rate, unsigned, as short as can be.
     fn refuse_stranger(&mut self, now: Instant, from: &FiveTuple, message: &Message<'_>, refusal: Refusal) {
-        if !self.may_answer_stranger(now, from) {
+        if !self.may_answer_stranger(now, from, message) {
             return self.dropped(DropReason::RateLimited);
         }
         if !refusal.challenges() {

@@ -59,12 +59,38 @@ pub struct Limits {
     pub max_lifetime: Duration,
     /// Answers per second to requests that proved no address (Binding, 401, 438, 400), per /24 or /56 and worker. 0: no limit.
     pub unauthenticated_answers: u32,
+    /// Like `allocations_per_user`, of one client address (an IPv4 address or an IPv6 /56); more are refused with 486, for RFC 8656
+    /// section 7.2 leaves it to the server what a quota is for.
+    pub allocations_per_address: u32,
+    /// What may flow through one allocation in each direction; the rest is dropped.
+    pub allocation_rate: Rate,
+    /// What may flow through all allocations of one user in each direction; the rest is dropped.
+    pub user_rate: Rate,
+    /// Peers that one allocation may name for the first time, per minute and as many at once. 0: no limit. Requests are refused
+    /// with 508, Send indications dropped.
+    pub new_peers_per_minute: u32,
+    /// The same of all allocations of one user.
+    pub user_new_peers_per_minute: u32,
+}
+
+/// Payload per second, in each direction by itself, and as much at once. 0: no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// Payload bytes, headers not counted.
+    pub bytes_per_second: u64,
+    /// Datagrams.
+    pub packets_per_second: u32,
 }
 
 impl Default for Limits {
     /// 16,384 allocations (the default port range). 1,024 per user: a browser in a mesh of six gathers a relay candidate per
     /// transport, interface and connection, which is some 60, but a static user may stand for everybody on a small site.
     /// 128 permissions and channels each: ICE installs one per remote candidate.
+    ///
+    /// 4,096 allocations of one address: an office or a carrier's NAT may hide many users, but none takes the whole server.
+    /// 100 Mbit/s and 10,000 packets/s of one allocation: ten times a call in high definition. Ten times that of one user, which
+    /// is a gigabit: a static user may be a small site. 300 new peers a minute: ICE with a hundred remote candidates names each
+    /// by a permission, a channel and a Send. 12,000 of one user: forty such calls begin in one minute.
     fn default() -> Self {
         Self {
             allocations: 16_384,
@@ -74,6 +100,11 @@ impl Default for Limits {
             default_lifetime: Duration::from_secs(600),
             max_lifetime: Duration::from_secs(3600),
             unauthenticated_answers: 200,
+            allocations_per_address: 4096,
+            allocation_rate: Rate { bytes_per_second: 12_500_000, packets_per_second: 10_000 },
+            user_rate: Rate { bytes_per_second: 125_000_000, packets_per_second: 100_000 },
+            new_peers_per_minute: 300,
+            user_new_peers_per_minute: 12_000,
         }
     }
 }

@@ -3,17 +3,18 @@
 //! Refuses to do: anything per packet but reading one bit. Ports and totals are atomics; the count per user is behind a lock
 //! that only Allocate and the end of an allocation take.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use rand::RngExt as _;
 
+use super::rates::{Budget, nanoseconds};
 use super::refusal::Refusal;
 use super::settings::{Limits, RelaySettings};
-use crate::address::RelayedPort;
+use crate::address::{RelayedPort, Subscriber};
 
 const WORDS: usize = 65_536 / 64;
 
@@ -83,18 +84,55 @@ impl Want {
 /// Who holds how many of the allowed allocations.
 #[derive(Default)]
 struct Places {
-    of_account: HashMap<Box<str>, u32>,
+    of_account: HashMap<Box<str>, AccountPlaces>,
+    of_address: HashMap<Subscriber, u32>,
     /// Reserved ports and whose place they hold. Kept here and not with the reservation, because the worker that gives a
     /// port back is not always the one that reserved it.
-    reserved: HashMap<(IpAddr, RelayedPort), Box<str>>,
+    reserved: HashMap<(IpAddr, RelayedPort), (Box<str>, Subscriber)>,
+    /// Accounts that had no allocation any more when they came in here.
+    idle: VecDeque<Box<str>>,
+}
+
+/// What one account holds. It outlives its allocations until its budget is full again: ending them buys no new burst.
+#[derive(Default)]
+struct AccountPlaces {
+    count: u32,
+    budget: Arc<Budget>,
+    /// Whether it is in `Places::idle`.
+    idle: bool,
 }
 
 impl Places {
-    fn give_back(&mut self, account: &str, places: u32) {
-        match self.of_account.get_mut(account) {
+    fn give_back(&mut self, account: &str, client: Subscriber, places: u32) {
+        self.give_address_back(client, places);
+        let Some(held) = self.of_account.get_mut(account) else {
+            return debug_assert!(places == 0, "an allocation was dismissed twice");
+        };
+        debug_assert!(held.count >= places, "an allocation was dismissed twice");
+        held.count = held.count.saturating_sub(places);
+        if held.count == 0 && !std::mem::replace(&mut held.idle, true) {
+            self.idle.push_back(account.into());
+        }
+    }
+
+    fn give_address_back(&mut self, client: Subscriber, places: u32) {
+        match self.of_address.get_mut(&client) {
             Some(count) if *count > places => *count -= places,
-            Some(_) => drop(self.of_account.remove(account)),
-            None => debug_assert!(places == 0, "an allocation was dismissed twice"),
+            Some(_) => drop(self.of_address.remove(&client)),
+            None => debug_assert!(places == 0, "an address was dismissed twice"),
+        }
+    }
+
+    /// Looks at two idle accounts, which is more than come in meanwhile, and forgets those whose budget is full.
+    fn forget_idle(&mut self, now: u64) {
+        for _ in 0..2 {
+            let Some(account) = self.idle.pop_front() else { return };
+            match self.of_account.get_mut(&account) {
+                Some(held) if held.count > 0 => held.idle = false,
+                Some(held) if held.budget.is_full(now) => drop(self.of_account.remove(&account)),
+                Some(_) => self.idle.push_back(account),
+                None => {}
+            }
         }
     }
 }
@@ -151,9 +189,9 @@ impl Shared {
     /// delivered; the core does it itself otherwise.
     pub fn release(&self, ip: IpAddr, port: RelayedPort) {
         let mut places = self.places();
-        if let Some(account) = places.reserved.remove(&(ip, port)) {
+        if let Some((account, client)) = places.reserved.remove(&(ip, port)) {
             self.allocations.fetch_sub(1, Ordering::AcqRel);
-            places.give_back(&account, 1);
+            places.give_back(&account, client, 1);
         }
         drop(places);
         if let Some(address) = self.addresses.iter().find(|address| address.ip == ip) {
@@ -208,13 +246,19 @@ impl Shared {
     }
 
     /// Of the places that `admit` counted, one is the reserved port's from here on, until it is live or released.
-    pub(super) fn reserve(&self, ip: IpAddr, port: RelayedPort, account: &str) {
-        self.places().reserved.insert((ip, port), account.into());
+    pub(super) fn reserve(&self, ip: IpAddr, port: RelayedPort, account: &str, client: Subscriber) {
+        self.places().reserved.insert((ip, port), (account.into(), client));
     }
 
-    /// From here on the port is one that other clients may name as their peer. The place of a reserved one is the allocation's.
-    pub(super) fn set_live(&self, ip: IpAddr, port: RelayedPort) {
-        self.places().reserved.remove(&(ip, port));
+    /// From here on the port is one that other clients may name as their peer. The place of a reserved one is the allocation's,
+    /// and counts for the address that claimed it.
+    pub(super) fn set_live(&self, ip: IpAddr, port: RelayedPort, client: Subscriber) {
+        let mut places = self.places();
+        if let Some((_, reserved_for)) = places.reserved.remove(&(ip, port)) {
+            places.give_address_back(reserved_for, 1);
+            *places.of_address.entry(client).or_default() += 1;
+        }
+        drop(places);
         if let Some(address) = self.addresses.iter().find(|address| address.ip == ip) {
             address.live.insert(port.0);
         }
@@ -225,34 +269,51 @@ impl Shared {
         self.addresses.iter().any(|address| address.ip == ip && address.live.contains(port))
     }
 
-    /// Counts `wanted` allocations for `account`, if both the total and the account's share allow them.
-    pub(super) fn admit(&self, account: &str, wanted: u32) -> Result<(), Refusal> {
+    /// Counts `wanted` allocations for `account` and `client`, if the total and the share of each allow them.
+    pub(super) fn admit(
+        &self,
+        now: Instant,
+        account: &str,
+        client: Subscriber,
+        wanted: u32,
+    ) -> Result<(), Refusal> {
         let total = self.allocations.fetch_add(wanted, Ordering::AcqRel);
         if total.saturating_add(wanted) > self.limits.allocations {
             self.allocations.fetch_sub(wanted, Ordering::AcqRel);
             return Err(Refusal::Capacity("the limit on all allocations is reached"));
         }
         let mut places = self.places();
-        let count = places.of_account.get(account).copied().unwrap_or(0).saturating_add(wanted);
-        if count > self.limits.allocations_per_user {
+        places.forget_idle(nanoseconds(self.epoch, now));
+        let of_account = places.of_account.get(account).map_or(0, |held| held.count).saturating_add(wanted);
+        let of_address = places.of_address.get(&client).copied().unwrap_or(0).saturating_add(wanted);
+        if of_account > self.limits.allocations_per_user || of_address > self.limits.allocations_per_address {
             self.allocations.fetch_sub(wanted, Ordering::AcqRel);
-            return Err(Refusal::OverQuota);
+            let of_user = of_account > self.limits.allocations_per_user;
+            return Err(if of_user { Refusal::OverQuota } else { Refusal::AddressOverQuota });
         }
-        places.of_account.insert(account.into(), count);
+        places.of_account.entry(account.into()).or_default().count = of_account;
+        places.of_address.insert(client, of_address);
         Ok(())
     }
 
     /// The end of what `admit` counted.
-    pub(super) fn dismiss(&self, account: &str, places: u32) {
+    pub(super) fn dismiss(&self, account: &str, client: Subscriber, places: u32) {
         self.allocations.fetch_sub(places, Ordering::AcqRel);
-        self.places().give_back(account, places);
+        self.places().give_back(account, client, places);
+    }
+
+    /// What all allocations of `account` share.
+    pub(super) fn budget(&self, account: &str) -> Arc<Budget> {
+        let mut places = self.places();
+        Arc::clone(&places.of_account.entry(account.into()).or_default().budget)
     }
 
     /// Whether nobody is counted: for tests.
     #[cfg(any(test, feature = "fuzz"))]
     pub(super) fn counts_nobody(&self) -> bool {
         let places = self.places();
-        self.allocations() == 0 && places.of_account.is_empty() && places.reserved.is_empty()
+        let nobody = places.of_account.values().all(|held| held.count == 0) && places.of_address.is_empty();
+        self.allocations() == 0 && nobody && places.reserved.is_empty()
     }
 
     fn places(&self) -> MutexGuard<'_, Places> {

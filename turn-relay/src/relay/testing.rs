@@ -527,6 +527,7 @@ impl World {
         assert!(self.shared.counts_nobody(), "counted allocations: {:?}", self.shared);
         assert!(self.sockets.iter().all(Slab::is_empty), "open sockets");
         assert!(self.workers.iter().all(|relay| relay.allocations() == 0), "allocations");
+        assert!(self.workers.iter().all(|relay| relay.rates.knows_nobody()), "users");
         assert!(self.workers.iter().all(|relay| relay.deadline().is_none()), "deadlines");
     }
 }
