@@ -1,4 +1,4 @@
-// Starts the two release binaries on ports found free and waits until they say that they are ready.
+// Starts the two binaries on ports found free and waits until they say that they are ready.
 
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
@@ -8,9 +8,9 @@ import { freePort } from './ports.js';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
-/** The path of a release binary. @param {'signaling' | 'turn-relay'} name */
+/** The path of a binary: of a release build, unless TESTS_PROFILE=debug says otherwise while the tests are being written. @param {'signaling' | 'turn-relay'} name */
 export function binary(name) {
-  const path = join(process.env.CARGO_TARGET_DIR ?? join(ROOT, 'target'), 'release', name);
+  const path = join(process.env.CARGO_TARGET_DIR ?? join(ROOT, 'target'), process.env.TESTS_PROFILE ?? 'release', name);
   if (!existsSync(path)) throw new Error(`${path} is missing; run: cargo build --release -p signaling -p turn-relay`);
   return path;
 }

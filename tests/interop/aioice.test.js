@@ -2,49 +2,39 @@
 
 import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
-import { existsSync } from 'node:fs';
-import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { scenario } from '../harness/scenario.js';
-import { startRelay } from '../harness/servers.js';
+import { cell } from '../harness/matrix.js';
+import { PASSWORD, USER, echoed, relayFor } from './relay.js';
 
 const PYTHON = fileURLToPath(new URL('../.cache/python/bin/python', import.meta.url));
 const SCRIPT = fileURLToPath(new URL('./aioice_echo.py', import.meta.url));
 
-if (!existsSync(PYTHON)) test('aioice', { skip: 'its Python environment is missing; tests/run interop makes it' }, () => {});
-else {
-  for (const transport of ['udp', 'tcp']) {
-    scenario(`aioice allocates with a static user and gets its echo over ${transport}`, (stage) =>
-      echo(stage, transport, ['--user', 'someone:a password'], 'someone', 'a password'));
+for (const transport of ['udp', 'tcp']) {
+  cell('aioice, echo server, static user', transport, (stage) => echo(stage, transport, [], USER, PASSWORD));
 
-    scenario(`aioice allocates with a time-limited credential and gets its echo over ${transport}`, async (stage) => {
-      // As any web application would mint it.
-      const username = `${Math.floor(Date.now() / 1000) + 600}:someone`;
-      const password = createHmac('sha1', 'shared').update(username).digest('base64');
-      await echo(stage, transport, ['--secret-file', await stage.file('secret', 'an older one\nshared\n')], username, password);
-    });
-  }
+  cell('aioice, echo server, time-limited credential', transport, async (stage) => {
+    // As any web application would mint it.
+    const username = `${Math.floor(Date.now() / 1000) + 600}:someone`;
+    const password = createHmac('sha1', 'shared').update(username).digest('base64');
+    return echo(stage, transport, ['--secret-file', await stage.file('secret', 'an older one\nshared\n')], username, password);
+  });
 
-  scenario('aioice gets no allocation with an expired credential', async (stage) => {
+  cell('aioice, expired credential', transport, async (stage) => {
     const username = `${Math.floor(Date.now() / 1000) - 1}:someone`;
     const password = createHmac('sha1', 'shared').update(username).digest('base64');
-    const { client, relay } = await start(stage, 'udp', ['--secret-file', await stage.file('secret', 'shared\n')], username, password);
+    const relay = await relayFor(stage, transport, ['--secret-file', await stage.file('secret', 'shared\n')]);
+    const client = stage.program(PYTHON, [SCRIPT, '127.0.0.1', String(relay.port), transport, username, password], { env: relay.env });
     assert.notEqual(await client.exit(), 0);
     assert.match(client.output, /401/);
     assert.equal((await relay.metrics()).sum('turn_relay_allocations'), 0);
+    return '401';
   });
 }
 
-/** @param {import('../harness/scenario.js').Stage} stage @param {string} transport @param {string[]} credentials @param {string} username @param {string} password */
-async function echo(stage, transport, credentials, username, password) {
-  const { client } = await start(stage, transport, credentials, username, password);
-  assert.equal(await client.exit(), 0);
-  assert.equal(client.output.match(/bytes came back/g)?.length, 4);
-}
-
-/** @param {import('../harness/scenario.js').Stage} stage @param {string} transport @param {string[]} credentials @param {string} username @param {string} password */
-async function start(stage, transport, credentials, username, password) {
-  const relay = await startRelay(stage, [...credentials, '--allow-peer', '127.0.0.0/8']);
-  const client = stage.program(PYTHON, [SCRIPT, '127.0.0.1', String(relay.port), transport, username, password]);
-  return { client, relay };
+/** @param {import('../harness/scenario.js').Stage} stage @param {string} transport @param {string[]} args @param {string} username @param {string} password */
+async function echo(stage, transport, args, username, password) {
+  const relay = await relayFor(stage, transport, args);
+  const result = await echoed(stage, PYTHON, [SCRIPT, '127.0.0.1', String(relay.port), transport, username, password], relay.env, 4);
+  await relay.allocated(1);
+  return result;
 }

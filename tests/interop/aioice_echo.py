@@ -1,6 +1,7 @@
 """Allocates on a TURN server with aioice, an independent client, and sends datagrams through the relay to an echo server on loopback.
 
-usage: aioice_echo.py HOST PORT udp|tcp USERNAME PASSWORD
+usage: aioice_echo.py HOST PORT udp|tcp|tls USERNAME PASSWORD
+The server's certificate is verified; OpenSSL reads the authorities from the file that the environment calls SSL_CERT_FILE.
 Prints what came back; exits non-zero if anything is missing or different.
 """
 

@@ -1,0 +1,56 @@
+// A relay for one foreign client, and the check that the client came by the transport that it was meant to.
+
+import assert from 'node:assert/strict';
+import { certificates } from '../harness/certificates.js';
+import { startRelay } from '../harness/servers.js';
+
+export const USER = 'someone';
+export const PASSWORD = 'a password';
+export const REALM = 'example.org';
+/** Not the address that clients send from, so that two of them reach each other through both their allocations or not at all. */
+const RELAY_ADDRESS = '127.0.0.2';
+
+/**
+ * Starts a relay on 127.0.0.1 that `transport` leads to, with a static user. Peers are other clients of it; those on 127.0.0.1 are allowed as well.
+ * @param {import('../harness/scenario.js').Stage} stage
+ * @param {string} transport
+ * @param {string[]} [args]
+ */
+export async function relayFor(stage, transport, args = []) {
+  const secure = transport === 'tls' || transport === 'dtls';
+  const tls = secure ? await certificates(stage) : undefined;
+  const relay = await startRelay(stage, [
+    '--user', `${USER}:${PASSWORD}`, '--relay-address', RELAY_ADDRESS, '--allow-peer', '127.0.0.1/32', ...(tls ? ['--tls-cert', tls.certificate, '--tls-key', tls.key] : []), ...args,
+  ]);
+  return {
+    ...relay,
+    tls,
+    /** Where OpenSSL, Go and others look for the authorities that they trust. */
+    env: tls ? { SSL_CERT_FILE: tls.authority } : {},
+
+    /** Checks that at least so many allocations were made, all of them over `transport`. @param {number} least */
+    async allocated(least) {
+      const counted = await relay.metrics();
+      const count = counted.sum('turn_relay_allocations_started_total', { transport });
+      assert.ok(count >= least, `${count} allocations over ${transport}`);
+      assert.equal(counted.sum('turn_relay_allocations_started_total'), count, 'allocations over all transports');
+    },
+  };
+}
+
+/**
+ * Runs a client program of ours to its end and checks that it said `times` times that bytes came back.
+ * @param {import('../harness/scenario.js').Stage} stage
+ * @param {string} command
+ * @param {string[]} args
+ * @param {Record<string, string>} env
+ * @param {number} times
+ * @returns {Promise<string>} the cell of the matrix
+ */
+export async function echoed(stage, command, args, env, times) {
+  const client = stage.program(command, args, { env });
+  assert.equal(await client.exit(), 0);
+  const back = [...client.output.matchAll(/^(\d+) bytes came back/gm)].map(([, bytes]) => Number(bytes));
+  assert.equal(back.length, times, 'so many payloads came back');
+  return `${back.reduce((sum, bytes) => sum + bytes)} bytes`;
+}
