@@ -1,149 +1,102 @@
-//! Long-term credentials (RFC 8489 section 9.2): static users, and time-limited ones derived from a shared secret
-//! exactly as coturn's `use-auth-secret` does it, so that the signaling server mints what the relay verifies.
+//! Long-term credentials (RFC 8489 section 9.2): who may allocate, and under which key a request is theirs.
 //!
 //! Refuses to do: print a secret or a key, compare a tag in variable time, keep state for a client.
 
-use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+mod key;
+mod secret;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use md5::Digest as _;
-use sha1::Sha1;
+use std::collections::HashMap;
+use std::fmt;
+use std::time::SystemTime;
+
+use foldhash::fast::RandomState;
+
+pub use key::{Integrity, Key, PasswordAlgorithm, PasswordDigest, Tag, digest};
+pub use secret::{Credential, Secret, SecretError, account, mint};
+
+use key::userhash;
+use secret::{expiry, password_for};
 
 /// RFC 8489 section 14.9.
 pub const MAX_REALM_BYTES: usize = 763;
 
-/// A secret shared with whoever mints credentials. Its content is never printed.
-#[derive(Clone)]
-pub struct Secret(Box<[u8]>);
-
-/// What a secret file may not be.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SecretError {
-    /// Only blank lines and comments.
-    #[error("holds no secret: write one secret per line (for example the output of `openssl rand -hex 32`)")]
-    Empty,
+/// How a request names its user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claimant<'a> {
+    /// USERNAME.
+    Name(&'a str),
+    /// USERHASH.
+    Hash(&'a [u8; 32]),
 }
 
-impl Secret {
-    /// Takes the bytes as they are.
-    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
-        Self(bytes.into().into_boxed_slice())
-    }
-
-    /// Reads a secret file: one secret per line, blanks around it trimmed, empty lines and lines that begin with `#` skipped.
-    /// The first secret is the one to mint with; all of them verify, so a secret is replaced without a gap.
-    pub fn parse_file(text: &str) -> Result<Vec<Self>, SecretError> {
-        let secrets: Vec<Self> = text
-            .lines()
-            .map(str::trim)
-            .filter(|line| !line.is_empty() && !line.starts_with('#'))
-            .map(Self::new)
-            .collect();
-        if secrets.is_empty() { Err(SecretError::Empty) } else { Ok(secrets) }
-    }
+/// Which hashes a request is made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hashes {
+    /// From the password to the key: PASSWORD-ALGORITHM, or MD5 without it.
+    pub password: PasswordAlgorithm,
+    /// From the key to the tag: which integrity attribute it carries.
+    pub integrity: Integrity,
 }
 
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(..)")
-    }
+/// Somebody who proved to be a user.
+#[derive(Clone, Debug)]
+pub struct Authenticated {
+    /// The whole username, also where the request carried its hash.
+    pub username: Box<str>,
+    /// What the request was signed with, and what its answer is signed with.
+    pub key: Key,
 }
 
-/// A username and its password, as an ICE server entry carries them.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credential {
-    /// `expiry:id`, the expiry in seconds since 1970.
-    pub username: String,
-    /// Base64 of HMAC-SHA1 over the username.
-    pub password: String,
-}
-
-impl fmt::Debug for Credential {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credential").field("username", &self.username).field("password", &"..").finish()
-    }
-}
-
-/// Derives the credential of `id` that new allocations accept until `expires` (rounded down to a second).
-pub fn mint(secret: &Secret, id: &str, expires: SystemTime) -> Credential {
-    let expiry = expires.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
-    let username = format!("{expiry}:{id}");
-    let password = password_for(secret, &username);
-    Credential { username, password }
-}
-
-fn password_for(secret: &Secret, username: &str) -> String {
-    let mac = hmac_sha1(&secret.0).chain_update(username.as_bytes());
-    BASE64.encode(mac.finalize().into_bytes())
-}
-
-fn hmac_sha1(key: &[u8]) -> Hmac<Sha1> {
-    Hmac::new_from_slice(key).expect("HMAC takes a key of any length")
-}
-
-/// The key of one long-term credential, as keyed HMAC-SHA1 state: made once per allocation, cloned per message.
-#[derive(Clone)]
-pub struct Key(Hmac<Sha1>);
-
-impl Key {
-    /// `MD5(username ":" realm ":" password)` (RFC 8489 section 9.2.2).
-    pub fn long_term(username: &str, realm: &str, password: &str) -> Self {
-        let mut digest = md5::Md5::new();
-        for part in [username, ":", realm, ":", password] {
-            digest.update(part.as_bytes());
-        }
-        Self(hmac_sha1(&digest.finalize()))
-    }
-
-    /// The password itself (RFC 8489 section 9.1.1); only test vectors use it.
-    pub fn short_term(password: &str) -> Self {
-        Self(hmac_sha1(password.as_bytes()))
-    }
-
-    /// The tag over the parts, one after the other.
-    pub fn sign(&self, parts: &[&[u8]]) -> [u8; 20] {
-        self.over(parts).finalize().into_bytes().into()
-    }
-
-    /// Whether `tag` is the tag over the parts; takes as long for a wrong tag as for a right one.
-    #[must_use]
-    pub fn verify(&self, parts: &[&[u8]], tag: &[u8]) -> bool {
-        self.over(parts).verify_slice(tag).is_ok()
-    }
-
-    fn over(&self, parts: &[&[u8]]) -> Hmac<Sha1> {
-        let mut mac = self.0.clone();
-        for part in parts {
-            mac.update(part);
-        }
-        mac
-    }
-}
-
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Key(..)")
-    }
-}
-
-/// A user named in the configuration.
+/// What a user is known by. A missing digest was not stored, and cannot be made.
 #[derive(Clone)]
 struct StaticUser {
-    name: String,
-    key: Key,
+    md5: Option<PasswordDigest>,
+    sha256: Option<PasswordDigest>,
+}
+
+impl StaticUser {
+    fn digest(&self, algorithm: PasswordAlgorithm) -> Option<&PasswordDigest> {
+        match algorithm {
+            PasswordAlgorithm::Md5 => self.md5.as_ref(),
+            PasswordAlgorithm::Sha256 => self.sha256.as_ref(),
+        }
+    }
+}
+
+/// What every source of credentials can serve, and so what may be offered to a client that has not said who it is
+/// (RFC 8489 section 9.2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// PASSWORD-ALGORITHMS, the preferred one first. Empty: the attribute is not sent, and MD5 is what everybody does.
+    pub password_algorithms: &'static [PasswordAlgorithm],
+    /// USERHASH can be looked up.
+    pub username_anonymity: bool,
+}
+
+impl Features {
+    /// The 24 security feature bits in base64, bit 0 being the most significant (RFC 8489 sections 9.2 and 18.1).
+    #[must_use]
+    pub fn cookie(self) -> &'static str {
+        match (self.password_algorithms.is_empty(), self.username_anonymity) {
+            (true, false) => "AAAA",
+            (true, true) => "QAAA",
+            (false, false) => "gAAA",
+            (false, true) => "wAAA",
+        }
+    }
 }
 
 /// Everyone who may allocate.
 #[derive(Clone)]
 pub struct Credentials {
     realm: String,
-    users: Vec<StaticUser>,
+    users: HashMap<Box<str>, StaticUser, RandomState>,
+    /// USERHASH to the name.
+    hashes: HashMap<[u8; 32], Box<str>, RandomState>,
     secrets: Vec<Secret>,
+    features: Features,
     /// Verified against when there is no such user, so that the answer takes as long as for a wrong password.
-    decoy: Key,
+    decoy: PasswordDigest,
 }
 
 impl fmt::Debug for Credentials {
@@ -201,11 +154,47 @@ impl Credentials {
     /// If the realm is longer than [`MAX_REALM_BYTES`]: settings check it.
     pub fn new(realm: &str, users: impl IntoIterator<Item = (String, String)>, secrets: Vec<Secret>) -> Self {
         assert!(realm.len() <= MAX_REALM_BYTES, "the realm is longer than {MAX_REALM_BYTES} bytes");
-        let users = users
-            .into_iter()
-            .map(|(name, password)| StaticUser { key: Key::long_term(&name, realm, &password), name })
-            .collect();
-        Self { realm: realm.to_owned(), users, secrets, decoy: Key::long_term("", realm, "") }
+        let mut credentials = Self {
+            realm: realm.to_owned(),
+            users: HashMap::default(),
+            hashes: HashMap::default(),
+            secrets,
+            features: Features { password_algorithms: &[], username_anonymity: false },
+            decoy: digest(PasswordAlgorithm::Md5, "", realm, ""),
+        };
+        for (name, password) in users {
+            let made = |algorithm| Some(digest(algorithm, &name, realm, &password));
+            let user =
+                StaticUser { md5: made(PasswordAlgorithm::Md5), sha256: made(PasswordAlgorithm::Sha256) };
+            credentials.add(&name, user);
+        }
+        credentials.features = credentials.common_features();
+        credentials
+    }
+
+    fn add(&mut self, name: &str, user: StaticUser) {
+        self.hashes.insert(userhash(name, &self.realm), name.into());
+        self.users.insert(name.into(), user);
+    }
+
+    /// A secret gives a password, and with it every key, but its users are known by name alone.
+    fn common_features(&self) -> Features {
+        let serve = |algorithm| self.users.values().all(|user| user.digest(algorithm).is_some());
+        let password_algorithms: &[PasswordAlgorithm] =
+            match (serve(PasswordAlgorithm::Sha256), serve(PasswordAlgorithm::Md5)) {
+                (true, true) => &[PasswordAlgorithm::Sha256, PasswordAlgorithm::Md5],
+                (true, false) => &[PasswordAlgorithm::Sha256],
+                (false, _) => &[],
+            };
+        Features {
+            password_algorithms,
+            username_anonymity: self.secrets.is_empty() && !self.users.is_empty(),
+        }
+    }
+
+    /// What may be offered to everybody.
+    pub fn features(&self) -> Features {
+        self.features
     }
 
     /// Whether nobody could ever be authenticated: a server with such credentials must not start.
@@ -218,24 +207,37 @@ impl Credentials {
         &self.realm
     }
 
+    /// The name that a request's user goes by. `None`: a hash of nobody whom we know by name.
+    #[must_use]
+    pub fn name_of<'a>(&'a self, claimant: Claimant<'a>) -> Option<&'a str> {
+        match claimant {
+            Claimant::Name(name) => Some(name),
+            Claimant::Hash(hash) => self.hashes.get(hash).map(|name| &**name),
+        }
+    }
+
     /// Finds the key of `username` under which `verifies` holds. `wall` decides whether a time-limited username is still good.
     pub fn authenticate(
         &self,
         username: &str,
+        hashes: Hashes,
         wall: SystemTime,
         verifies: impl Fn(&Key) -> bool,
-    ) -> Result<Key, Unauthenticated> {
-        if let Some(user) = self.users.iter().find(|user| user.name == username) {
-            return if verifies(&user.key) {
-                Ok(user.key.clone())
+    ) -> Result<Authenticated, Unauthenticated> {
+        if let Some(user) = self.users.get(username) {
+            // Without such a digest the answer takes as long as for a wrong password.
+            let digest = user.digest(hashes.password);
+            let key = Key::stored(digest.unwrap_or(&self.decoy), hashes.integrity);
+            return if verifies(&key) && digest.is_some() {
+                Ok(Authenticated { username: username.into(), key })
             } else {
                 Err(Unauthenticated::WrongPassword)
             };
         }
-        let derived = self
-            .secrets
-            .iter()
-            .map(|secret| Key::long_term(username, &self.realm, &password_for(secret, username)));
+        let derived = self.secrets.iter().map(|secret| {
+            let password = password_for(secret, username);
+            Key::derive(hashes.password, hashes.integrity, username, &self.realm, &password)
+        });
         let mut found = None;
         for key in derived {
             if verifies(&key) {
@@ -243,7 +245,7 @@ impl Credentials {
             }
         }
         let Some(key) = found else {
-            let _ = verifies(&self.decoy);
+            self.refuse_stranger(hashes, verifies);
             let time_limited = expiry(username).is_some();
             return Err(if time_limited {
                 Unauthenticated::WrongSecret
@@ -252,27 +254,15 @@ impl Credentials {
             });
         };
         match expiry(username) {
-            Some(expires) if wall < expires => Ok(key),
+            Some(expires) if wall < expires => Ok(Authenticated { username: username.into(), key }),
             Some(_) => Err(Unauthenticated::Expired),
             None => Err(Unauthenticated::UnknownUser),
         }
     }
-}
 
-/// The time that a username `expiry` or `expiry:id` names.
-fn expiry(username: &str) -> Option<SystemTime> {
-    let digits = username.split_once(':').map_or(username, |(expiry, _)| expiry);
-    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    UNIX_EPOCH.checked_add(Duration::from_secs(digits.parse().ok()?))
-}
-
-/// Whom a username counts for in quotas: the id of a time-limited one, otherwise the whole name.
-pub fn account(username: &str) -> &str {
-    match username.split_once(':') {
-        Some((_, id)) if !id.is_empty() && expiry(username).is_some() => id,
-        _ => username,
+    /// Takes as long as a wrong password does.
+    pub fn refuse_stranger(&self, hashes: Hashes, verifies: impl Fn(&Key) -> bool) {
+        let _ = verifies(&Key::stored(&self.decoy, hashes.integrity));
     }
 }
 

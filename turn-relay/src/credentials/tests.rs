@@ -1,6 +1,11 @@
 //! Passwords and keys here were computed with `openssl dgst`, not with this code.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use super::*;
+
+const CLASSIC: Hashes = Hashes { password: PasswordAlgorithm::Md5, integrity: Integrity::Sha1 };
+const MODERN: Hashes = Hashes { password: PasswordAlgorithm::Sha256, integrity: Integrity::Sha256 };
 
 fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)
@@ -44,8 +49,8 @@ fn time_limited_credential_is_good_until_its_time_and_not_after() {
     let credential = mint(&Secret::new("north"), "carol", at(1000));
     let verifies = signed(&credential.username, &credential.password);
     let credentials = with_secrets(&["north"]);
-    assert!(credentials.authenticate(&credential.username, at(999), &verifies).is_ok());
-    let late = credentials.authenticate(&credential.username, at(1000), &verifies);
+    assert!(credentials.authenticate(&credential.username, CLASSIC, at(999), &verifies).is_ok());
+    let late = credentials.authenticate(&credential.username, CLASSIC, at(1000), &verifies);
     assert_eq!(late.unwrap_err(), Unauthenticated::Expired);
 }
 
@@ -55,7 +60,11 @@ fn any_of_several_secrets_verifies_and_no_other() {
     for (secret, good) in [("new", true), ("old", true), ("elsewhere", false)] {
         let credential = mint(&Secret::new(secret), "carol", at(1000));
         let verifies = signed(&credential.username, &credential.password);
-        assert_eq!(credentials.authenticate(&credential.username, at(1), verifies).is_ok(), good, "{secret}");
+        assert_eq!(
+            credentials.authenticate(&credential.username, CLASSIC, at(1), verifies).is_ok(),
+            good,
+            "{secret}"
+        );
     }
 }
 
@@ -63,7 +72,8 @@ fn any_of_several_secrets_verifies_and_no_other() {
 fn username_that_names_no_time_is_refused_even_with_the_right_password() {
     for username in ["carol", "", ":carol", "12a:carol", "-1:carol", "99999999999999999999:carol"] {
         let password = password_for(&Secret::new("north"), username);
-        let answer = with_secrets(&["north"]).authenticate(username, at(1), signed(username, &password));
+        let answer =
+            with_secrets(&["north"]).authenticate(username, CLASSIC, at(1), signed(username, &password));
         assert_eq!(answer.unwrap_err(), Unauthenticated::UnknownUser, "{username}");
     }
 }
@@ -72,11 +82,14 @@ fn username_that_names_no_time_is_refused_even_with_the_right_password() {
 fn static_user_needs_its_own_password() {
     let users = [("alice".to_owned(), "wonderland".to_owned()), ("bob".to_owned(), "builder".to_owned())];
     let credentials = Credentials::new("example.org", users, vec![]);
-    assert!(credentials.authenticate("alice", at(1), signed("alice", "wonderland")).is_ok());
-    assert!(credentials.authenticate("alice", at(1), signed("alice", "builder")).is_err());
-    assert!(credentials.authenticate("alice", at(1), signed("bob", "builder")).is_err());
-    assert!(credentials.authenticate("mallory", at(1), signed("mallory", "")).is_err());
-    assert!(credentials.authenticate("", at(1), signed("", "")).is_err(), "the decoy is nobody's key");
+    assert!(credentials.authenticate("alice", CLASSIC, at(1), signed("alice", "wonderland")).is_ok());
+    assert!(credentials.authenticate("alice", CLASSIC, at(1), signed("alice", "builder")).is_err());
+    assert!(credentials.authenticate("alice", CLASSIC, at(1), signed("bob", "builder")).is_err());
+    assert!(credentials.authenticate("mallory", CLASSIC, at(1), signed("mallory", "")).is_err());
+    assert!(
+        credentials.authenticate("", CLASSIC, at(1), signed("", "")).is_err(),
+        "the decoy is nobody's key"
+    );
 }
 
 #[test]
@@ -105,4 +118,94 @@ fn debug_output_holds_no_secret() {
     for hidden in ["north", "wonderland", "L719K6"] {
         assert!(!printed.contains(hidden), "{printed}");
     }
+}
+
+/// `signed` with the hashes of RFC 8489.
+fn signed_with_sha256(username: &str, password: &str) -> impl Fn(&Key) -> bool {
+    let key = Key::derive(PasswordAlgorithm::Sha256, Integrity::Sha256, username, "example.org", password);
+    let tag = key.sign(&[b"message"]);
+    move |key| key.verify(&[b"message"], &tag)
+}
+
+#[test]
+fn sha256_key_signs_as_openssl_does() {
+    // printf 'alice:example.org:wonderland' | openssl dgst -sha256     is the key in
+    // printf 'GETx' | openssl dgst -sha256 -mac HMAC -macopt hexkey:f0c3ae808cef8970...
+    let key = Key::derive(PasswordAlgorithm::Sha256, Integrity::Sha256, "alice", "example.org", "wonderland");
+    let hex: String = key.sign(&[b"GE", b"Tx"]).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hex, "e9a4c2a682ce5e82fa17cd2149ec12d9918007daed62962c264d3a1e2515afec");
+}
+
+#[test]
+fn every_kind_of_user_verifies_with_sha256_as_well() {
+    let users = [("alice".to_owned(), "wonderland".to_owned())];
+    let credentials = Credentials::new("example.org", users, vec![Secret::new("north")]);
+    let carol = mint(&Secret::new("north"), "carol", at(1000));
+    for (name, password) in [("alice", "wonderland"), (&carol.username, &carol.password)] {
+        let good = credentials.authenticate(name, MODERN, at(1), signed_with_sha256(name, password));
+        assert_eq!(&*good.unwrap().username, name);
+        let wrong = credentials.authenticate(name, MODERN, at(1), signed_with_sha256(name, "other"));
+        assert!(wrong.is_err(), "{name}");
+        // The right password, and the other key or the other tag.
+        for hashes in [CLASSIC, Hashes { password: PasswordAlgorithm::Md5, ..MODERN }] {
+            let mixed = credentials.authenticate(name, hashes, at(1), signed_with_sha256(name, password));
+            assert!(mixed.is_err(), "{name} {hashes:?}");
+        }
+    }
+}
+
+#[test]
+fn sha256_tag_that_is_truncated_or_too_long_never_verifies() {
+    let key = Key::derive(PasswordAlgorithm::Sha256, Integrity::Sha256, "alice", "example.org", "w");
+    let tag = key.sign(&[b"message"]);
+    assert!(key.verify(&[b"message"], &Tag::received(&tag)));
+    for len in (0..32).chain([33, 64]) {
+        let mut other = tag.to_vec();
+        other.resize(len, 0);
+        assert!(!key.verify(&[b"message"], &Tag::received(&other)), "{len} bytes");
+    }
+}
+
+#[test]
+fn feature_is_offered_only_where_every_source_can_serve_it() {
+    let both: &[PasswordAlgorithm] = &[PasswordAlgorithm::Sha256, PasswordAlgorithm::Md5];
+    let alice = || [("alice".to_owned(), "wonderland".to_owned())];
+    let features = |users, secrets: &[&str]| {
+        let secrets = secrets.iter().map(|secret| Secret::new(*secret)).collect();
+        Credentials::new("example.org", users, secrets).features()
+    };
+    let static_only = features(alice().to_vec(), &[]);
+    assert_eq!(static_only, Features { password_algorithms: both, username_anonymity: true });
+    assert_eq!(static_only.cookie(), "wAAA", "both bits, the most significant ones");
+    let with_secret = features(alice().to_vec(), &["north"]);
+    assert_eq!(with_secret, Features { password_algorithms: both, username_anonymity: false });
+    assert_eq!(with_secret.cookie(), "gAAA");
+    assert!(!features(vec![], &["north"]).username_anonymity);
+}
+
+#[test]
+fn userhash_finds_the_static_user_and_nobody_else() {
+    let users = [("\u{30DE}\u{30C8}\u{30EA}\u{30C3}\u{30AF}\u{30B9}".to_owned(), "TheMatrIX".to_owned())];
+    let credentials = Credentials::new("example.org", users.clone(), vec![]);
+    // RFC 8489 appendix B.1.
+    let hash = *b"\x4a\x3c\xf3\x8f\xef\x69\x92\xbd\xa9\x52\xc6\x78\x04\x17\xda\x0f\
+        \x24\x81\x94\x15\x56\x9e\x60\xb2\x05\xc4\x6e\x41\x40\x7f\x17\x04";
+    assert_eq!(credentials.name_of(Claimant::Hash(&hash)), Some(&*users[0].0));
+    let mut other = hash;
+    other[31] ^= 1;
+    assert_eq!(credentials.name_of(Claimant::Hash(&other)), None);
+}
+
+/// Compiles only while tags cannot be compared with `==`: which of the two impls is meant would be ambiguous.
+#[test]
+fn tags_cannot_be_compared_in_variable_time() {
+    trait Comparable<A> {
+        fn check() {}
+    }
+    struct Yes;
+    impl<T: ?Sized> Comparable<()> for T {}
+    impl<T: ?Sized + PartialEq> Comparable<Yes> for T {}
+    <Tag as Comparable<_>>::check();
+    <Key as Comparable<_>>::check();
+    <PasswordDigest as Comparable<_>>::check();
 }

@@ -23,12 +23,13 @@ fn request_without_credentials_is_challenged_with_401_realm_and_nonce_and_nothin
     let answer = world.send(&tuple(1), &request).unwrap();
     assert_eq!(answer.code(), 401);
     assert_eq!(answer.attribute(0x0014).unwrap(), REALM.as_bytes());
-    assert!(answer.nonce().starts_with(b"obMatJos2AAAA"), "RFC 8489 cookie, no feature bits");
+    assert!(answer.nonce().starts_with(b"obMatJos2gAAA"), "RFC 8489 cookie, password algorithms");
+    assert_eq!(answer.attribute(0x8002).unwrap(), [0, 2, 0, 0, 0, 1, 0, 0], "SHA-256, then MD5");
     assert_eq!(answer.attribute(0x8022), None, "SOFTWARE");
     assert_eq!(answer.attribute(0x0009).unwrap().len(), 4, "no reason phrase");
     assert!(!answer.is_signed_by(&Account::alice()));
-    // 20 header, 8 ERROR-CODE, 4 and the realm, 4 and the nonce, both padded: what a forged source address gets.
-    assert_eq!(answer.bytes.len(), 20 + 8 + 4 + 12 + 4 + 36);
+    // Header, ERROR-CODE, realm, nonce, PASSWORD-ALGORITHMS: what a forged source address gets.
+    assert_eq!(answer.bytes.len(), 20 + 8 + (4 + 12) + (4 + 28) + (4 + 8));
     assert_eq!(world.events, [Event::Challenged(RequestMethod::Allocate)]);
 }
 

@@ -13,6 +13,7 @@ mod allocate;
 mod allocation;
 mod allocation_id;
 mod answers;
+mod authenticate;
 mod contract;
 mod deadlines;
 mod limiter;
@@ -44,6 +45,8 @@ mod limit_tests;
 mod model;
 #[cfg(test)]
 mod peer_tests;
+#[cfg(test)]
+mod sha256_tests;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod testing;
 

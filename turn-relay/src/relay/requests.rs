@@ -7,7 +7,7 @@ use super::contract::{DropReason, Event, Output, RequestMethod};
 use super::refusal::Refusal;
 use super::{Relay, Seat};
 use crate::address::{FiveTuple, Subscriber};
-use crate::credentials::Key;
+use crate::credentials::{Authenticated, Key};
 use crate::stun::{self, Attribute, Message, NotARequest, Outcome, ReplyTo, Request};
 
 /// Where an answer goes, and how it is signed and kept.
@@ -46,7 +46,7 @@ impl Relay {
         if let Some(answer) = self.answers.find(now, question) {
             return self.outputs.push(Output::Send { to: *from, message: answer });
         }
-        let (username, key) = match self.authenticate(now, from, &message, wall) {
+        let Authenticated { username, key } = match self.authenticate(now, from, &message, wall) {
             Ok(authenticated) => authenticated,
             Err(refusal) => return self.refuse_stranger(now, from, &message, refusal),
         };
@@ -69,39 +69,6 @@ impl Relay {
         let answer = stun::respond(message.reply_to(), Outcome::Success, &mapped, None);
         self.outputs.push(Output::Send { to: *from, message: answer });
         self.outputs.push(Output::Event(Event::Granted(RequestMethod::Binding)));
-    }
-
-    /// RFC 8489 section 9.2.4, except that the nonce is looked at before the user: a nonce that is not this client's tells
-    /// that the address may be forged, and then no key is worth deriving.
-    fn authenticate(
-        &mut self,
-        now: Instant,
-        from: &FiveTuple,
-        message: &Message<'_>,
-        wall: SystemTime,
-    ) -> Result<(Box<str>, Key), Refusal> {
-        if !message.is_signed() {
-            return Err(Refusal::Challenge);
-        }
-        let (Some(username), true, Some(nonce)) = (message.username, message.has_realm, message.nonce) else {
-            return Err(Refusal::ClientMalformed("MESSAGE-INTEGRITY without USERNAME, REALM and NONCE"));
-        };
-        if !self.nonces.accepts(now, from, nonce) {
-            return Err(Refusal::StaleNonce);
-        }
-        // The user of a standing allocation proved itself when it began; its key is at hand.
-        if let Some(index) = self.standing(now, from) {
-            let allocation = &self.allocations[index];
-            if *allocation.username == *username && message.is_signed_with(&allocation.key) {
-                return Ok((allocation.username.clone(), allocation.key.clone()));
-            }
-        }
-        let key = self
-            .settings
-            .credentials
-            .authenticate(username, wall, |key| message.is_signed_with(key))
-            .map_err(Refusal::Unauthorized)?;
-        Ok((username.into(), key))
     }
 
     fn grant(&mut self, now: Instant, asker: &Asker, message: Message<'_>) -> Result<(), Refusal> {
@@ -181,10 +148,15 @@ impl Relay {
         if !refusal.challenges() {
             return self.refuse_stranger_now(from, message, refusal, &[]);
         }
-        let nonce = self.nonces.issue(now, from);
         let settings = self.settings.clone();
-        let challenge = [Attribute::Realm(settings.credentials.realm()), Attribute::Nonce(&nonce)];
-        self.refuse_stranger_now(from, message, refusal, &challenge);
+        let features = settings.credentials.features();
+        let nonce = self.nonces.issue(now, from, features);
+        let algorithms = Attribute::PasswordAlgorithms(features.password_algorithms);
+        let challenge =
+            [Attribute::Realm(settings.credentials.realm()), Attribute::Nonce(&nonce), algorithms];
+        // An empty PASSWORD-ALGORITHMS would offer nothing.
+        let offered = if features.password_algorithms.is_empty() { &challenge[..2] } else { &challenge[..] };
+        self.refuse_stranger_now(from, message, refusal, offered);
     }
 
     fn refuse_stranger_now(

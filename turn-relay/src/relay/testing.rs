@@ -15,7 +15,7 @@ use slab::Slab;
 
 use super::*;
 use crate::address::{ClientAddr, Transport};
-use crate::credentials::{Credentials, Key, Secret, mint};
+use crate::credentials::{Credentials, Integrity, Key, Secret, Tag, mint};
 use crate::frame::Attributes;
 use crate::policy::PeerPolicy;
 
@@ -163,11 +163,19 @@ impl Draft {
 
     /// USERNAME, REALM, NONCE and MESSAGE-INTEGRITY.
     pub(crate) fn sign(self, who: &Account, nonce: &[u8]) -> Self {
-        let mut draft =
-            self.with(0x0006, who.name.as_bytes()).with(0x0014, REALM.as_bytes()).with(0x0015, nonce);
-        draft.set_length(draft.bytes.len() - 20 + 24);
-        let tag = who.key().sign(&[&draft.bytes]);
-        draft.with(0x0008, &tag)
+        let draft = self.with(0x0006, who.name.as_bytes()).with(0x0014, REALM.as_bytes()).with(0x0015, nonce);
+        draft.integrity(&who.key())
+    }
+
+    /// MESSAGE-INTEGRITY or MESSAGE-INTEGRITY-SHA256, whichever the key makes.
+    pub(crate) fn integrity(mut self, key: &Key) -> Self {
+        let (kind, len) = match key.integrity() {
+            Integrity::Sha1 => (0x0008, 20),
+            Integrity::Sha256 => (0x001C, 32),
+        };
+        self.set_length(self.bytes.len() - 20 + 4 + len);
+        let tag = key.sign(&[&self.bytes]);
+        self.with(kind, &tag)
     }
 
     pub(crate) fn fingerprint(mut self) -> Self {
@@ -299,13 +307,19 @@ impl Answer {
 
     /// Whether MESSAGE-INTEGRITY is there and made with the account's key.
     pub(crate) fn is_signed_by(&self, who: &Account) -> bool {
-        let Some(attribute) = Attributes::new(&self.bytes).find(|attribute| attribute.kind == 0x0008) else {
+        self.verifies(&who.key())
+    }
+
+    /// Whether the integrity attribute that the key makes is there, and made with it.
+    pub(crate) fn verifies(&self, key: &Key) -> bool {
+        let kind = if key.integrity() == Integrity::Sha1 { 0x0008 } else { 0x001C };
+        let Some(attribute) = Attributes::new(&self.bytes).find(|attribute| attribute.kind == kind) else {
             return false;
         };
         let mut signed = self.bytes[..attribute.start - 4].to_vec();
-        let length = u16::try_from(signed.len() - 20 + 24).unwrap();
+        let length = u16::try_from(signed.len() - 20 + 4 + attribute.value.len()).unwrap();
         signed[2..4].copy_from_slice(&length.to_be_bytes());
-        who.key().verify(&[&signed], attribute.value)
+        key.verify(&[&signed], &Tag::received(attribute.value))
     }
 }
 

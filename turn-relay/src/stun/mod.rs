@@ -1,7 +1,7 @@
 //! STUN requests and responses (RFC 8489, RFC 8656): bytes to [`Request`], attributes to bytes.
 //!
 //! The only folder that imports the codec library (`stun-types`, `turn-types`), and only its attributes: the walk over the
-//! message is ours, because it must be bounded, must ignore what follows MESSAGE-INTEGRITY and must not log what strangers send.
+//! message is ours, because it must be bounded, must ignore what follows the integrity and must not log what strangers send.
 //!
 //! Refuses to do: state, policy, authentication. [`Message::is_signed_with`] says whether a key fits; whose key is the core's question.
 
@@ -11,7 +11,7 @@ mod response;
 
 use stun_types::attribute::{AttributeFromRaw, AttributeType, Fingerprint, RawAttribute as Raw};
 
-use crate::credentials::Key;
+use crate::credentials::{Integrity, Key, Tag};
 use crate::frame::{self, RawAttribute, TransactionId};
 use request::method;
 pub use request::{Allocate, ChannelBind, Family, Refresh, Request};
@@ -45,9 +45,25 @@ pub struct Message<'a> {
     pub has_realm: bool,
     /// NONCE.
     pub nonce: Option<&'a [u8]>,
-    /// MESSAGE-INTEGRITY: where the attribute begins, and the tag.
-    integrity: Option<(usize, &'a [u8])>,
+    /// The integrity attribute that decides.
+    signature: Option<Signature>,
+    /// USERHASH.
+    pub userhash: Option<&'a [u8; 32]>,
+    /// PASSWORD-ALGORITHM: the whole value.
+    pub password_algorithm: Option<&'a [u8]>,
+    /// PASSWORD-ALGORITHMS: the whole value.
+    pub password_algorithms: Option<&'a [u8]>,
 }
+
+/// MESSAGE-INTEGRITY or MESSAGE-INTEGRITY-SHA256.
+#[derive(Clone, Copy, Debug)]
+struct Signature {
+    integrity: Integrity,
+    /// Where the attribute begins, counted from the start of the message.
+    offset: usize,
+    tag: Tag,
+}
+
 /// Why bytes are no request; all of them are answered with silence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotARequest {
@@ -82,9 +98,11 @@ pub fn parse(bytes: &[u8]) -> Result<Message<'_>, NotARequest> {
         username: None,
         has_realm: false,
         nonce: None,
-        integrity: None,
+        signature: None,
+        userhash: None,
+        password_algorithm: None,
+        password_algorithms: None,
     };
-    let mut sealed = false;
     let mut attributes = frame::Attributes::new(bytes);
     for (count, attribute) in attributes.by_ref().enumerate() {
         if count == MAX_ATTRIBUTES {
@@ -98,14 +116,10 @@ pub fn parse(bytes: &[u8]) -> Result<Message<'_>, NotARequest> {
                 check_fingerprint(bytes, attribute).ok_or(NotARequest::WrongFingerprint)?;
                 message.fingerprint = true;
             }
-            // RFC 8489 section 14.5: what follows the integrity was not signed, so it is ignored.
-            _ if sealed => {}
-            kind::MESSAGE_INTEGRITY | kind::MESSAGE_INTEGRITY_SHA256 => {
-                sealed = true;
-                if attribute.kind == kind::MESSAGE_INTEGRITY {
-                    message.integrity = Some((attribute.start - 4, attribute.value));
-                }
-            }
+            kind::MESSAGE_INTEGRITY => message.seal(Integrity::Sha1, attribute),
+            kind::MESSAGE_INTEGRITY_SHA256 => message.seal(Integrity::Sha256, attribute),
+            // RFC 8489 section 9: what follows the integrity was not signed, so it is ignored.
+            _ if message.is_signed() => {}
             _ => message.read(attribute),
         }
     }
@@ -113,19 +127,39 @@ pub fn parse(bytes: &[u8]) -> Result<Message<'_>, NotARequest> {
 }
 
 impl<'a> Message<'a> {
-    /// Whether MESSAGE-INTEGRITY is there at all.
+    /// Whether MESSAGE-INTEGRITY or MESSAGE-INTEGRITY-SHA256 is there at all.
     pub fn is_signed(&self) -> bool {
-        self.integrity.is_some()
+        self.signature.is_some()
     }
 
-    /// Whether MESSAGE-INTEGRITY is there and made with `key`. Constant time.
+    /// Which of the two decides; `None`: neither is there.
+    pub fn integrity(&self) -> Option<Integrity> {
+        self.signature.map(|signature| signature.integrity)
+    }
+
+    /// Whether the integrity attribute that decides is made with `key`. Constant time.
     #[must_use]
     pub fn is_signed_with(&self, key: &Key) -> bool {
-        let Some((offset, tag)) = self.integrity else { return false };
+        let Some(Signature { integrity, offset, tag }) = self.signature else { return false };
+        if key.integrity() != integrity {
+            return false;
+        }
         let (Some(kind), Some(rest)) = (self.bytes.get(..2), self.bytes.get(4..offset)) else { return false };
-        // The length that was signed ends with MESSAGE-INTEGRITY (RFC 8489 section 14.5).
-        let Ok(length) = u16::try_from(offset + 24 - 20) else { return false };
-        key.verify(&[kind, &length.to_be_bytes(), rest], tag)
+        // The length that was signed ends with the attribute itself (RFC 8489 sections 14.5 and 14.6).
+        let end = offset + 4 + integrity.tag_bytes();
+        let Ok(length) = u16::try_from(end - 20) else { return false };
+        key.verify(&[kind, &length.to_be_bytes(), rest], &tag)
+    }
+
+    /// RFC 8489 section 9.2.4: where both are there MESSAGE-INTEGRITY-SHA256 decides, in whichever order they come.
+    fn seal(&mut self, integrity: Integrity, attribute: RawAttribute<'_>) {
+        match (self.integrity(), integrity) {
+            (None, _) | (Some(Integrity::Sha1), Integrity::Sha256) => {
+                let tag = Tag::received(attribute.value);
+                self.signature = Some(Signature { integrity, offset: attribute.start - 4, tag });
+            }
+            (Some(_), _) => {}
+        }
     }
 
     /// What a response, now or later, needs to know of this request.
@@ -143,8 +177,21 @@ impl<'a> Message<'a> {
             },
             kind::REALM => self.has_realm = true,
             kind::NONCE if self.nonce.is_none() => self.nonce = Some(attribute.value),
+            kind::USERHASH if self.userhash.is_none() => match attribute.value.try_into() {
+                Ok(hash) => self.userhash = Some(hash),
+                Err(_) => self.malformed = true,
+            },
+            kind::PASSWORD_ALGORITHM if self.password_algorithm.is_none() => {
+                self.password_algorithm = Some(attribute.value);
+            }
+            kind::PASSWORD_ALGORITHMS if self.password_algorithms.is_none() => {
+                self.password_algorithms = Some(attribute.value);
+            }
             kind::USERNAME
             | kind::NONCE
+            | kind::USERHASH
+            | kind::PASSWORD_ALGORITHM
+            | kind::PASSWORD_ALGORITHMS
             | kind::ERROR_CODE
             | kind::UNKNOWN_ATTRIBUTES
             | kind::XOR_RELAYED_ADDRESS

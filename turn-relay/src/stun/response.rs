@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use stun_types::attribute::{
-    AttributeType, AttributeWrite, ErrorCode, MessageIntegrity, Nonce, Realm, UnknownAttributes,
+    AlternateDomain, AlternateServer, AttributeType, AttributeWrite, ErrorCode, MessageIntegrity,
+    MessageIntegritySha256, Nonce, PasswordAlgorithmValue, PasswordAlgorithms, Realm, UnknownAttributes,
     XorMappedAddress,
 };
 use stun_types::message::{
@@ -13,7 +14,7 @@ use turn_types::AddressFamily;
 use turn_types::attribute::{AddressErrorCode, Lifetime, ReservationToken, XorRelayedAddress};
 
 use super::codec_id;
-use crate::credentials::Key;
+use crate::credentials::{Integrity, Key, PasswordAlgorithm};
 use crate::frame::TransactionId;
 
 /// An attribute of a response.
@@ -42,6 +43,12 @@ pub enum Attribute<'a> {
         /// In words.
         phrase: &'static str,
     },
+    /// What a key may be made with, the preferred algorithm first.
+    PasswordAlgorithms(&'a [PasswordAlgorithm]),
+    /// Where to go instead (with 300).
+    AlternateServer(SocketAddr),
+    /// The name in the certificate of the alternate server. At most 255 bytes.
+    AlternateDomain(&'a str),
 }
 
 /// What a response repeats of its request.
@@ -61,7 +68,7 @@ pub enum Outcome {
     Error(u16, &'static str),
 }
 
-/// Writes the response to `request`: attributes in the order given, MESSAGE-INTEGRITY if there is a key, FINGERPRINT if the request had one.
+/// Writes the response to `request`: attributes in the order given, the integrity attribute of the key if there is one, FINGERPRINT if the request had one.
 pub fn respond(
     request: ReplyTo,
     outcome: Outcome,
@@ -85,15 +92,25 @@ pub fn respond(
         push(&mut message, *attribute, id);
     }
     if let Some(key) = key {
-        message.push_attribute_unchecked(&MessageIntegrity::new([0; 20]));
-        let data = message.mut_data();
-        let (signed, attribute) = data.split_at_mut(data.len() - 24);
-        attribute[4..].copy_from_slice(&key.sign(&[signed]));
+        sign(&mut message, key);
     }
     if request.fingerprint {
         message.add_fingerprint().expect("there is none yet and the message is short");
     }
     message.finish()
+}
+
+/// The attribute is written first, because the length that is signed includes it.
+fn sign(message: &mut MessageWriteVec, key: &Key) {
+    match key.integrity() {
+        Integrity::Sha1 => message.push_attribute_unchecked(&MessageIntegrity::new([0; 20])),
+        Integrity::Sha256 => message.push_attribute_unchecked(
+            &MessageIntegritySha256::new(&[0; 32]).expect("32 bytes are a whole tag"),
+        ),
+    }
+    let data = message.mut_data();
+    let (signed, attribute) = data.split_at_mut(data.len() - 4 - key.integrity().tag_bytes());
+    attribute[4..].copy_from_slice(&key.sign(&[signed]));
 }
 
 fn push(message: &mut MessageWriteVec, attribute: Attribute<'_>, id: stun_types::message::TransactionId) {
@@ -114,5 +131,15 @@ fn push(message: &mut MessageWriteVec, attribute: Attribute<'_>, id: stun_types:
             let error = ErrorCode::new(code, phrase).expect("our codes are between 300 and 699");
             write(&AddressErrorCode::new(family, error));
         }
+        Attribute::PasswordAlgorithms(algorithms) => {
+            let value = |algorithm: &PasswordAlgorithm| match algorithm {
+                PasswordAlgorithm::Md5 => PasswordAlgorithmValue::MD5,
+                PasswordAlgorithm::Sha256 => PasswordAlgorithmValue::SHA256,
+            };
+            let values: Vec<PasswordAlgorithmValue> = algorithms.iter().map(value).collect();
+            write(&PasswordAlgorithms::new(&values));
+        }
+        Attribute::AlternateServer(address) => write(&AlternateServer::new(address)),
+        Attribute::AlternateDomain(name) => write(&AlternateDomain::new(name)),
     }
 }

@@ -3,6 +3,7 @@ use stun_types::message::Message as StunMessage;
 use turn_types::attribute::{Lifetime, ReservationToken};
 
 use super::*;
+use crate::credentials::PasswordAlgorithm;
 use crate::relay::testing::*;
 
 /// RFC 5769 section 2.1: sample request (short-term, password below).
@@ -34,7 +35,7 @@ fn verifies(mut message: Vec<u8>, key: &Key) -> bool {
     let end = message.windows(4).position(|window| window == [0x00, 0x08, 0x00, 0x14]).unwrap();
     message.truncate(end);
     let length = u16::try_from(end + 24 - 20).unwrap().to_be_bytes();
-    key.verify(&[&message[..2], &length, &message[4..]], &tag)
+    key.verify(&[&message[..2], &length, &message[4..]], &Tag::received(&tag))
 }
 
 #[test]
@@ -132,12 +133,96 @@ fn attributes_after_message_integrity_are_ignored() {
     }
 }
 
+/// RFC 8489 appendix B.1 as corrected by erratum 6268: with PASSWORD-ALGORITHM, and the tag made anew.
+const SHA256_REQUEST: &str = "000100902112a44278ad3433c6ad72c029da412e001e00204a3cf38fef6992bda952c6780417da0f248194155\
+    69e60b205c46e41407f17040015 0029 6f624d61744a6f7332414141\
+    43662f2f3439396b39353464364f4c33346f4c3946535476793634734100000000 14000b6578616d706c652e6f726700 001d00040002\
+    0000 001c0020b5c7bf005b6c52a21c51c5e892f81924136296cb927c43149309278cc6518e65";
+
 #[test]
-fn sha256_integrity_alone_is_no_signature_and_seals_what_follows() {
-    let bytes = Draft::new(REFRESH, 1).with(0x001C, &[0; 32]).lifetime(0).bytes();
-    let message = parse(&bytes).unwrap();
-    assert!(!message.is_signed());
-    assert_eq!(message.request, Request::Refresh(Refresh::default()));
+fn rfc8489_sample_request_with_sha256_and_userhash_is_read_and_verified() {
+    let sample = bytes(SHA256_REQUEST);
+    let message = parse(&sample).unwrap();
+    let name = "\u{30DE}\u{30C8}\u{30EA}\u{30C3}\u{30AF}\u{30B9}";
+    let users = [(name.to_owned(), "TheMatrIX".to_owned())];
+    let credentials = crate::credentials::Credentials::new("example.org", users, vec![]);
+    let claimant = crate::credentials::Claimant::Hash(message.userhash.unwrap());
+    assert_eq!(credentials.name_of(claimant), Some(name));
+    assert_eq!(message.username, None);
+    assert_eq!(message.password_algorithm, Some(&[0, 2, 0, 0][..]));
+    assert_eq!(message.integrity(), Some(Integrity::Sha256));
+    let key =
+        |password| Key::derive(PasswordAlgorithm::Sha256, Integrity::Sha256, name, "example.org", password);
+    assert!(message.has_realm && message.is_signed_with(&key("TheMatrIX")));
+    assert!(!message.is_signed_with(&key("TheMatrIx")));
+}
+
+#[test]
+fn of_both_integrities_sha256_decides_and_what_follows_either_is_ignored() {
+    let sha1 = Account::alice().key();
+    let sha256 = Key::derive(PasswordAlgorithm::Md5, Integrity::Sha256, "alice", REALM, "wonderland");
+    let draft = || Draft::new(REFRESH, 1).lifetime(600);
+    let expected = Request::Refresh(Refresh { lifetime: Some(600), family: None });
+    for (first, second) in [(&sha1, &sha256), (&sha256, &sha1)] {
+        let bytes = draft().integrity(first).lifetime(1).integrity(second).lifetime(0).fingerprint().bytes();
+        let message = parse(&bytes).unwrap();
+        assert_eq!(message.integrity(), Some(Integrity::Sha256));
+        assert!(message.is_signed_with(&sha256) && !message.is_signed_with(&sha1));
+        assert_eq!(message.request, expected);
+    }
+    // A wrong SHA-256 behind a right SHA-1 is wrong.
+    let forged = draft().integrity(&sha1).with(0x001C, &[7; 32]).bytes();
+    let message = parse(&forged).unwrap();
+    assert!(!message.is_signed_with(&sha1) && !message.is_signed_with(&sha256));
+}
+
+#[test]
+fn sha256_integrity_shorter_than_32_bytes_is_wrong() {
+    let key = Key::derive(PasswordAlgorithm::Sha256, Integrity::Sha256, "alice", REALM, "wonderland");
+    for len in [16, 20, 28] {
+        let mut draft = Draft::new(REFRESH, 1).lifetime(0);
+        draft.set_length(8 + 4 + len);
+        let tag = key.sign(&[&draft.clone().bytes()]);
+        let bytes = draft.with(0x001C, &tag[..len]).bytes();
+        assert!(!parse(&bytes).unwrap().is_signed_with(&key), "{len} bytes");
+    }
+}
+
+#[test]
+fn answer_is_signed_with_the_integrity_of_its_key_and_an_independent_codec_verifies_it() {
+    use stun_types::message::{IntegrityAlgorithm, LongTermKeyCredentials};
+    let request = Draft::new(ALLOCATE, 1).fingerprint().bytes();
+    for (integrity, algorithm) in
+        [(Integrity::Sha1, IntegrityAlgorithm::Sha1), (Integrity::Sha256, IntegrityAlgorithm::Sha256)]
+    {
+        let password = match integrity {
+            Integrity::Sha1 => PasswordAlgorithm::Md5,
+            Integrity::Sha256 => PasswordAlgorithm::Sha256,
+        };
+        let key = Key::derive(password, integrity, "alice", REALM, "wonderland");
+        let attributes = [Attribute::Lifetime(600)];
+        let answer = respond(parse(&request).unwrap().reply_to(), Outcome::Success, &attributes, Some(&key));
+        let message = StunMessage::from_bytes(&answer).unwrap();
+        let credentials = LongTermKeyCredentials::new("alice".into(), "wonderland".into(), REALM.into());
+        assert_eq!(message.validate_integrity(&credentials.into()).unwrap(), algorithm);
+    }
+}
+
+#[test]
+fn alternate_server_and_domain_and_password_algorithms_are_written_as_the_rfc_says() {
+    let request = Draft::new(ALLOCATE, 1).bytes();
+    let attributes = [
+        Attribute::AlternateServer(addr("192.0.2.1:3478")),
+        Attribute::AlternateDomain("turn.example.org"),
+        Attribute::PasswordAlgorithms(&[PasswordAlgorithm::Sha256, PasswordAlgorithm::Md5]),
+    ];
+    let outcome = Outcome::Error(300, "Try Alternate");
+    let bytes = respond(parse(&request).unwrap().reply_to(), outcome, &attributes, None);
+    let answer = Answer { kind: 0x0113, bytes };
+    assert_eq!(answer.code(), 300);
+    assert_eq!(answer.attribute(0x8023).unwrap(), [0, 1, 0x0D, 0x96, 192, 0, 2, 1], "not masked");
+    assert_eq!(answer.attribute(0x8003).unwrap(), b"turn.example.org");
+    assert_eq!(answer.attribute(0x8002).unwrap(), [0, 2, 0, 0, 0, 1, 0, 0]);
 }
 
 #[test]
@@ -203,9 +288,9 @@ fn unknown_comprehension_required_attributes_are_named_and_optional_ones_are_not
         .with(0x7001, b"x")
         .with(0x8123, b"y")
         .with(0x7001, b"z")
-        .with(0x001E, b"")
+        .with(0x7002, b"")
         .bytes();
-    assert_eq!(parse(&bytes).unwrap().unknown, [0x7001, 0x001E]);
+    assert_eq!(parse(&bytes).unwrap().unknown, [0x7001, 0x7002]);
 }
 
 #[test]

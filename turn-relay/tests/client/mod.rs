@@ -361,7 +361,7 @@ fn encode(kind: u16, transaction: [u8; 12], attributes: &[(u16, Vec<u8>)], key: 
     if let Some(key) = key {
         let tag = key.sign(&[&message]);
         message.extend([0x00, 0x08, 0x00, 0x14]);
-        message.extend(tag);
+        message.extend_from_slice(&tag);
     }
     message
 }
