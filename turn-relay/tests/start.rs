@@ -2,12 +2,14 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod client;
+mod process;
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use client::Client;
+use process::Running;
 use turn_relay::address::Transport;
 
 #[test]
@@ -216,75 +218,6 @@ fn out_of_descriptors_it_answers_508_and_recovers() {
     }
     assert!(waiting.request(client::BINDING, &[]).is_success());
     client.allocate();
-}
-
-/// A relay in a process of its own; killed if it is still there in the end.
-struct Running {
-    child: Child,
-    lines: BufReader<std::process::ChildStderr>,
-    seen: String,
-    serving: SocketAddr,
-    admin: Option<SocketAddr>,
-}
-
-impl Running {
-    /// `limits` are arguments of the shell's `ulimit`.
-    fn start(flags: &[&str], limits: &[&str]) -> Self {
-        let ulimit = if limits.is_empty() { String::new() } else { format!("ulimit {}; ", limits.join(" ")) };
-        let mut child = Command::new("sh")
-            .args(["-c", &format!("{ulimit}exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_turn-relay")])
-            .args(["--user", "user:password"])
-            .args(flags)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap());
-        let (mut seen, mut serving, mut admin) = (String::new(), None, None);
-        let wants_admin = flags.contains(&"--admin");
-        while serving.is_none() || (wants_admin && admin.is_none()) {
-            let mut line = String::new();
-            assert!(lines.read_line(&mut line).unwrap() > 0, "it ended: {seen}");
-            let address = |before: &str, after: char| {
-                let rest = line.split_once(before)?.1;
-                rest.split(after).next()?.parse().ok()
-            };
-            serving = serving.or_else(|| address("STUN and TURN on ", ','));
-            admin = admin.or_else(|| address("http://", '/'));
-            seen += &line;
-        }
-        Self { child, lines, seen, serving: serving.unwrap(), admin }
-    }
-
-    /// Reads its log until a line says so.
-    fn wait_for(&mut self, words: &str) {
-        let mut line = String::new();
-        while !line.contains(words) {
-            line.clear();
-            assert!(self.lines.read_line(&mut line).unwrap() > 0, "it ended: {}", self.seen);
-            self.seen += &line;
-        }
-    }
-
-    /// Sends the signal and gives the exit code.
-    fn stop(&mut self, signal: i32) -> Option<i32> {
-        let status =
-            Command::new("kill").args([format!("-{signal}"), self.child.id().to_string()]).status().unwrap();
-        assert!(status.success());
-        self.child.wait().unwrap().code()
-    }
-
-    /// All that it wrote; only once it has ended.
-    fn log(&mut self) -> String {
-        self.lines.read_to_string(&mut self.seen).unwrap();
-        self.seen.clone()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// Asserts exit code 2 and one line on standard error that names each of `mentioned`.
