@@ -3,7 +3,7 @@
 //! Refuses to do: parse text, resolve names, decide who may be reached (see [`crate::policy`]).
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// Where a client sends from: the far end of its five-tuple.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -132,6 +132,11 @@ pub(crate) fn packed(ip: IpAddr) -> u128 {
         IpAddr::V4(v4) => u128::from(v4.to_ipv6_mapped()),
         IpAddr::V6(v6) => u128::from(v6),
     }
+}
+
+/// The address that [`packed`] made the number of; a v4-mapped address becomes the v4 one, whose number is the same.
+pub(crate) fn unpacked(packed: u128) -> IpAddr {
+    IpAddr::V6(Ipv6Addr::from_bits(packed)).to_canonical()
 }
 
 /// Whether both are IPv4 or both are IPv6.

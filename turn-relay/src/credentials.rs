@@ -3,9 +3,10 @@
 //! Refuses to do: print a secret or a key, compare a tag in variable time, keep state for a client.
 
 mod key;
+mod origin;
 mod secret;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::time::SystemTime;
 
@@ -15,6 +16,7 @@ pub use key::{Integrity, Key, PasswordAlgorithm, PasswordDigest, Tag, digest};
 pub use secret::{Credential, Secret, SecretError, account, mint};
 
 use key::userhash;
+use origin::Origin;
 use secret::{expiry, password_for};
 
 /// RFC 8489 section 14.9.
@@ -50,6 +52,7 @@ pub struct Authenticated {
 /// What a user is known by. A missing digest was not stored, and cannot be made.
 #[derive(Clone)]
 struct StaticUser {
+    origin: Origin,
     md5: Option<PasswordDigest>,
     sha256: Option<PasswordDigest>,
 }
@@ -95,6 +98,8 @@ pub struct Credentials {
     hashes: HashMap<[u8; 32], Box<str>, RandomState>,
     secrets: Vec<Secret>,
     features: Features,
+    /// Of all users and secrets.
+    origins: HashSet<Origin, RandomState>,
     /// Verified against when there is no such user, so that the answer takes as long as for a wrong password.
     decoy: PasswordDigest,
 }
@@ -158,14 +163,18 @@ impl Credentials {
             realm: realm.to_owned(),
             users: HashMap::default(),
             hashes: HashMap::default(),
+            origins: secrets.iter().map(Origin::of_secret).collect(),
             secrets,
             features: Features { password_algorithms: &[], username_anonymity: false },
             decoy: digest(PasswordAlgorithm::Md5, "", realm, ""),
         };
         for (name, password) in users {
             let made = |algorithm| Some(digest(algorithm, &name, realm, &password));
-            let user =
-                StaticUser { md5: made(PasswordAlgorithm::Md5), sha256: made(PasswordAlgorithm::Sha256) };
+            let user = StaticUser {
+                origin: Origin::of_user(&name, &password),
+                md5: made(PasswordAlgorithm::Md5),
+                sha256: made(PasswordAlgorithm::Sha256),
+            };
             credentials.add(&name, user);
         }
         credentials.features = credentials.common_features();
@@ -174,6 +183,7 @@ impl Credentials {
 
     fn add(&mut self, name: &str, user: StaticUser) {
         self.hashes.insert(userhash(name, &self.realm), name.into());
+        self.origins.insert(user.origin);
         self.users.insert(name.into(), user);
     }
 
@@ -200,6 +210,12 @@ impl Credentials {
     /// Whether nobody could ever be authenticated: a server with such credentials must not start.
     pub fn is_empty(&self) -> bool {
         self.users.is_empty() && self.secrets.is_empty()
+    }
+
+    /// Whether what `key` comes from is still here. A key of another source than these credentials is not theirs to revoke.
+    #[must_use]
+    pub fn stand_behind(&self, key: &Key) -> bool {
+        key.origin().is_none_or(|origin| self.origins.contains(&origin))
     }
 
     /// The realm that every key is made for.
@@ -229,19 +245,19 @@ impl Credentials {
             let digest = user.digest(hashes.password);
             let key = Key::stored(digest.unwrap_or(&self.decoy), hashes.integrity);
             return if verifies(&key) && digest.is_some() {
-                Ok(Authenticated { username: username.into(), key })
+                Ok(Authenticated { username: username.into(), key: key.with_origin(user.origin) })
             } else {
                 Err(Unauthenticated::WrongPassword)
             };
         }
         let derived = self.secrets.iter().map(|secret| {
             let password = password_for(secret, username);
-            Key::derive(hashes.password, hashes.integrity, username, &self.realm, &password)
+            (Key::derive(hashes.password, hashes.integrity, username, &self.realm, &password), secret)
         });
         let mut found = None;
-        for key in derived {
+        for (key, secret) in derived {
             if verifies(&key) {
-                found = Some(key);
+                found = Some(key.with_origin(Origin::of_secret(secret)));
             }
         }
         let Some(key) = found else {

@@ -28,6 +28,11 @@ impl Journal {
         Self { counters, log_addresses, refusals: HashMap::new() }
     }
 
+    /// Whether addresses belong into lines above debug level from now on.
+    pub(crate) fn set_log_addresses(&mut self, log_addresses: bool) {
+        self.log_addresses = log_addresses;
+    }
+
     /// Records one event.
     pub(crate) fn record(&mut self, now: Instant, event: Event) {
         match event {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use prometheus_client::registry::Registry;
 use turn_relay::config::{Config, Settings};
 use turn_relay::operation::settings::Invocation;
-use turn_relay::operation::shutdown::Signals;
+use turn_relay::operation::shutdown::{Hangups, Signals};
 use turn_relay::operation::{Admin, Readiness, StartError, admin, settings, start_error, telemetry};
-use turn_relay::server::Server;
+use turn_relay::server::{Reloader, Server};
 
 fn main() -> ExitCode {
     match run() {
@@ -40,6 +40,7 @@ fn serve(settings: Settings) -> Result<(), StartError> {
         .map_err(|error| StartError::new(format!("cannot start: {error}")))?;
     runtime.block_on(async {
         let mut signals = Signals::listen()?;
+        let mut hangups = Hangups::listen()?;
         let admin = settings.admin().map(Admin::bind).transpose()?;
         let summary = settings.summary();
         let mut registry = Registry::default();
@@ -57,12 +58,32 @@ fn serve(settings: Settings) -> Result<(), StartError> {
             let routes = admin::routes(Arc::new(registry), ready.clone());
             tokio::spawn(admin.serve(routes, std::future::pending()));
         }
-        let signal = signals.requested().await;
+        let reloader = Reloader::new(server.control(), read);
+        let signal = loop {
+            tokio::select! {
+                signal = signals.requested() => break signal,
+                () = hangups.next() => reload(&reloader).await,
+            }
+        };
         ready.set(false);
         tracing::info!("{signal}: stopping");
         server.shutdown();
         Ok(())
     })
+}
+
+/// The configuration as it is written now: the same file and flags, read again.
+fn read() -> Result<Settings, StartError> {
+    match settings::load::<Config>(command(), std::env::args_os())? {
+        Invocation::Run(config) | Invocation::Check(config) => Settings::new(&config, vec![]),
+        Invocation::Print(_) => Err(StartError::new("there is no configuration to read")),
+    }
+}
+
+async fn reload(reloader: &Reloader) {
+    let reloader = reloader.clone();
+    // What came of it is in the log.
+    let _ = tokio::task::spawn_blocking(move || reloader.reload()).await;
 }
 
 fn command() -> clap::Command {
@@ -87,5 +108,8 @@ Examples:
   Keep the configuration in a file:
     turn-relay --print-config > turn-relay.toml
     turn-relay --config turn-relay.toml --check
+
+  Change the configuration of a running relay; calls go on, a file that is not good changes nothing:
+    kill -HUP $(pidof turn-relay)
 
 Every flag is also a key of the file (allow_peer) and an environment variable (TURN_RELAY_ALLOW_PEER).";

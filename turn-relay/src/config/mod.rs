@@ -5,6 +5,7 @@
 
 mod access;
 mod addresses;
+mod changes;
 mod limits;
 
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ use crate::operation::{StartError, settings};
 use crate::relay::{Limits, RelayAddress};
 use access::{networks, realm, secret_file, users};
 use addresses::{listen_addresses, port_range, relay_addresses, shown, socket_address};
+pub(crate) use changes::Changes;
 
 /// The configuration as written. Each field is a flag, a TOML key and an environment variable (`TURN_RELAY_...`).
 #[derive(Clone, Default, clap::Args, Serialize, Deserialize)]

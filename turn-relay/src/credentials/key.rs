@@ -13,6 +13,8 @@ use md5::Digest as _;
 use sha1::Sha1;
 use sha2::Sha256;
 
+use super::origin::Origin;
+
 /// How a password becomes a key (RFC 8489 section 18.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PasswordAlgorithm {
@@ -89,7 +91,10 @@ impl fmt::Debug for Tag {
 
 /// The key of one long-term credential, as keyed HMAC state: made once per allocation, cloned per message.
 #[derive(Clone)]
-pub struct Key(Keyed);
+pub struct Key {
+    keyed: Keyed,
+    origin: Option<Origin>,
+}
 
 #[derive(Clone)]
 enum Keyed {
@@ -132,16 +137,27 @@ impl Key {
     #[must_use]
     pub(crate) fn from_bytes(key: &[u8], integrity: Integrity) -> Self {
         const ANY_LENGTH: &str = "HMAC takes a key of any length";
-        Self(match integrity {
+        let keyed = match integrity {
             Integrity::Sha1 => Keyed::Sha1(Hmac::new_from_slice(key).expect(ANY_LENGTH)),
             Integrity::Sha256 => Keyed::Sha256(Hmac::new_from_slice(key).expect(ANY_LENGTH)),
-        })
+        };
+        Self { keyed, origin: None }
+    }
+
+    /// The same key, remembering what it comes from.
+    pub(super) fn with_origin(self, origin: Origin) -> Self {
+        Self { origin: Some(origin), ..self }
+    }
+
+    /// What it comes from, if that is an entry of the configuration.
+    pub(super) fn origin(&self) -> Option<Origin> {
+        self.origin
     }
 
     /// Which attribute this key makes and verifies.
     #[must_use]
     pub fn integrity(&self) -> Integrity {
-        match self.0 {
+        match self.keyed {
             Keyed::Sha1(_) => Integrity::Sha1,
             Keyed::Sha256(_) => Integrity::Sha256,
         }
@@ -150,7 +166,7 @@ impl Key {
     /// The tag over the parts, one after the other.
     #[must_use]
     pub fn sign(&self, parts: &[&[u8]]) -> Tag {
-        match &self.0 {
+        match &self.keyed {
             Keyed::Sha1(mac) => Tag::received(&over(mac, parts).finalize().into_bytes()),
             Keyed::Sha256(mac) => Tag::received(&over(mac, parts).finalize().into_bytes()),
         }
@@ -159,7 +175,7 @@ impl Key {
     /// Whether `tag` is the whole tag over the parts; takes as long for a wrong tag as for a right one.
     #[must_use]
     pub fn verify(&self, parts: &[&[u8]], tag: &Tag) -> bool {
-        match &self.0 {
+        match &self.keyed {
             Keyed::Sha1(mac) => over(mac, parts).verify_slice(tag).is_ok(),
             Keyed::Sha256(mac) => over(mac, parts).verify_slice(tag).is_ok(),
         }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::inbox::{Parcel, RelayedSocketParcel};
+use super::inbox::{Done, Order, Parcel, RelayedSocketParcel};
 use super::{BUDGET, Worker};
 use crate::address::FiveTuple;
 use crate::metrics::SendFailure;
@@ -21,6 +21,10 @@ impl Worker {
 
     /// Takes what other workers left.
     pub(super) fn serve_inbox(&mut self, now: Instant) -> bool {
+        while let Some((order, done)) = self.inbox.errand() {
+            // A server that does not wait for the answer any more needs none.
+            let _ = done.send(self.obey(now, order));
+        }
         for _ in 0..BUDGET {
             match self.inbox.take() {
                 Some(Parcel::Claim(claim)) => self.control(now, Input::Claim(claim)),
@@ -32,6 +36,17 @@ impl Worker {
             }
         }
         true
+    }
+
+    fn obey(&mut self, now: Instant, order: Order) -> Done {
+        let before = self.relay.allocations();
+        match order {
+            Order::Settings { relay, log_addresses } => {
+                self.journal.set_log_addresses(log_addresses);
+                self.control(now, Input::Settings(relay));
+            }
+        }
+        Done { ended: before.saturating_sub(self.relay.allocations()) }
     }
 
     /// Closes a connection and tells the core.

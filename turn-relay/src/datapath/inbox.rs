@@ -1,15 +1,16 @@
 //! How workers talk to each other, which they do only when a client's second five-tuple arrives at another worker than its
-//! first (a reservation token): bounded channels, and a wake-up for the other event loop.
+//! first (a reservation token): bounded channels, and a wake-up for the other event loop. And how the server tells its
+//! workers what to do: orders, which are never refused, since all workers must carry them out or none.
 
 use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
 
 use mio::Waker;
 
 use crate::address::RelayedPort;
-use crate::relay::{Claim, OpenId};
+use crate::relay::{Claim, OpenId, RelaySettings};
 
 /// What one worker hands to another.
 #[derive(Debug)]
@@ -28,10 +29,29 @@ pub(crate) struct RelayedSocketParcel {
     pub(crate) port: RelayedPort,
 }
 
+/// What the server wants of a worker.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// These settings hold from now on.
+    Settings { relay: Arc<RelaySettings>, log_addresses: bool },
+}
+
+/// What came of an order.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Done {
+    /// Allocations that ended by it.
+    pub(crate) ended: usize,
+}
+
+/// An order and where its answer goes.
+pub(crate) type Errand = (Order, Sender<Done>);
+
 /// The sending side; every worker has one for every worker.
 #[derive(Clone, Debug)]
 pub(crate) struct Mailbox {
     parcels: SyncSender<Parcel>,
+    /// Not bounded: the server waits for the answer before it gives the next order.
+    errands: Sender<Errand>,
     waker: Arc<Waker>,
     stop: Arc<AtomicBool>,
 }
@@ -40,15 +60,17 @@ pub(crate) struct Mailbox {
 #[derive(Debug)]
 pub(crate) struct Inbox {
     parcels: Receiver<Parcel>,
+    errands: Receiver<Errand>,
     stop: Arc<AtomicBool>,
 }
 
 /// A pair for the worker whose event loop `waker` wakes.
 pub(crate) fn open(waker: Waker) -> (Mailbox, Inbox) {
     let (sender, receiver) = sync_channel(CAPACITY);
+    let (errands, to_do) = channel();
     let stop = Arc::new(AtomicBool::new(false));
-    let mailbox = Mailbox { parcels: sender, waker: Arc::new(waker), stop: Arc::clone(&stop) };
-    (mailbox, Inbox { parcels: receiver, stop })
+    let mailbox = Mailbox { parcels: sender, errands, waker: Arc::new(waker), stop: Arc::clone(&stop) };
+    (mailbox, Inbox { parcels: receiver, errands: to_do, stop })
 }
 
 impl Mailbox {
@@ -64,6 +86,12 @@ impl Mailbox {
         }
     }
 
+    /// Gives an order; what came of it is sent to `done`, which is dropped by a worker that has ended.
+    pub(crate) fn order(&self, order: Order, done: Sender<Done>) {
+        let _ = self.errands.send((order, done));
+        let _ = self.waker.wake();
+    }
+
     /// Tells the worker to end.
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::Release);
@@ -74,6 +102,10 @@ impl Mailbox {
 impl Inbox {
     pub(crate) fn take(&self) -> Option<Parcel> {
         self.parcels.try_recv().ok()
+    }
+
+    pub(crate) fn errand(&self) -> Option<Errand> {
+        self.errands.try_recv().ok()
     }
 
     pub(crate) fn is_stopped(&self) -> bool {

@@ -1,4 +1,4 @@
-//! Waiting for the signal that ends the program.
+//! Waiting for the signals that end the program, and for the one that makes it read its configuration again.
 
 use crate::operation::StartError;
 
@@ -47,5 +47,27 @@ impl Signals {
             _ = self.terminate.recv() => Requested::Terminate,
             _ = self.interrupt.recv() => Requested::Interrupt,
         }
+    }
+}
+
+/// Listens for `SIGHUP` from the moment it is made; before that it would end the program.
+#[derive(Debug)]
+pub struct Hangups(tokio::signal::unix::Signal);
+
+impl Hangups {
+    /// Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When the operating system refuses the registration.
+    pub fn listen() -> Result<Self, StartError> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let refused = |error: std::io::Error| StartError::new(format!("cannot listen for signals: {error}"));
+        signal(SignalKind::hangup()).map(Self).map_err(refused)
+    }
+
+    /// Resolves when the signal has arrived; several that arrive together count once.
+    pub async fn next(&mut self) {
+        // It never ends: the registration lives as long as the process.
+        let _ = self.0.recv().await;
     }
 }

@@ -10,7 +10,7 @@ use super::contract::Traffic;
 use super::peers::Reach;
 use super::rates::{Meter, UserSlot};
 use super::relayed::RelayedSet;
-use crate::address::{FiveTuple, PeerAddr, Subscriber, packed};
+use crate::address::{FiveTuple, PeerAddr, Subscriber, packed, unpacked};
 use crate::credentials::Key;
 use crate::frame::ChannelNumber;
 
@@ -134,6 +134,15 @@ impl Allocation {
             }
         }
         Ok(())
+    }
+
+    /// Takes every permission before `reach` again: what it refuses now is gone, channels to it pass nothing any more.
+    pub(super) fn review(&mut self, reach: impl Fn(IpAddr) -> Option<Reach>) {
+        self.permissions.retain_mut(|permission| {
+            let Some(now) = reach(unpacked(permission.ip)) else { return false };
+            permission.reach = now;
+            true
+        });
     }
 
     /// The peer that a channel is bound to now.

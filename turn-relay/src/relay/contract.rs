@@ -1,9 +1,11 @@
 //! What goes into the core and what comes out: plain values.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::allocation_id::AllocationId;
+use super::settings::RelaySettings;
 use crate::address::{FiveTuple, PeerAddr, RelayedPort};
 use crate::frame::Header;
 
@@ -150,6 +152,9 @@ pub enum Input<'a> {
     ClientGone(FiveTuple),
     /// [`super::Relay::deadline`] has passed.
     Timeout,
+    /// These settings hold from here on; [`super::Shared::apply`] has seen them. Allocations stay unless what authorised them is
+    /// gone, permissions stay unless the policy now refuses the peer.
+    Settings(Arc<RelaySettings>),
 }
 
 /// What another worker asks for.
@@ -348,11 +353,13 @@ pub enum EndReason {
     Expired,
     /// The client's TCP connection closed.
     ConnectionClosed,
+    /// What authorised it is gone: the user, its password, or the secret.
+    Revoked,
 }
 
 impl EndReason {
     /// Every reason, for registering metrics.
-    pub const ALL: [Self; 3] = [Self::Released, Self::Expired, Self::ConnectionClosed];
+    pub const ALL: [Self; 4] = [Self::Released, Self::Expired, Self::ConnectionClosed, Self::Revoked];
 
     /// The metric label.
     pub fn label(self) -> &'static str {
@@ -360,6 +367,7 @@ impl EndReason {
             Self::Released => "released",
             Self::Expired => "expired",
             Self::ConnectionClosed => "connection_closed",
+            Self::Revoked => "revoked",
         }
     }
 }

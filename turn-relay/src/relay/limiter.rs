@@ -52,17 +52,21 @@ struct Refused {
 impl Limiter {
     /// `per_second` 0 means no limit.
     pub(super) fn new(epoch: Instant, per_second: u32) -> Self {
-        let burst = |units: u64| Pace::new(units * BURST_SECONDS, Duration::from_secs(BURST_SECONDS), 1);
-        let per_second = u64::from(per_second);
+        let (pace, second_pace) = paces(per_second);
         Self {
             epoch,
-            pace: burst(per_second),
-            second_pace: burst(per_second.div_ceil(SECOND_SHARE)),
+            pace,
+            second_pace,
             buckets: vec![Bucket::default(); ENTRIES].into_boxed_slice(),
             second_buckets: vec![Bucket::default(); ENTRIES].into_boxed_slice(),
             refused: vec![Refused::default(); ENTRIES].into_boxed_slice(),
             hasher: RandomState::default(),
         }
+    }
+
+    /// Changes the rate; what was used of an allowance stays used.
+    pub(super) fn set_rate(&mut self, per_second: u32) {
+        (self.pace, self.second_pace) = paces(per_second);
     }
 
     /// Whether one more answer may go to this client now.
@@ -101,6 +105,13 @@ fn take(buckets: &mut [Bucket], hash: u64, pace: Option<Pace>, now: u64) -> bool
 
 fn index(hash: u64) -> usize {
     usize::try_from(hash % ENTRIES as u64).unwrap_or(0)
+}
+
+/// The allowance, and the second one.
+fn paces(per_second: u32) -> (Option<Pace>, Option<Pace>) {
+    let burst = |units: u64| Pace::new(units * BURST_SECONDS, Duration::from_secs(BURST_SECONDS), 1);
+    let per_second = u64::from(per_second);
+    (burst(per_second), burst(per_second.div_ceil(SECOND_SHARE)))
 }
 
 /// The /24 of an IPv4 address, the /56 of an IPv6 address: what one attacker or one victim typically has.

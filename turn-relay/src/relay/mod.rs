@@ -26,6 +26,7 @@ mod rates;
 mod refresh;
 mod refusal;
 mod relayed;
+mod reload;
 mod requests;
 mod reservation;
 mod settings;
@@ -45,6 +46,8 @@ mod limit_tests;
 mod model;
 #[cfg(test)]
 mod peer_tests;
+#[cfg(test)]
+mod reload_tests;
 #[cfg(test)]
 mod sha256_tests;
 #[cfg(any(test, feature = "fuzz"))]
@@ -68,7 +71,7 @@ pub use contract::{
 #[cfg(any(test, feature = "fuzz"))]
 pub use drive::drive;
 pub use settings::{Limits, Rate, RelayAddress, RelaySettings};
-pub use shared::Shared;
+pub use shared::{Shared, TooManyAddresses};
 
 use allocation::Allocation;
 use answers::Answers;
@@ -142,7 +145,7 @@ impl Relay {
         let mut next_indication = [0; 12];
         rng.fill_bytes(&mut next_indication);
         Self {
-            peers: Peers::new(&settings),
+            peers: Peers::new(&settings, &shared),
             nonces: Nonces::new(shared.epoch(), shared.master()),
             limiter: Limiter::new(shared.epoch(), settings.limits.unauthenticated_answers),
             answers: Answers::default(),
@@ -191,6 +194,7 @@ impl Relay {
             Input::Claimed { open, outcome } => self.claimed(now, open, outcome),
             Input::ClientGone(from) => self.client_gone(now, &from),
             Input::Timeout => self.answers.forget(now),
+            Input::Settings(settings) => self.apply(now, settings),
         }
         Outputs(self.outputs.drain(..))
     }
@@ -349,8 +353,10 @@ impl Relay {
         let account = account(&allocation.username);
         self.shared.dismiss(account, allocation.counted_for, allocation.relayed.places());
         self.rates.leave(allocation.user);
-        if reason == EndReason::Expired && allocation.from.transport.is_connected() {
-            // Nobody is there any more; without an allocation the connection is a socket held for nothing.
+        let unasked = matches!(reason, EndReason::Expired | EndReason::Revoked);
+        if unasked && allocation.from.transport.is_connected() {
+            // Expired: nobody is there any more, and without an allocation the connection is a socket held for nothing.
+            // Revoked: the client learns at once that it has to come again.
             self.outputs.push(Output::Disconnect(allocation.from));
         }
         let (relayed, additional) = allocation.advertised;

@@ -80,7 +80,7 @@ impl Relay {
 
     pub(super) fn draw(&mut self, address: usize, want: Want, attempts: u8) -> Option<Source> {
         let ip = self.settings.relay_addresses.get(address)?.ip;
-        let port = self.shared.claim(address, want, &mut self.rng)?;
+        let port = self.shared.claim(ip, want, &mut self.rng)?;
         Some(Source::Bind { address, ip, port, want, attempts })
     }
 

@@ -26,13 +26,18 @@ pub(super) enum Reach {
 pub(super) struct Peers {
     policy: PeerPolicy,
     relay_addresses: Vec<RelayAddress>,
+    /// Where allocations may stand: relay addresses of now and of before a reload.
+    relayed: Vec<IpAddr>,
     own: Vec<IpAddr>,
     listeners: Vec<SocketAddr>,
 }
 
 impl Peers {
-    pub(super) fn new(settings: &RelaySettings) -> Self {
+    /// `shared` must know the settings already ([`Shared::apply`]).
+    pub(super) fn new(settings: &RelaySettings, shared: &Shared) -> Self {
+        let relayed: Vec<IpAddr> = shared.relay_ips().collect();
         let mut own = settings.own_addresses.clone();
+        own.extend(&relayed);
         own.extend(settings.listeners.iter().map(SocketAddr::ip));
         for address in &settings.relay_addresses {
             own.push(address.ip);
@@ -44,6 +49,7 @@ impl Peers {
         Self {
             policy: settings.policy.clone(),
             relay_addresses: settings.relay_addresses.clone(),
+            relayed,
             own,
             listeners: settings.listeners.clone(),
         }
@@ -82,7 +88,7 @@ impl Peers {
         if self.policy.allows_expressly(ip) {
             return Some(Reach::NotOurListeners);
         }
-        self.relay_addresses.iter().any(|address| address.ip == ip).then_some(Reach::LiveAllocations)
+        self.relayed.contains(&ip).then_some(Reach::LiveAllocations)
     }
 
     /// Whether this very peer may be reached now, its address being permitted as `reach` says.

@@ -71,7 +71,7 @@ struct LocalUser {
     leases: [(Lease, Lease); 2],
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct FlowPaces {
     bytes: Option<Pace>,
     packets: Option<Pace>,
@@ -102,16 +102,29 @@ pub(super) struct Rates {
 
 impl Rates {
     pub(super) fn new(epoch: Instant, limits: &Limits) -> Self {
-        let minute = Duration::from_secs(60);
-        Self {
+        let mut rates = Self {
             epoch,
-            of_allocation: FlowPaces::new(limits.allocation_rate),
-            of_user: FlowPaces::new(limits.user_rate),
-            peers_of_allocation: Pace::new(limits.new_peers_per_minute.into(), minute, 1),
-            peers_of_user: Pace::new(limits.user_new_peers_per_minute.into(), minute, 1),
+            of_allocation: FlowPaces::default(),
+            of_user: FlowPaces::default(),
+            peers_of_allocation: None,
+            peers_of_user: None,
             users: Slab::new(),
             by_account: HashMap::default(),
             hasher: RandomState::default(),
+        };
+        rates.set_limits(limits);
+        rates
+    }
+
+    /// Changes how fast. What was used of a bucket stays used; what a worker leased at the old rate is forgotten.
+    pub(super) fn set_limits(&mut self, limits: &Limits) {
+        let minute = Duration::from_secs(60);
+        self.of_allocation = FlowPaces::new(limits.allocation_rate);
+        self.of_user = FlowPaces::new(limits.user_rate);
+        self.peers_of_allocation = Pace::new(limits.new_peers_per_minute.into(), minute, 1);
+        self.peers_of_user = Pace::new(limits.user_new_peers_per_minute.into(), minute, 1);
+        for (_, user) in &mut self.users {
+            user.leases = Default::default();
         }
     }
 

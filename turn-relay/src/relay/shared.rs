@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
 use rand::RngExt as _;
@@ -16,6 +16,8 @@ use super::refusal::Refusal;
 use super::settings::{Limits, RelaySettings};
 use crate::address::{RelayedPort, Subscriber};
 
+/// Different relay addresses of one run: 16 at a time, and reloads may replace all of them three times.
+const MAX_ADDRESSES: usize = 64;
 const WORDS: usize = 65_536 / 64;
 
 /// One bit per port.
@@ -137,11 +139,23 @@ impl Places {
     }
 }
 
-/// State shared by the workers of one server.
-pub struct Shared {
-    addresses: Vec<AddressPorts>,
+/// What a reload may change.
+#[derive(Clone, Copy)]
+struct Bounds {
     ports: (u16, u16),
     limits: Limits,
+}
+
+/// A reload brought more relay addresses than there is room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("more than {MAX_ADDRESSES} different relay addresses since the start")]
+pub struct TooManyAddresses;
+
+/// State shared by the workers of one server.
+pub struct Shared {
+    /// Filled from the front and never emptied: allocations on an address that a reload took away stand on.
+    addresses: [OnceLock<AddressPorts>; MAX_ADDRESSES],
+    bounds: RwLock<Bounds>,
     allocations: AtomicU32,
     places: Mutex<Places>,
     epoch: Instant,
@@ -159,20 +173,57 @@ impl Shared {
     pub fn new(settings: &RelaySettings, epoch: Instant, rng: &mut impl rand::CryptoRng) -> Self {
         let mut master = [0; 32];
         rng.fill_bytes(&mut master);
-        let addresses = settings
-            .relay_addresses
-            .iter()
-            .map(|address| AddressPorts { ip: address.ip, claimed: PortSet::new(), live: PortSet::new() })
-            .collect();
-        Self {
-            addresses,
-            ports: settings.ports,
-            limits: settings.limits,
+        let shared = Self {
+            addresses: [const { OnceLock::new() }; MAX_ADDRESSES],
+            bounds: RwLock::new(Bounds { ports: settings.ports, limits: settings.limits }),
             allocations: AtomicU32::new(0),
             places: Mutex::default(),
             epoch,
             master,
+        };
+        let fits = shared.apply(settings);
+        debug_assert!(fits.is_ok(), "the configuration has at most 16 relay addresses");
+        shared
+    }
+
+    /// Takes new settings in, for all workers at once. To be called before any of them gets [`super::Input::Settings`]: what that
+    /// names must be known here. Nothing that is held is taken away; a lower limit holds for newcomers.
+    ///
+    /// # Errors
+    /// When there is no room for a new relay address; nothing has changed then.
+    pub fn apply(&self, settings: &RelaySettings) -> Result<(), TooManyAddresses> {
+        let known: Vec<IpAddr> = self.relay_ips().collect();
+        let new: Vec<IpAddr> = settings
+            .relay_addresses
+            .iter()
+            .map(|address| address.ip)
+            .filter(|ip| !known.contains(ip))
+            .collect();
+        let free = self.addresses.get(known.len()..).unwrap_or_default();
+        if free.len() < new.len() {
+            return Err(TooManyAddresses);
         }
+        for (slot, ip) in free.iter().zip(new) {
+            let was_free =
+                slot.set(AddressPorts { ip, claimed: PortSet::new(), live: PortSet::new() }).is_ok();
+            debug_assert!(was_free, "two reloads at once");
+        }
+        *self.bounds.write().unwrap_or_else(PoisonError::into_inner) =
+            Bounds { ports: settings.ports, limits: settings.limits };
+        Ok(())
+    }
+
+    /// Every address that was ever relayed from: allocations may still stand there.
+    pub(super) fn relay_ips(&self) -> impl Iterator<Item = IpAddr> {
+        self.known().map(|address| address.ip)
+    }
+
+    fn known(&self) -> impl Iterator<Item = &AddressPorts> {
+        self.addresses.iter().map_while(OnceLock::get)
+    }
+
+    fn bounds(&self) -> Bounds {
+        *self.bounds.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Allocations that stand or are being opened, and reserved ports, of all workers.
@@ -182,7 +233,7 @@ impl Shared {
 
     /// Ports held by allocations, reservations and attempts to bind, on all relay addresses.
     pub fn claimed_ports(&self) -> u32 {
-        self.addresses.iter().map(|address| address.claimed.len()).sum()
+        self.known().map(|address| address.claimed.len()).sum()
     }
 
     /// Gives a port back, and the place that it held if it was reserved: for the driver when a surrendered socket could not be
@@ -194,7 +245,7 @@ impl Shared {
             places.give_back(&account, client, 1);
         }
         drop(places);
-        if let Some(address) = self.addresses.iter().find(|address| address.ip == ip) {
+        if let Some(address) = self.known().find(|address| address.ip == ip) {
             address.live.remove(port.0);
             let was_claimed = address.claimed.remove(port.0);
             debug_assert!(was_claimed, "a port was released twice");
@@ -209,32 +260,37 @@ impl Shared {
         self.master
     }
 
-    /// Takes a random free port of the relay address `index`: some random probes, then a sweep from a random start,
+    /// Takes a random free port of the relay address `ip`: some random probes, then a sweep from a random start,
     /// so that the last free port is still found and none can be foretold.
     pub(super) fn claim(
         &self,
-        index: usize,
+        ip: IpAddr,
         want: Want,
         rng: &mut impl rand::CryptoRng,
     ) -> Option<RelayedPort> {
         const PROBES: u32 = 32;
-        let address = self.addresses.get(index)?;
-        let (low, high) = self.ports;
+        let address = self.known().find(|address| address.ip == ip)?;
+        let (low, high) = self.bounds().ports;
+        let try_claim = |port| Self::try_claim(address, want, port, (low, high));
         for _ in 0..PROBES {
-            if let Some(port) = self.try_claim(address, want, rng.random_range(low..=high)) {
+            if let Some(port) = try_claim(rng.random_range(low..=high)) {
                 return Some(port);
             }
         }
         let start = rng.random_range(low..=high);
-        (start..=high).chain(low..start).find_map(|port| self.try_claim(address, want, port))
+        (start..=high).chain(low..start).find_map(try_claim)
     }
 
-    fn try_claim(&self, address: &AddressPorts, want: Want, port: u16) -> Option<RelayedPort> {
+    fn try_claim(
+        address: &AddressPorts,
+        want: Want,
+        port: u16,
+        (low, high): (u16, u16),
+    ) -> Option<RelayedPort> {
         let port = match want {
             Want::Any => port,
             Want::Even | Want::EvenPair => port & !1,
         };
-        let (low, high) = self.ports;
         if port < low || !address.claimed.insert(port) {
             return None;
         }
@@ -259,14 +315,14 @@ impl Shared {
             *places.of_address.entry(client).or_default() += 1;
         }
         drop(places);
-        if let Some(address) = self.addresses.iter().find(|address| address.ip == ip) {
+        if let Some(address) = self.known().find(|address| address.ip == ip) {
             address.live.insert(port.0);
         }
     }
 
     /// Whether an allocation's relayed address is `ip` and `port`.
     pub(super) fn is_live(&self, ip: IpAddr, port: u16) -> bool {
-        self.addresses.iter().any(|address| address.ip == ip && address.live.contains(port))
+        self.known().any(|address| address.ip == ip && address.live.contains(port))
     }
 
     /// Counts `wanted` allocations for `account` and `client`, if the total and the share of each allow them.
@@ -277,8 +333,9 @@ impl Shared {
         client: Subscriber,
         wanted: u32,
     ) -> Result<(), Refusal> {
+        let limits = self.bounds().limits;
         let total = self.allocations.fetch_add(wanted, Ordering::AcqRel);
-        if total.saturating_add(wanted) > self.limits.allocations {
+        if total.saturating_add(wanted) > limits.allocations {
             self.allocations.fetch_sub(wanted, Ordering::AcqRel);
             return Err(Refusal::Capacity("the limit on all allocations is reached"));
         }
@@ -286,9 +343,9 @@ impl Shared {
         places.forget_idle(nanoseconds(self.epoch, now));
         let of_account = places.of_account.get(account).map_or(0, |held| held.count).saturating_add(wanted);
         let of_address = places.of_address.get(&client).copied().unwrap_or(0).saturating_add(wanted);
-        if of_account > self.limits.allocations_per_user || of_address > self.limits.allocations_per_address {
+        if of_account > limits.allocations_per_user || of_address > limits.allocations_per_address {
             self.allocations.fetch_sub(wanted, Ordering::AcqRel);
-            let of_user = of_account > self.limits.allocations_per_user;
+            let of_user = of_account > limits.allocations_per_user;
             return Err(if of_user { Refusal::OverQuota } else { Refusal::AddressOverQuota });
         }
         places.of_account.entry(account.into()).or_default().count = of_account;

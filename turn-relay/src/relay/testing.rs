@@ -398,6 +398,16 @@ impl World {
         wall_epoch() + self.now.duration_since(epoch())
     }
 
+    /// New settings for all workers, in the order that a driver keeps.
+    pub(crate) fn reload(&mut self, settings: RelaySettings) {
+        self.shared.apply(&settings).expect("there is room for the relay addresses");
+        let settings = Arc::new(settings);
+        for worker in 0..self.workers.len() {
+            self.input(worker, Input::Settings(Arc::clone(&settings)));
+        }
+        self.settle();
+    }
+
     /// Hands an input to a worker and queues what it wants.
     pub(crate) fn input(&mut self, worker: usize, input: Input<'_>) {
         let outputs: Vec<Output> = self.workers[worker].handle(self.now, input).collect();

@@ -169,6 +169,10 @@ impl Client {
         self.request(REFRESH, &[(0x000D, vec![0; 4])])
     }
 
+    pub(crate) fn refresh(&mut self, seconds: u32) -> Message {
+        self.request(REFRESH, &[(0x000D, seconds.to_be_bytes().to_vec())])
+    }
+
     pub(crate) fn send_channel(&mut self, number: u16, data: &[u8]) {
         let mut frame = number.to_be_bytes().to_vec();
         frame.extend(u16::try_from(data.len()).unwrap().to_be_bytes());

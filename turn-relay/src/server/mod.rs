@@ -1,5 +1,7 @@
 //! Opens the listeners and starts one worker thread per core; the only place that knows all of them.
 
+mod reload;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
@@ -22,13 +24,15 @@ pub use crate::operation::StartError;
 use crate::policy::PeerPolicy;
 use crate::relay::{Relay, RelaySettings, Shared, WorkerIndex};
 use crate::sys::descriptors;
+pub use reload::{Control, Reloaded, Reloader};
 
 /// A running relay. Dropping it stops it, as [`Server::shutdown`] does.
 #[derive(Debug)]
 pub struct Server {
     listen: Vec<SocketAddr>,
     relay_addresses: Vec<IpAddr>,
-    workers: Vec<(Mailbox, Option<JoinHandle<()>>)>,
+    control: Control,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Server {
@@ -57,22 +61,22 @@ impl Server {
             .sub_registry_with_prefix("turn_relay")
             .register_collector(Box::new(Totals(counters.clone())));
 
+        let log_addresses = settings.log_addresses;
         let mut server = Self {
-            listen,
+            listen: listen.clone(),
             relay_addresses: relay_settings.relay_addresses.iter().map(|address| address.ip).collect(),
-            workers: Vec::new(),
+            control: Control::new(settings, listen, mailboxes.clone(), Arc::clone(&shared)),
+            threads: Vec::new(),
         };
         for ((number, workplace), counters) in (0..).zip(workplaces).zip(counters) {
             let index = WorkerIndex(number);
             let rng = ChaCha20Rng::from_rng(&mut rand::rng());
             let relay = Relay::new(Arc::clone(&relay_settings), Arc::clone(&shared), index, rng);
-            let mailbox = workplace.mailbox();
-            let journal = Journal::new(Arc::clone(&counters), settings.log_addresses);
+            let journal = Journal::new(Arc::clone(&counters), log_addresses);
             let worker =
                 Worker::new(workplace, mailboxes.clone(), relay, Arc::clone(&shared), counters, journal);
             // Dropping `server` on an error stops the workers that already run.
-            let thread = spawn(index, worker)?;
-            server.workers.push((mailbox, Some(thread)));
+            server.threads.push(spawn(index, worker)?);
         }
         Ok(server)
     }
@@ -89,6 +93,12 @@ impl Server {
         &self.relay_addresses
     }
 
+    /// For whoever changes the running server: signals, the admin listener.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
     /// Stops serving, closes every socket, and waits for the workers to end.
     pub fn shutdown(self) {
         drop(self);
@@ -97,14 +107,10 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        for (mailbox, _) in &self.workers {
-            mailbox.stop();
-        }
-        for (_, thread) in &mut self.workers {
-            if let Some(thread) = thread.take() {
-                // A worker that failed has taken the process with it; there is nothing to hear here.
-                let _ = thread.join();
-            }
+        self.control.stop();
+        for thread in self.threads.drain(..) {
+            // A worker that failed has taken the process with it; there is nothing to hear here.
+            let _ = thread.join();
         }
     }
 }

@@ -1,0 +1,118 @@
+//! What a reload changes: the difference between two configurations, in words.
+//!
+//! Every field of [`Settings`] is named in [`Settings::changes_to`], by a pattern without `..`: a new key is either put into force
+//! by a reload or said to need a restart, and never forgotten.
+
+use std::collections::BTreeMap;
+
+use super::Settings;
+use crate::credentials::{Credential, Secret};
+
+/// What is different, and the settings that hold from then on.
+#[derive(Debug)]
+pub(crate) struct Changes {
+    /// In words, one entry per key.
+    pub(crate) changed: Vec<String>,
+    /// Keys whose old values stay.
+    pub(crate) needs_restart: Vec<&'static str>,
+    /// The new settings, with the old values of `needs_restart`.
+    pub(crate) new: Settings,
+}
+
+impl Settings {
+    /// Compares `new` with the settings that hold now.
+    pub(crate) fn changes_to(&self, mut new: Self) -> Changes {
+        let mut changed = Vec::new();
+        let mut needs_restart = Vec::new();
+        let Self {
+            listen,
+            listen_is_default,
+            relay_addresses,
+            realm,
+            users,
+            secrets,
+            allow_peers,
+            deny_peers,
+            ports,
+            threads,
+            admin,
+            log_addresses,
+            limits,
+        } = self;
+        list(&mut changed, "relay_address", relay_addresses, &new.relay_addresses, super::shown);
+        if *realm != new.realm {
+            changed.push(format!("realm is {}", new.realm));
+        }
+        changed.extend(changed_users(users, &new.users));
+        changed.extend(changed_secrets(secrets, &new.secrets));
+        list(&mut changed, "allow_peer", allow_peers, &new.allow_peers, ToString::to_string);
+        list(&mut changed, "deny_peer", deny_peers, &new.deny_peers, ToString::to_string);
+        if *ports != new.ports {
+            changed.push(format!("port_range is {}-{}", new.ports.first, new.ports.last));
+        }
+        if *limits != new.limits {
+            changed.push("limits".to_owned());
+        }
+        if *log_addresses != new.log_addresses {
+            changed.push(format!("log_addresses is {}", new.log_addresses));
+        }
+        keep(&mut needs_restart, "listen", listen, &mut new.listen);
+        new.listen_is_default = *listen_is_default;
+        keep(&mut needs_restart, "threads", threads, &mut new.threads);
+        keep(&mut needs_restart, "admin", admin, &mut new.admin);
+        Changes { changed, needs_restart, new }
+    }
+}
+
+/// Keeps the old value, and says that a restart would take the new one.
+fn keep<T: PartialEq + Clone>(
+    needs_restart: &mut Vec<&'static str>,
+    key: &'static str,
+    old: &T,
+    new: &mut T,
+) {
+    if old != new {
+        needs_restart.push(key);
+        new.clone_from(old);
+    }
+}
+
+fn list<T: PartialEq>(
+    changed: &mut Vec<String>,
+    key: &str,
+    old: &[T],
+    new: &[T],
+    shown: impl Fn(&T) -> String,
+) {
+    let with = new.iter().filter(|item| !old.contains(item)).map(|item| format!("+{}", shown(item)));
+    let without = old.iter().filter(|item| !new.contains(item)).map(|item| format!("-{}", shown(item)));
+    let items: Vec<String> = with.chain(without).collect();
+    if !items.is_empty() {
+        changed.push(format!("{key} {}", items.join(" ")));
+    }
+}
+
+/// In numbers: names of users are personal data.
+fn changed_users(old: &[Credential], new: &[Credential]) -> Option<String> {
+    let passwords = |users: &[Credential]| -> BTreeMap<String, String> {
+        users.iter().map(|user| (user.username.clone(), user.password.clone())).collect()
+    };
+    let (old, new) = (passwords(old), passwords(new));
+    let added = new.keys().filter(|name| !old.contains_key(*name)).count();
+    let removed = old.keys().filter(|name| !new.contains_key(*name)).count();
+    let other =
+        new.iter().filter(|(name, word)| old.get(*name).is_some_and(|before| before != *word)).count();
+    counted("user", &[(added, "added"), (removed, "removed"), (other, "with another password")])
+}
+
+fn changed_secrets(old: &[Secret], new: &[Secret]) -> Option<String> {
+    let added = new.iter().filter(|secret| !old.contains(secret)).count();
+    let removed = old.iter().filter(|secret| !new.contains(secret)).count();
+    counted("secret", &[(added, "added"), (removed, "removed")])
+}
+
+fn counted(key: &str, counts: &[(usize, &str)]) -> Option<String> {
+    let words = counts.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}"));
+    let words: Vec<String> = words.collect();
+    (!words.is_empty()).then(|| format!("{key}: {}", words.join(", ")))
+}

@@ -1,0 +1,150 @@
+//! New settings for a running server, all of them or none.
+//!
+//! In this order, one reload at a time: the new settings are read and parsed, [`Shared`] takes them in, then each worker
+//! switches between two packets and says so. Only what can fail comes first, so a reload that fails has changed nothing. Workers
+//! switch within microseconds of each other and not in one instant: for that long a newcomer may be met by the old settings at
+//! one worker and by the new ones at another, as it may be met by either if it comes a moment earlier or later.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{StartError, relay_settings};
+use crate::config::{Changes, Settings};
+use crate::datapath::inbox::{Done, Mailbox, Order};
+use crate::relay::Shared;
+
+/// Changes the server while it runs. Clones control the same server; after its end they change nothing any more.
+#[derive(Clone)]
+pub struct Control(Arc<Reins>);
+
+struct Reins {
+    mailboxes: Vec<Mailbox>,
+    shared: Arc<Shared>,
+    listen: Vec<SocketAddr>,
+    /// What holds now. Locked for the whole of a change, so that changes come one after the other.
+    settings: Mutex<Settings>,
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control").field("workers", &self.0.mailboxes.len()).finish_non_exhaustive()
+    }
+}
+
+/// What a reload did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Reloaded {
+    /// What changed, for a person: one entry per key, without secrets and passwords.
+    pub changed: Vec<String>,
+    /// Keys that were changed and need a restart; their old values stay in force.
+    pub needs_restart: Vec<&'static str>,
+    /// Allocations that ended because what authorised them is gone.
+    pub ended_allocations: usize,
+}
+
+impl fmt::Display for Reloaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.changed.is_empty() {
+            f.write_str("nothing has changed")?;
+        } else {
+            f.write_str(&self.changed.join("; "))?;
+        }
+        if self.ended_allocations > 0 {
+            write!(f, "; allocations ended by it: {}", self.ended_allocations)?;
+        }
+        if !self.needs_restart.is_empty() {
+            write!(f, "; needs a restart: {}", self.needs_restart.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+impl Control {
+    pub(super) fn new(
+        settings: Settings,
+        listen: Vec<SocketAddr>,
+        mailboxes: Vec<Mailbox>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self(Arc::new(Reins { mailboxes, shared, listen, settings: Mutex::new(settings) }))
+    }
+
+    /// Puts `new` into force. Blocks until every worker has switched.
+    ///
+    /// # Errors
+    /// One line; nothing has changed then.
+    pub fn reload(&self, new: Settings) -> Result<Reloaded, StartError> {
+        let mut settings = self.settings();
+        let Changes { changed, needs_restart, new } = settings.changes_to(new);
+        // Addresses of this host may have changed although no key has: the workers always get what was read.
+        let relay = Arc::new(relay_settings(&new, &self.0.listen));
+        let refused = |error| StartError::new(format!("relay_address: {error}; restart to use others"));
+        self.0.shared.apply(&relay).map_err(refused)?;
+        let log_addresses = new.log_addresses;
+        let done = self.0.order(|| Order::Settings { relay: Arc::clone(&relay), log_addresses });
+        *settings = new;
+        Ok(Reloaded { changed, needs_restart, ended_allocations: done.iter().map(|done| done.ended).sum() })
+    }
+
+    /// Tells the workers to end.
+    pub(super) fn stop(&self) {
+        for mailbox in &self.0.mailboxes {
+            mailbox.stop();
+        }
+    }
+
+    fn settings(&self) -> MutexGuard<'_, Settings> {
+        self.0.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reins {
+    /// Gives every worker its order and waits for all of them.
+    fn order(&self, order: impl Fn() -> Order) -> Vec<Done> {
+        let (sender, answers) = channel();
+        for mailbox in &self.mailboxes {
+            mailbox.order(order(), sender.clone());
+        }
+        drop(sender);
+        // Ends when the last worker has answered, or has ended, which drops its sender.
+        answers.into_iter().collect()
+    }
+}
+
+/// Reads the configuration again and puts it into force: what SIGHUP and the admin listener call.
+#[derive(Clone)]
+pub struct Reloader {
+    control: Control,
+    read: Arc<dyn Fn() -> Result<Settings, StartError> + Send + Sync>,
+}
+
+impl fmt::Debug for Reloader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Reloader").field(&self.control).finish()
+    }
+}
+
+impl Reloader {
+    /// `read` gives the settings as they are written now: file, environment and flags.
+    pub fn new(
+        control: Control,
+        read: impl Fn() -> Result<Settings, StartError> + Send + Sync + 'static,
+    ) -> Self {
+        Self { control, read: Arc::new(read) }
+    }
+
+    /// Reads and applies; says in one log line what came of it. Blocks for as long as files take to read and workers to switch.
+    ///
+    /// # Errors
+    /// One line that says what is wrong with the new configuration; everything stays as it was.
+    pub fn reload(&self) -> Result<Reloaded, StartError> {
+        let reloaded = (self.read)().and_then(|settings| self.control.reload(settings));
+        match &reloaded {
+            Ok(reloaded) => tracing::info!("reloaded: {reloaded}"),
+            Err(error) => tracing::error!("not reloaded, everything stays as it was: {error}"),
+        }
+        reloaded
+    }
+}
