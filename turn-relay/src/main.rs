@@ -42,11 +42,11 @@ fn serve(settings: Settings) -> Result<(), StartError> {
         let mut signals = Signals::listen()?;
         let mut hangups = Hangups::listen()?;
         let admin = settings.admin().map(Admin::bind).transpose()?;
-        let summary = settings.summary();
+        let (summary, transports) = (settings.summary(), settings.transports());
         let mut registry = Registry::default();
         let server = Server::start(settings, &mut registry)?;
         for address in server.listen_addresses() {
-            tracing::info!("serving STUN and TURN on {address}, UDP and TCP");
+            tracing::info!("serving STUN and TURN on {address}, {transports}");
         }
         for line in summary {
             tracing::info!("{line}");
@@ -89,7 +89,7 @@ async fn reload(reloader: &Reloader) {
 fn command() -> clap::Command {
     clap::Command::new("turn-relay")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("STUN and TURN server for WebRTC (RFC 8489, RFC 8656) over UDP and TCP, IPv4 and IPv6")
+        .about("STUN and TURN server for WebRTC (RFC 8489, RFC 8656) over UDP, TCP and TLS, IPv4 and IPv6")
         .after_help(EXAMPLES)
 }
 
@@ -101,6 +101,9 @@ Examples:
 
   Behind the 1:1 NAT of a cloud:
     turn-relay --secret-file secret --relay-address 10.0.0.5 --external-address 203.0.113.5
+
+  With TLS, for networks that let nothing else out (turns:turn.example.org, port 5349):
+    turn-relay --secret-file secret --tls-cert fullchain.pem --tls-key privkey.pem
 
   Try it on this machine alone (loopback is refused to clients unless allowed):
     turn-relay --listen 127.0.0.1:3478 --user me:password --allow-peer 127.0.0.0/8

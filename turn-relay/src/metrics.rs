@@ -122,6 +122,8 @@ pub(crate) struct Counters {
     durations: Durations,
     connections: AtomicI64,
     pub(crate) connections_refused: Count,
+    /// TLS connections that ended before their handshake did.
+    pub(crate) handshakes_failed: Count,
     /// Counted where they are given away.
     pub(crate) handed_over: Count,
     /// Off the data path; its keys are literals of the core, so it is bounded.
@@ -286,13 +288,20 @@ impl Totals {
         ConstGauge::new(open).encode(family(
             encoder,
             "tcp_connections",
-            "Open TCP connections of clients",
+            "Open TCP connections of clients, with and without TLS",
             MetricType::Gauge,
         )?)?;
         let help = "Reserved sockets handed to the worker that the second client reached";
         ConstCounter::new(self.sum(|w| &w.handed_over)).encode(family(
             encoder,
             "handed_over_sockets",
+            help,
+            MetricType::Counter,
+        )?)?;
+        let help = "TLS connections that ended before their handshake was complete";
+        ConstCounter::new(self.sum(|w| &w.handshakes_failed)).encode(family(
+            encoder,
+            "tls_handshakes_failed",
             help,
             MetricType::Counter,
         )?)?;

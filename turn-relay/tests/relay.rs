@@ -3,23 +3,23 @@
 
 mod client;
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::time::{Duration, Instant};
+use std::net::SocketAddr;
+use std::time::Duration;
 
-use client::{Client, PATIENCE, Received, even_port_and_next, family, reservation};
-use prometheus_client::registry::Registry;
+use client::bench::{PASSWORD, Peer, Relay, USER, eventually};
+use client::{Client, Received, even_port_and_next, family, reservation};
 use turn_relay::address::Transport;
-use turn_relay::config::{Config, Settings};
-use turn_relay::server::Server;
+use turn_relay::config::Config;
 
-const BOTH: [Transport; 2] = [Transport::Udp, Transport::Tcp];
+const EVERY: [Transport; 3] = [Transport::Udp, Transport::Tcp, Transport::Tls];
+const STREAMS: [Transport; 2] = [Transport::Tcp, Transport::Tls];
 const LOOPBACK: [&str; 2] = ["127.0.0.1", "::1"];
 
 #[test]
 fn a_binding_request_is_answered_with_the_address_that_it_came_from() {
     for ip in LOOPBACK {
         let relay = Relay::on(ip, &[]);
-        for transport in BOTH {
+        for transport in EVERY {
             let mut client = relay.client(transport);
             let answer = client.request(client::BINDING, &[]);
             assert_eq!(answer.mapped(), Some(client.local_addr()), "{ip} {transport}");
@@ -31,7 +31,7 @@ fn a_binding_request_is_answered_with_the_address_that_it_came_from() {
 fn data_crosses_both_ways_on_channels_and_in_indications() {
     for ip in LOOPBACK {
         let relay = Relay::on(ip, &["127.0.0.0/8", "::1"]);
-        for transport in BOTH {
+        for transport in EVERY {
             let peer = Peer::on(ip);
             let mut client = relay.client(transport);
             let relayed =
@@ -91,7 +91,7 @@ fn a_dual_allocation_relays_to_peers_of_both_families() {
         allow_peer: vec!["127.0.0.0/8".into(), "::1".into()],
         ..Config::default()
     });
-    for transport in BOTH {
+    for transport in EVERY {
         let mut client = relay.client(transport);
         let answer = client.allocate_with(&[client::both_families()]);
         let relayed = answer.all_relayed();
@@ -226,13 +226,18 @@ fn a_client_that_goes_away_stops_nothing() {
 }
 
 #[test]
-fn an_allocation_over_tcp_ends_with_its_connection() {
-    let relay = Relay::on("127.0.0.1", &[]);
-    let mut client = relay.client(Transport::Tcp);
-    client.allocate();
-    drop(client);
-    relay.settles("allocations_ended_total{reason=\"connection_closed\"}", 1);
-    relay.settles("tcp_connections", 0);
+fn an_allocation_over_a_stream_ends_with_its_connection() {
+    for transport in STREAMS {
+        let relay = Relay::on("127.0.0.1", &[]);
+        let mut client = relay.client(transport);
+        client.allocate();
+        relay.settles(&format!("allocations{{transport=\"{transport}\",family=\"ipv4\"}}"), 1);
+        drop(client);
+        relay.settles("allocations_ended_total{reason=\"connection_closed\"}", 1);
+        relay.settles(&format!("allocations{{transport=\"{transport}\",family=\"ipv4\"}}"), 0);
+        relay.settles("tcp_connections", 0);
+        assert_eq!(relay.metric("tls_handshakes_failed_total"), 0);
+    }
 }
 
 #[test]
@@ -252,9 +257,15 @@ fn a_stream_that_is_no_stun_is_closed_at_once() {
 
 #[test]
 fn frames_may_come_in_any_pieces() {
+    for transport in STREAMS {
+        frames_come_in_any_pieces(transport);
+    }
+}
+
+fn frames_come_in_any_pieces(transport: Transport) {
     let relay = Relay::on("127.0.0.1", &["127.0.0.0/8"]);
     let peer = Peer::on("127.0.0.1");
-    let mut client = relay.client(Transport::Tcp);
+    let mut client = relay.client(transport);
     let relayed = client.allocate();
     assert!(client.bind_channel(0x4000, peer.address()).is_success());
     // Three frames, one of them large, in pieces of every small size and of a size unlike any frame.
@@ -275,10 +286,16 @@ fn frames_may_come_in_any_pieces() {
 }
 
 #[test]
-fn a_tcp_client_that_does_not_read_loses_data_and_nobody_notices() {
+fn a_client_that_does_not_read_its_stream_loses_data_and_nobody_notices() {
+    for transport in STREAMS {
+        does_not_read(transport);
+    }
+}
+
+fn does_not_read(transport: Transport) {
     let relay = Relay::on("127.0.0.1", &["127.0.0.0/8"]);
     let peer = Peer::on("127.0.0.1");
-    let mut stuck = relay.client(Transport::Tcp);
+    let mut stuck = relay.client(transport);
     let relayed = stuck.allocate();
     assert!(stuck.bind_channel(0x4000, peer.address()).is_success());
     let mut other = relay.client(Transport::Tcp);
@@ -337,86 +354,4 @@ fn random_bytes_do_no_harm() {
     }
     assert!(relay.client(Transport::Udp).request(client::BINDING, &[]).is_success());
     assert!(relay.client(Transport::Tcp).request(client::BINDING, &[]).is_success());
-}
-
-struct Relay {
-    /// Fields are dropped in this order.
-    _server: Server,
-    registry: Registry,
-    address: SocketAddr,
-}
-
-const USER: &str = "user";
-const PASSWORD: &str = "password";
-
-impl Relay {
-    fn on(ip: &str, allow_peer: &[&str]) -> Self {
-        let listen = SocketAddr::new(ip.parse().unwrap(), 0).to_string();
-        let allow_peer = allow_peer.iter().map(|network| (*network).to_owned()).collect();
-        Self::start(Config { listen: vec![listen], allow_peer, ..Config::default() })
-    }
-
-    fn start(config: Config) -> Self {
-        let config = Config { user: vec![format!("{USER}:{PASSWORD}")], threads: Some(2), ..config };
-        let mut registry = Registry::default();
-        let settings = Settings::new(&config, vec![]).expect("good settings");
-        let server = Server::start(settings, &mut registry).expect("starts");
-        let address = server.listen_addresses()[0];
-        Self { _server: server, registry, address }
-    }
-
-    fn client(&self, transport: Transport) -> Client {
-        Client::connect(transport, self.address, USER, PASSWORD)
-    }
-
-    /// Waits until the line of the metrics has that value: counting follows sending.
-    fn settles(&self, name: &str, value: u64) {
-        let end = Instant::now() + PATIENCE;
-        while self.metric(name) != value {
-            assert!(Instant::now() < end, "{name} is {}, not {value}", self.metric(name));
-            std::thread::yield_now();
-        }
-    }
-
-    /// The value of one line of the metrics.
-    fn metric(&self, name: &str) -> u64 {
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
-        let value = text.lines().find_map(|line| line.strip_prefix(&format!("turn_relay_{name} ")));
-        value.map_or(0, |value| value.parse().unwrap())
-    }
-}
-
-struct Peer(UdpSocket);
-
-impl Peer {
-    fn on(ip: &str) -> Self {
-        let socket = UdpSocket::bind((ip.parse::<IpAddr>().unwrap(), 0)).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self(socket)
-    }
-
-    fn address(&self) -> SocketAddr {
-        self.0.local_addr().unwrap()
-    }
-
-    fn send(&self, to: SocketAddr, data: &[u8]) {
-        self.0.send_to(data, to).unwrap();
-    }
-
-    fn receive(&self) -> (Vec<u8>, SocketAddr) {
-        let mut buffer = vec![0; 65_536];
-        let (length, from) = self.0.recv_from(&mut buffer).expect("a datagram in time");
-        buffer.truncate(length);
-        (buffer, from)
-    }
-}
-
-/// Asks again until it holds; a liveness bound ends it.
-fn eventually(holds: impl Fn() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < end, "it never came to hold");
-        std::thread::yield_now();
-    }
 }

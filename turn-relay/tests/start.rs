@@ -35,6 +35,17 @@ fn an_unknown_flag_is_refused_by_name() {
 }
 
 #[test]
+fn a_certificate_that_cannot_be_used_is_refused_by_its_file() {
+    let made = client::tls::Files::generate();
+    let (cert, key) = (made.cert.to_str().unwrap(), made.key.to_str().unwrap());
+    refuses(&["--user", "a:b", "--tls-cert", key, "--tls-key", cert], &["tls_cert", key, "no certificate"]);
+    refuses(&["--user", "a:b", "--tls-cert", cert], &["tls_key"]);
+    let other = client::tls::Files::generate();
+    let wrong = ["--user", "a:b", "--tls-cert", cert, "--tls-key", other.key.to_str().unwrap()];
+    refuses(&wrong, &[cert, "cannot be used with the key"]);
+}
+
+#[test]
 fn a_port_that_another_copy_holds_is_refused() {
     let running = Running::start(&["--listen", "127.0.0.1:0"], &[]);
     let address = running.serving.to_string();
@@ -93,6 +104,10 @@ fn help_shows_every_flag_and_keeps_passwords_to_itself() {
         "--port-range",
         "--threads",
         "--admin",
+        "--tls-cert",
+        "--tls-key",
+        "--max-connections-per-address",
+        "--first-message-deadline",
         "--check",
         "--print-config",
     ] {

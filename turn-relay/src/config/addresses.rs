@@ -14,9 +14,10 @@ pub(super) fn shown(address: &RelayAddress) -> String {
     }
 }
 
-pub(super) fn listen_addresses(written: &[String]) -> Result<Vec<SocketAddr>, StartError> {
+pub(super) fn listen_addresses(written: &[String], tls: bool) -> Result<Vec<SocketAddr>, StartError> {
     if written.is_empty() {
-        return DEFAULT_LISTEN.iter().map(|text| socket_address("listen", text)).collect();
+        let tls: &[&str] = if tls { &DEFAULT_TLS_LISTEN } else { &[] };
+        return DEFAULT_LISTEN.iter().chain(tls).map(|text| socket_address("listen", text)).collect();
     }
     let mut addresses = Vec::new();
     for text in written {
@@ -183,5 +184,7 @@ fn family(ip: IpAddr) -> &'static str {
 }
 
 pub(super) const DEFAULT_LISTEN: [&str; 2] = ["0.0.0.0:3478", "[::]:3478"];
+/// RFC 8656 section 18: the port of `turns`, where there is a certificate. What is served there is the same.
+pub(super) const DEFAULT_TLS_LISTEN: [&str; 2] = ["0.0.0.0:5349", "[::]:5349"];
 /// RFC 8656 section 7.2 names the dynamic range.
 pub(super) const DEFAULT_PORTS: &str = "49152-65535";

@@ -38,6 +38,8 @@ impl Settings {
             admin,
             log_addresses,
             limits,
+            identities,
+            rules,
         } = self;
         list(&mut changed, "relay_address", relay_addresses, &new.relay_addresses, super::shown);
         if *realm != new.realm {
@@ -52,6 +54,12 @@ impl Settings {
         }
         if *limits != new.limits {
             changed.push("limits".to_owned());
+        }
+        if *identities != new.identities {
+            changed.push("certificates".to_owned());
+        }
+        if *rules != new.rules {
+            changed.push("limits of connections".to_owned());
         }
         if *log_addresses != new.log_addresses {
             changed.push(format!("log_addresses is {}", new.log_addresses));

@@ -7,26 +7,32 @@ mod access;
 mod addresses;
 mod changes;
 mod limits;
+mod transports;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::credentials::{Credential, Secret};
+use crate::listen::admission::Rules;
+use crate::operation::certificate::Identity;
 use crate::operation::{StartError, settings};
 use crate::relay::{Limits, RelayAddress};
 use access::{networks, realm, secret_file, users};
 use addresses::{listen_addresses, port_range, relay_addresses, shown, socket_address};
 pub(crate) use changes::Changes;
+use transports::{identities, rules};
 
 /// The configuration as written. Each field is a flag, a TOML key and an environment variable (`TURN_RELAY_...`).
 #[derive(Clone, Default, clap::Args, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Address to serve, UDP and TCP alike; repeatable [default: 0.0.0.0:3478 and [::]:3478]
+    /// Address to serve, UDP and TCP alike, TLS too with --tls-cert; repeatable [default: 0.0.0.0:3478 and [::]:3478,
+    /// with --tls-cert also port 5349]
     #[arg(long, value_name = "IP:PORT", value_delimiter = ',')]
     pub listen: Vec<String>,
 
@@ -138,6 +144,22 @@ pub struct Config {
     /// The same of all allocations of one user; 0: no limit [default: 12000]
     #[arg(long, value_name = "N", help_heading = LIMITS)]
     pub user_new_peers_per_minute: Option<u32>,
+
+    /// PEM certificate chain for TLS, leaf first; repeatable, the one that fits the client is chosen [default: no TLS]
+    #[arg(long, value_name = "FILE", value_delimiter = ',')]
+    pub tls_cert: Vec<PathBuf>,
+
+    /// PEM private key of --tls-cert; as many, in the same order
+    #[arg(long, value_name = "FILE", value_delimiter = ',')]
+    pub tls_key: Vec<PathBuf>,
+
+    /// Connections that one client address (one /56 for IPv6) may have [default: 512]
+    #[arg(long, value_name = "N", help_heading = LIMITS)]
+    pub max_connections_per_address: Option<usize>,
+
+    /// Seconds in which a connection must bring its first STUN message, the TLS handshake included [default: 10]
+    #[arg(long, value_name = "SECONDS", help_heading = LIMITS)]
+    pub first_message_deadline: Option<u64>,
 }
 
 impl settings::Config for Config {
@@ -170,6 +192,9 @@ pub struct Settings {
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) log_addresses: bool,
     pub(crate) limits: Limits,
+    /// Certificates with their keys, the default one first; none: no TLS.
+    pub(crate) identities: Vec<Arc<Identity>>,
+    pub(crate) rules: Rules,
 }
 
 /// Relayed ports, both ends included.
@@ -186,7 +211,8 @@ impl Settings {
     /// # Errors
     /// One line that names the key, the value, and what would be right.
     pub fn new(config: &Config, secrets: Vec<Secret>) -> Result<Self, StartError> {
-        let listen = listen_addresses(&config.listen)?;
+        let identities = identities(&config.tls_cert, &config.tls_key)?;
+        let listen = listen_addresses(&config.listen, !identities.is_empty())?;
         let settings = Self {
             relay_addresses: relay_addresses(config, &listen)?,
             listen,
@@ -199,6 +225,8 @@ impl Settings {
             ports: port_range(config.port_range.as_deref())?,
             threads: threads(config.threads)?,
             admin: config.admin.as_deref().map(|text| socket_address("admin", text)).transpose()?,
+            identities,
+            rules: rules(config)?,
             log_addresses: config.log_addresses.unwrap_or(false),
             limits: limits::limits(config)?,
         };
@@ -215,6 +243,12 @@ impl Settings {
     #[must_use]
     pub fn admin(&self) -> Option<SocketAddr> {
         self.admin
+    }
+
+    /// What every listen address serves, in words.
+    #[must_use]
+    pub fn transports(&self) -> &'static str {
+        if self.identities.is_empty() { "UDP and TCP" } else { "UDP, TCP and TLS" }
     }
 
     /// The settings in a few lines for a person: what is served, for whom, from which ports, towards which peers.
@@ -238,11 +272,15 @@ impl Settings {
         } else {
             format!(", never {}", joined(&self.deny_peers))
         };
-        vec![
+        let mut lines = vec![
             format!("relaying from {}, ports {}-{}", relays.join(", "), self.ports.first, self.ports.last),
             format!("credentials: {} (realm {})", kinds.join(" and "), self.realm),
             format!("peers: {policy}{denied}, and other clients of this relay"),
-        ]
+        ];
+        if !self.identities.is_empty() {
+            lines.push(format!("TLS: {}", plural(self.identities.len(), "certificate")));
+        }
+        lines
     }
 }
 

@@ -68,6 +68,32 @@ fn every_bad_value_is_refused_with_its_key_and_the_value() {
     bad(|c| c.realm = Some("r".repeat(MAX_REALM_BYTES + 1)), "realm", "rrrr");
     bad(|c| c.secret_file = Some("/nonexistent/secret".into()), "secret_file", "/nonexistent/secret");
     bad(|c| c.user = vec!["a:1".into(), "a:2".into()], "user", "\"a\"");
+    bad(|c| c.tls_cert = vec!["/nonexistent/cert".into()], "tls_cert", "1 and 0 files");
+    bad(|c| c.max_connections_per_address = Some(0), "max_connections_per_address", "0");
+    bad(|c| c.first_message_deadline = Some(61), "first_message_deadline", "61");
+}
+
+#[test]
+fn a_certificate_brings_the_port_of_turns_and_one_that_cannot_be_used_stops_the_start() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
+    let files = [made.cert.pem(), made.signing_key.serialize_pem(), other.signing_key.serialize_pem()];
+    let [cert, key, wrong] = files.map(|text| file(&text));
+    let config = |key: &tempfile::NamedTempFile| Config {
+        listen: vec![],
+        tls_cert: vec![cert.path().into()],
+        tls_key: vec![key.path().into()],
+        ..usable()
+    };
+    let ports: Vec<u16> = settings(&config(&key)).listen.iter().map(SocketAddr::port).collect();
+    assert_eq!(ports, [3478, 3478, 5349, 5349]);
+    let plain = settings(&Config { listen: vec![], ..usable() }).listen;
+    assert_eq!(plain.iter().map(SocketAddr::port).collect::<Vec<_>>(), [3478, 3478]);
+    let refused = refusal(&config(&wrong));
+    assert!(
+        refused.starts_with("tls_cert: ") && refused.contains("cannot be used with the key"),
+        "{refused}"
+    );
 }
 
 #[test]
@@ -157,6 +183,9 @@ fn the_printed_defaults_are_the_real_ones() {
     let printed: Config = settings::parse(&uncommented(), Path::new("printed")).expect("every example loads");
     assert_eq!(printed.listen, DEFAULT_LISTEN);
     assert_eq!(printed.realm.as_deref(), Some(DEFAULT_REALM));
+    let rules = Rules::default();
+    assert_eq!(printed.max_connections_per_address, Some(rules.per_address));
+    assert_eq!(printed.first_message_deadline, Some(rules.first_message.as_secs()));
     assert_eq!(printed.port_range.as_deref(), Some(DEFAULT_PORTS));
     assert_eq!(limits::limits(&printed).expect("good limits"), Limits::default());
 }

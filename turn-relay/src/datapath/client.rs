@@ -61,8 +61,10 @@ impl Worker {
         let Ok(server) = stream.local_addr() else { return };
         let tuple = FiveTuple { transport: Transport::Tcp, client: ClientAddr(peer), server };
         // The kernel reuses a five-tuple when it is done with the connection; its end may still wait to be read here.
-        if let Some(old) = self.connections.slot_of(&tuple) {
-            self.close_connection(now, old);
+        for transport in [Transport::Tcp, Transport::Tls] {
+            if let Some(old) = self.connections.slot_of(&FiveTuple { transport, ..tuple }) {
+                self.close_connection(now, old);
+            }
         }
         let Some(slot) = self.connections.insert(now, stream, tuple) else {
             self.counters.connections_refused.add(1);
@@ -101,6 +103,10 @@ impl Worker {
         while budget > 0 {
             let unread = match self.connections.read(slot, buffer) {
                 Reading::Bytes(len) => buffer.get(..len).unwrap_or_default(),
+                Reading::Again => {
+                    budget -= 1;
+                    continue;
+                }
                 Reading::Nothing => return false,
                 Reading::Closed => {
                     self.close_connection(now, slot);

@@ -57,6 +57,9 @@ impl Worker {
     }
 
     fn forget_connection(&mut self, slot: usize) -> Option<FiveTuple> {
+        if self.connections.is_handshaking(slot) {
+            self.counters.handshakes_failed.add(1);
+        }
         let tuple = self.connections.remove(slot)?;
         self.counters.connections(-1);
         Some(tuple)

@@ -25,6 +25,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use crate::frame::{HEADROOM, MAX_FRAME_BYTES, TAILROOM};
 use crate::journal::Journal;
 use crate::listen::Listener;
+use crate::listen::admission::Admission;
 use crate::listen::stream::{Connections, READ_BYTES};
 use crate::metrics::Counters;
 use crate::relay::{Input, Output, Relay, Shared, SocketSlot};
@@ -77,6 +78,7 @@ impl Source {
 pub(crate) struct Workplace {
     poll: Poll,
     listeners: Vec<Listener>,
+    connections: Connections,
     inbox: Inbox,
     mailbox: Mailbox,
 }
@@ -86,7 +88,7 @@ impl Workplace {
     ///
     /// # Errors
     /// When the process is out of descriptors.
-    pub(crate) fn new(mut listeners: Vec<Listener>) -> io::Result<Self> {
+    pub(crate) fn new(mut listeners: Vec<Listener>, admission: Arc<Admission>) -> io::Result<Self> {
         let poll = Poll::new()?;
         for (index, listener) in listeners.iter_mut().enumerate() {
             let udp = listener.udp.as_raw_fd();
@@ -94,7 +96,7 @@ impl Workplace {
             poll.registry().register(&mut listener.tcp, Source::Tcp(index).token(), Interest::READABLE)?;
         }
         let (mailbox, inbox) = inbox::open(Waker::new(poll.registry(), Source::Inbox.token())?);
-        Ok(Self { poll, listeners, inbox, mailbox })
+        Ok(Self { poll, listeners, connections: Connections::new(admission), inbox, mailbox })
     }
 
     pub(crate) fn mailbox(&self) -> Mailbox {
@@ -135,7 +137,7 @@ impl Worker {
         counters: Arc<Counters>,
         journal: Journal,
     ) -> Self {
-        let Workplace { poll, listeners, inbox, mailbox: _ } = workplace;
+        let Workplace { poll, listeners, connections, inbox, mailbox: _ } = workplace;
         Self {
             poll,
             listeners,
@@ -144,7 +146,7 @@ impl Worker {
             relay,
             shared,
             relayed: RelayedSockets::default(),
-            connections: Connections::default(),
+            connections,
             journal,
             counters,
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),

@@ -9,6 +9,8 @@ use rand_chacha::ChaCha20Rng;
 
 use super::*;
 use crate::listen;
+use crate::listen::admission::Rules;
+use crate::listen::tls::Certificates;
 use crate::relay::testing::{ALLOCATE, Account, Answer, BINDING, Draft, channel_data, settings};
 use crate::relay::{RelayAddress, RelaySettings, WorkerIndex};
 
@@ -104,7 +106,9 @@ impl Bench {
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         let shared = Arc::new(Shared::new(&settings, crate::relay::testing::epoch(), &mut rng));
         let relay = Relay::new(settings, Arc::clone(&shared), WorkerIndex(0), rng);
-        let workplace = Workplace::new(listeners).expect("descriptors");
+        let certificates = Certificates::new(&[]).expect("randomness");
+        let admission = Arc::new(Admission::new(Rules::default(), certificates));
+        let workplace = Workplace::new(listeners, admission).expect("descriptors");
         let mailboxes = vec![workplace.mailbox()];
         let counters: Arc<Counters> = Arc::default();
         let journal = Journal::new(Arc::clone(&counters), false);

@@ -4,8 +4,11 @@
 //! All sockets of all workers are bound before any worker starts: the kernel's choice depends on their number.
 //! Refuses to share a port with another process, and that includes another copy of this program.
 
+pub(crate) mod admission;
 pub(crate) mod stream;
+pub(crate) mod tls;
 pub(crate) mod udp;
+pub(crate) mod wire;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};

@@ -1,19 +1,20 @@
-//! TCP clients of one worker: a bounded number of connections, each with bounded memory and bounded patience.
+//! TCP and TLS clients of one worker: a bounded number of connections, each with bounded memory and bounded patience.
 //!
 //! Knows frames only as far as `frame::split` tells where one ends. A connection that speaks something else, that does not
 //! speak at all, or that does not read what it was asked to be sent, is closed. One without an allocation, which is to say
 //! of somebody who has proved nothing, gets a few KiB and a minute.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
-use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, Shutdown};
+use std::collections::{BinaryHeap, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use mio::net::TcpStream;
 use slab::Slab;
 
+use super::admission::{Admission, Place};
+use super::wire::{Came, Wire};
 use crate::address::FiveTuple;
 use crate::frame::{MAX_FRAME_BYTES, Split, split};
 use crate::stun::MAX_REQUEST_BYTES;
@@ -34,18 +35,20 @@ pub(crate) enum Refused {
 pub(crate) enum Reading {
     /// This many bytes are at the front of the buffer, those left from before included.
     Bytes(usize),
+    /// Nothing yet, but there may be more: ask again. It costs as much as a read.
+    Again,
     /// Nothing now.
     Nothing,
     /// The client closed, or the connection failed, or speaks something else.
     Closed,
 }
 
-/// The TCP clients of one worker.
-#[derive(Debug, Default)]
+/// The TCP and TLS clients of one worker.
+#[derive(Debug)]
 pub(crate) struct Connections {
+    admission: Arc<Admission>,
     slab: Slab<Connection>,
     by_tuple: HashMap<FiveTuple, usize, RandomState>,
-    by_client: HashMap<IpAddr, usize, RandomState>,
     /// When to look at a connection again: one entry each, and a second one while closing. Stale ones are told by `serial`.
     due: BinaryHeap<Reverse<(Instant, usize, u64)>>,
     next_serial: u64,
@@ -53,12 +56,13 @@ pub(crate) struct Connections {
 
 #[derive(Debug)]
 struct Connection {
-    stream: TcpStream,
+    wire: Wire,
     tuple: FiveTuple,
     serial: u64,
+    _place: Place,
+    first_message: Duration,
     /// Frames that the last turn had no budget for, and then the beginning of one that is not complete yet.
     unread: Vec<u8>,
-    unsent: VecDeque<u8>,
     phase: Phase,
     /// When the connection came, its allocation ended, or its closing began.
     since: Instant,
@@ -77,48 +81,49 @@ enum Phase {
 }
 
 impl Connections {
+    pub(crate) fn new(admission: Arc<Admission>) -> Self {
+        Self {
+            admission,
+            slab: Slab::new(),
+            by_tuple: HashMap::default(),
+            due: BinaryHeap::new(),
+            next_serial: 0,
+        }
+    }
+
     /// Takes an accepted connection, unless it is one too many of its address or of all. No other connection may be on its
     /// five-tuple: the caller closes such a one first.
     pub(crate) fn insert(&mut self, now: Instant, stream: TcpStream, tuple: FiveTuple) -> Option<usize> {
-        let key = client_key(tuple.client.0.ip());
-        let of_client = self.by_client.entry(key).or_default();
-        if self.slab.len() >= MAX_CONNECTIONS || *of_client >= MAX_PER_CLIENT {
-            if *of_client == 0 {
-                self.by_client.remove(&key);
-            }
+        if self.slab.len() >= MAX_CONNECTIONS {
             return None;
         }
-        *of_client += 1;
+        let place = self.admission.admit(tuple.client.0.ip())?;
+        let first_message = self.admission.rules().first_message;
         // A relay delays nothing on purpose; media over TCP suffers enough.
         let _ = stream.set_nodelay(true);
         let serial = self.next_serial;
         self.next_serial += 1;
         let slot = self.slab.insert(Connection {
-            stream,
+            wire: Wire::new(stream, self.admission.certificates().current()),
             tuple,
             serial,
+            _place: place,
+            first_message,
             unread: Vec::new(),
-            unsent: VecDeque::new(),
             phase: Phase::Silent,
             since: now,
         });
         self.by_tuple.insert(tuple, slot);
-        self.due.push(Reverse((now + FIRST_FRAME, slot, serial)));
+        self.due.push(Reverse((now + first_message, slot, serial)));
         Some(slot)
     }
 
     /// Forgets and closes a connection.
     pub(crate) fn remove(&mut self, slot: usize) -> Option<FiveTuple> {
-        let connection = self.slab.try_remove(slot)?;
+        let mut connection = self.slab.try_remove(slot)?;
+        connection.wire.close();
         if self.by_tuple.get(&connection.tuple) == Some(&slot) {
             self.by_tuple.remove(&connection.tuple);
-        }
-        let key = client_key(connection.tuple.client.0.ip());
-        if let Some(count) = self.by_client.get_mut(&key) {
-            *count -= 1;
-            if *count == 0 {
-                self.by_client.remove(&key);
-            }
         }
         Some(connection.tuple)
     }
@@ -126,6 +131,11 @@ impl Connections {
     #[cfg(test)]
     pub(crate) fn count(&self) -> usize {
         self.slab.len()
+    }
+
+    /// The connection is TLS and its handshake is not complete.
+    pub(crate) fn is_handshaking(&self, slot: usize) -> bool {
+        self.slab.get(slot).is_some_and(|connection| connection.wire.is_handshaking())
     }
 
     pub(crate) fn slot_of(&self, tuple: &FiveTuple) -> Option<usize> {
@@ -137,7 +147,7 @@ impl Connections {
     }
 
     pub(crate) fn stream_mut(&mut self, slot: usize) -> Option<&mut TcpStream> {
-        self.slab.get_mut(slot).map(|connection| &mut connection.stream)
+        self.slab.get_mut(slot).map(|connection| connection.wire.stream_mut())
     }
 
     /// The longest frame that the connection may send.
@@ -167,9 +177,13 @@ impl Connections {
             connection.unread.clear();
             return Reading::Bytes(kept);
         }
-        match connection.stream.read(room) {
-            Ok(0) => Reading::Closed,
-            Ok(read) => {
+        let came = connection.wire.read(room);
+        if connection.wire.transport() != connection.tuple.transport {
+            self.turns_out_as_tls(slot);
+        }
+        let Some(connection) = self.slab.get_mut(slot) else { return Reading::Closed };
+        match came {
+            Came::Bytes(read) => {
                 buffer[..kept].copy_from_slice(&connection.unread);
                 connection.unread.clear();
                 match connection.phase {
@@ -180,9 +194,20 @@ impl Connections {
                     Phase::Silent | Phase::Idle | Phase::Allocated => Reading::Bytes(kept + read),
                 }
             }
-            Err(error) if is_temporary(&error) => Reading::Nothing,
-            Err(_) => Reading::Closed,
+            Came::Overhead => Reading::Again,
+            Came::Nothing => Reading::Nothing,
+            Came::End => Reading::Closed,
         }
+    }
+
+    /// The first byte told what carries the connection, so its five-tuple is another one from here on.
+    fn turns_out_as_tls(&mut self, slot: usize) {
+        let Some(connection) = self.slab.get_mut(slot) else { return };
+        if self.by_tuple.get(&connection.tuple) == Some(&slot) {
+            self.by_tuple.remove(&connection.tuple);
+        }
+        connection.tuple.transport = connection.wire.transport();
+        self.by_tuple.insert(connection.tuple, slot);
     }
 
     /// Keeps what was not worked off, for the next read; `frames` tells whether whole frames came before it.
@@ -203,40 +228,28 @@ impl Connections {
     pub(crate) fn send(&mut self, slot: usize, bytes: &[u8]) -> Result<(), Refused> {
         let connection = self.slab.get_mut(slot).ok_or(Refused::Gone)?;
         let limit = if connection.phase == Phase::Allocated { MAX_UNSENT } else { MAX_UNSENT_OF_STRANGER };
-        let mut rest = bytes;
-        if connection.unsent.is_empty() {
-            match connection.stream.write(bytes) {
-                Ok(written) => rest = &bytes[written..],
-                Err(error) if is_temporary(&error) => {}
-                Err(_) => return Err(Refused::Broken),
-            }
-        } else if connection.unsent.len() + bytes.len() > limit {
+        let waiting = connection.wire.unsent();
+        if waiting > 0 && waiting + bytes.len() > limit {
             return Err(Refused::Full);
         }
-        connection.unsent.extend(rest);
-        Ok(())
+        connection.wire.send(bytes).map_err(|_| Refused::Broken)
     }
 
     /// Writes what waits. `Err` means that the connection must be removed: it failed, or it was to be closed after this.
     pub(crate) fn flush(&mut self, slot: usize) -> Result<(), Refused> {
         let connection = self.slab.get_mut(slot).ok_or(Refused::Gone)?;
-        while !connection.unsent.is_empty() {
-            let (front, _) = connection.unsent.as_slices();
-            match connection.stream.write(front) {
-                Ok(written) => drop(connection.unsent.drain(..written)),
-                Err(error) if is_temporary(&error) => return Ok(()),
-                Err(_) => return Err(Refused::Broken),
-            }
+        connection.wire.flush().map_err(|_| Refused::Broken)?;
+        if connection.phase == Phase::Closing && connection.wire.unsent() == 0 {
+            Err(Refused::Gone)
+        } else {
+            Ok(())
         }
-        connection.unsent = VecDeque::new();
-        if connection.phase == Phase::Closing { Err(Refused::Gone) } else { Ok(()) }
     }
 
     /// Closes after what waits was sent, and tells whether that is now: then the caller removes it.
     pub(crate) fn finish(&mut self, now: Instant, slot: usize) -> bool {
         let Some(connection) = self.slab.get_mut(slot) else { return false };
-        if connection.unsent.is_empty() {
-            let _ = connection.stream.shutdown(Shutdown::Write);
+        if connection.wire.close() {
             return true;
         }
         connection.phase = Phase::Closing;
@@ -278,7 +291,7 @@ impl Connections {
                 continue;
             };
             let until = match connection.phase {
-                Phase::Silent => connection.since + FIRST_FRAME,
+                Phase::Silent => connection.since + connection.first_message,
                 Phase::Closing => connection.since + LINGER,
                 Phase::Idle => connection.since + IDLE,
                 // Looked at again and again, rarely, so that there is always exactly one entry.
@@ -293,30 +306,14 @@ impl Connections {
     }
 }
 
-/// Whom a connection counts for: an IPv4 address, or the /56 that one IPv6 customer has.
-fn client_key(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(_) => ip,
-        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 72 << 72).into()),
-    }
-}
-
-fn is_temporary(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
-}
-
 /// Per worker. Each costs a descriptor and, unread and unsent bytes apart, some 300 bytes.
 const MAX_CONNECTIONS: usize = 16_384;
-/// Per worker and client address. An office behind one address with a hundred calls over TCP fits; one client cannot take all.
-const MAX_PER_CLIENT: usize = 512;
 /// Bytes that wait for a client that reads slowly: a quarter of a second at 8 Mbit/s. More would only be late media.
 const MAX_UNSENT: usize = 256 * 1024;
 /// The same before there is an allocation: some answers to requests, and nobody has proved anything yet.
 const MAX_UNSENT_OF_STRANGER: usize = 8 * 1024;
 /// Bytes per read, unless a frame that has begun needs more: some turn's work of media, and not thousands of short requests.
 pub(crate) const READ_BYTES: usize = 16 * 1024;
-/// A client connects in order to speak.
-const FIRST_FRAME: Duration = Duration::from_secs(10);
 /// Without an allocation there is nothing to wait for. In total: requests do not buy more time, only an allocation does.
 const IDLE: Duration = Duration::from_secs(60);
 /// How long a connection that is to be closed may take to read the rest.

@@ -11,6 +11,7 @@
 //! 6. [`start_error::report`] turns a [`StartError`] into one line and exit code 2.
 
 pub mod admin;
+pub mod certificate;
 pub mod settings;
 pub mod shutdown;
 pub mod start_error;

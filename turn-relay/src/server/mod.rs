@@ -18,6 +18,8 @@ use crate::credentials::Credentials;
 use crate::datapath::inbox::Mailbox;
 use crate::datapath::{Worker, Workplace};
 use crate::journal::Journal;
+use crate::listen::admission::Admission;
+use crate::listen::tls::Certificates;
 use crate::listen::{self, Listener};
 use crate::metrics::{Counters, Totals};
 pub use crate::operation::StartError;
@@ -54,7 +56,12 @@ impl Server {
         let relay_settings = Arc::new(relay_settings(&settings, &listen));
         let shared = Arc::new(Shared::new(&relay_settings, Instant::now(), &mut rand::rng()));
 
-        let workplaces = listeners.into_iter().map(workplace).collect::<Result<Vec<_>, _>>()?;
+        let certificates = Certificates::new(&settings.identities)?;
+        let admission = Arc::new(Admission::new(settings.rules.clone(), certificates));
+        let workplaces = listeners
+            .into_iter()
+            .map(|listeners| workplace(listeners, &admission))
+            .collect::<Result<Vec<_>, _>>()?;
         let mailboxes: Vec<Mailbox> = workplaces.iter().map(Workplace::mailbox).collect();
         let counters: Vec<Arc<Counters>> = workplaces.iter().map(|_| Arc::default()).collect();
         registry
@@ -65,7 +72,7 @@ impl Server {
         let mut server = Self {
             listen: listen.clone(),
             relay_addresses: relay_settings.relay_addresses.iter().map(|address| address.ip).collect(),
-            control: Control::new(settings, listen, mailboxes.clone(), Arc::clone(&shared)),
+            control: Control::new(settings, listen, mailboxes.clone(), Arc::clone(&shared), admission),
             threads: Vec::new(),
         };
         for ((number, workplace), counters) in (0..).zip(workplaces).zip(counters) {
@@ -81,7 +88,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Where clients are served, UDP and TCP alike, wildcard addresses last; real ports where port 0 was asked for.
+    /// Where clients are served, over every transport alike, wildcard addresses last; real ports where port 0 was asked for.
     #[must_use]
     pub fn listen_addresses(&self) -> &[SocketAddr] {
         &self.listen
@@ -128,8 +135,9 @@ fn relay_settings(settings: &Settings, listen: &[SocketAddr]) -> RelaySettings {
     }
 }
 
-fn workplace(listeners: Vec<Listener>) -> Result<Workplace, StartError> {
-    Workplace::new(listeners).map_err(|error| StartError::new(format!("cannot start a worker: {error}")))
+fn workplace(listeners: Vec<Listener>, admission: &Arc<Admission>) -> Result<Workplace, StartError> {
+    Workplace::new(listeners, Arc::clone(admission))
+        .map_err(|error| StartError::new(format!("cannot start a worker: {error}")))
 }
 
 fn spawn(index: WorkerIndex, worker: Worker) -> Result<JoinHandle<()>, StartError> {

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::{StartError, relay_settings};
 use crate::config::{Changes, Settings};
 use crate::datapath::inbox::{Done, Mailbox, Order};
+use crate::listen::admission::Admission;
 use crate::relay::Shared;
 
 /// Changes the server while it runs. Clones control the same server; after its end they change nothing any more.
@@ -22,6 +23,7 @@ pub struct Control(Arc<Reins>);
 struct Reins {
     mailboxes: Vec<Mailbox>,
     shared: Arc<Shared>,
+    admission: Arc<Admission>,
     listen: Vec<SocketAddr>,
     /// What holds now. Locked for the whole of a change, so that changes come one after the other.
     settings: Mutex<Settings>,
@@ -67,8 +69,9 @@ impl Control {
         listen: Vec<SocketAddr>,
         mailboxes: Vec<Mailbox>,
         shared: Arc<Shared>,
+        admission: Arc<Admission>,
     ) -> Self {
-        Self(Arc::new(Reins { mailboxes, shared, listen, settings: Mutex::new(settings) }))
+        Self(Arc::new(Reins { mailboxes, shared, admission, listen, settings: Mutex::new(settings) }))
     }
 
     /// Puts `new` into force. Blocks until every worker has switched.
@@ -80,8 +83,12 @@ impl Control {
         let Changes { changed, needs_restart, new } = settings.changes_to(new);
         // Addresses of this host may have changed although no key has: the workers always get what was read.
         let relay = Arc::new(relay_settings(&new, &self.0.listen));
+        let certificates = self.0.admission.certificates();
+        let served = certificates.prepare(&new.identities)?;
         let refused = |error| StartError::new(format!("relay_address: {error}; restart to use others"));
         self.0.shared.apply(&relay).map_err(refused)?;
+        certificates.install(served);
+        self.0.admission.install(new.rules.clone());
         let log_addresses = new.log_addresses;
         let done = self.0.order(|| Order::Settings { relay: Arc::clone(&relay), log_addresses });
         *settings = new;

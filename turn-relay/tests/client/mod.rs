@@ -2,12 +2,16 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+pub(crate) mod bench;
+pub(crate) mod tls;
+pub(crate) mod wire;
+
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use turn_relay::address::Transport;
 use turn_relay::credentials::Key;
+use wire::Wire;
 
 pub(crate) const BINDING: u16 = 0x0001;
 pub(crate) const ALLOCATE: u16 = 0x0003;
@@ -37,11 +41,6 @@ pub(crate) struct Client {
     transactions: u64,
 }
 
-enum Wire {
-    Udp(UdpSocket),
-    Tcp(TcpStream),
-}
-
 #[derive(Debug)]
 pub(crate) struct Message {
     pub(crate) kind: u16,
@@ -57,30 +56,11 @@ pub(crate) enum Received {
 
 impl Client {
     pub(crate) fn connect(transport: Transport, server: SocketAddr, user: &str, password: &str) -> Self {
-        let local = SocketAddr::new(
-            if server.is_ipv4() {
-                [127, 0, 0, 1].into()
-            } else {
-                IpAddr::V6([0, 0, 0, 0, 0, 0, 0, 1].into())
-            },
-            0,
-        );
-        let wire = match transport {
-            Transport::Udp => {
-                let socket = UdpSocket::bind(local).unwrap();
-                // A connected socket takes answers from this address alone.
-                socket.connect(server).unwrap();
-                socket.set_read_timeout(Some(PATIENCE)).unwrap();
-                Wire::Udp(socket)
-            }
-            Transport::Tcp => {
-                let stream = TcpStream::connect(server).unwrap();
-                stream.set_read_timeout(Some(PATIENCE)).unwrap();
-                stream.set_nodelay(true).unwrap();
-                Wire::Tcp(stream)
-            }
-            Transport::Tls | Transport::Dtls => panic!("this client speaks neither"),
-        };
+        Self::over(Wire::connect(transport, server), user, password)
+    }
+
+    /// A client on a connection that stands.
+    pub(crate) fn over(wire: Wire, user: &str, password: &str) -> Self {
         Self {
             wire,
             key: None,
@@ -93,10 +73,7 @@ impl Client {
     }
 
     pub(crate) fn local_addr(&self) -> SocketAddr {
-        match &self.wire {
-            Wire::Udp(socket) => socket.local_addr().unwrap(),
-            Wire::Tcp(stream) => stream.local_addr().unwrap(),
-        }
+        self.wire.local_addr()
     }
 
     /// Sends a request and gives the response, after the exchange that long-term credentials need.
@@ -177,7 +154,7 @@ impl Client {
         let mut frame = number.to_be_bytes().to_vec();
         frame.extend(u16::try_from(data.len()).unwrap().to_be_bytes());
         frame.extend(data);
-        if matches!(self.wire, Wire::Tcp(_)) {
+        if self.wire.is_stream() {
             frame.resize(frame.len().next_multiple_of(4), 0);
         }
         self.send_raw(&frame);
@@ -210,52 +187,22 @@ impl Client {
     }
 
     pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
-        match &mut self.wire {
-            Wire::Udp(socket) => assert_eq!(socket.send(bytes).unwrap(), bytes.len()),
-            Wire::Tcp(stream) => stream.write_all(bytes).unwrap(),
-        }
+        self.wire.send(bytes);
     }
 
     /// One datagram, or one frame of the stream.
     pub(crate) fn receive_raw(&mut self) -> Vec<u8> {
-        match &mut self.wire {
-            Wire::Udp(socket) => {
-                let mut buffer = vec![0; 65_536];
-                let length = socket.recv(&mut buffer).expect("an answer in time");
-                buffer.truncate(length);
-                buffer
-            }
-            Wire::Tcp(stream) => {
-                let mut frame = vec![0; 4];
-                stream.read_exact(&mut frame).expect("an answer in time");
-                let length = usize::from(u16::from_be_bytes([frame[2], frame[3]]));
-                let whole = if frame[0] < 0x40 { 20 + length } else { 4 + length.next_multiple_of(4) };
-                frame.resize(whole, 0);
-                stream.read_exact(&mut frame[4..]).expect("the rest of the frame");
-                frame
-            }
-        }
+        self.wire.receive()
     }
 
     /// Changes how long anything is waited for.
     pub(crate) fn wait_at_most(&mut self, patience: Duration) {
-        match &self.wire {
-            Wire::Udp(socket) => socket.set_read_timeout(Some(patience)).unwrap(),
-            Wire::Tcp(stream) => stream.set_read_timeout(Some(patience)).unwrap(),
-        }
+        self.wire.wait_at_most(patience);
     }
 
     /// Waits until the server closes the connection.
     pub(crate) fn closed(&mut self) -> bool {
-        let Wire::Tcp(stream) = &mut self.wire else { panic!("UDP has no end") };
-        let mut buffer = [0; 4096];
-        loop {
-            match stream.read(&mut buffer) {
-                Ok(0) => return true,
-                Ok(_) => {}
-                Err(error) => return error.kind() == std::io::ErrorKind::ConnectionReset,
-            }
-        }
+        self.wire.closed()
     }
 
     /// The address as the next request will carry it.

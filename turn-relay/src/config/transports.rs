@@ -1,0 +1,53 @@
+//! How clients come in beside plain UDP and TCP, and how patient the server is with their connections.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Config;
+use crate::listen::admission::Rules;
+use crate::operation::StartError;
+use crate::operation::certificate::Identity;
+
+/// Each certificate with its key, in the order given; none means no TLS.
+pub(super) fn identities(certs: &[PathBuf], keys: &[PathBuf]) -> Result<Vec<Arc<Identity>>, StartError> {
+    if certs.len() != keys.len() {
+        return Err(StartError::new(format!(
+            "tls_cert and tls_key: {} and {} files are given; give each certificate its key, in the same order",
+            certs.len(),
+            keys.len()
+        )));
+    }
+    let load = |(cert, key): (&PathBuf, &PathBuf)| {
+        Identity::from_files(cert, key)
+            .map(Arc::new)
+            .map_err(|error| StartError::new(format!("tls_cert: {error}")))
+    };
+    certs.iter().zip(keys).map(load).collect()
+}
+
+pub(super) fn rules(config: &Config) -> Result<Rules, StartError> {
+    let default = Rules::default();
+    let per_address = config.max_connections_per_address.unwrap_or(default.per_address);
+    if !CONNECTIONS.contains(&per_address) {
+        return Err(StartError::new(format!(
+            "max_connections_per_address: {per_address} is not between {} and {}",
+            CONNECTIONS.start(),
+            CONNECTIONS.end()
+        )));
+    }
+    let seconds = config.first_message_deadline.unwrap_or(default.first_message.as_secs());
+    if !SECONDS.contains(&seconds) {
+        return Err(StartError::new(format!(
+            "first_message_deadline: {seconds} is not between {} and {} seconds",
+            SECONDS.start(),
+            SECONDS.end()
+        )));
+    }
+    Ok(Rules { per_address, first_message: Duration::from_secs(seconds) })
+}
+
+/// A limit of 0 would be a listener that serves nobody; above this a worker's own bound comes first.
+const CONNECTIONS: std::ops::RangeInclusive<usize> = 1..=16_384;
+/// Below a second a client at the far end of a bad mobile network never gets through; a minute is what an idle one gets anyway.
+const SECONDS: std::ops::RangeInclusive<u64> = 1..=60;
