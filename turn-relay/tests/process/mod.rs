@@ -92,6 +92,11 @@ impl Running {
         }
     }
 
+    /// Lets go of what it wrote so far, which may be much.
+    pub(crate) fn forget_log(&mut self) {
+        while self.lines.try_recv().is_ok() {}
+    }
+
     pub(crate) fn signal(&self, signal: i32) {
         let id = self.child.id().to_string();
         let status = Command::new("kill").args([format!("-{signal}"), id]).status().unwrap();

@@ -1,0 +1,102 @@
+//! Allocations that come and go over every transport: no memory, no port and no descriptor stays behind.
+//!
+//! `SOAK_CYCLES=1000000 cargo nextest run --release -p turn-relay --test soak` is the long form.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod client;
+mod process;
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use client::bench::{PASSWORD, USER};
+use client::{Client, PATIENCE, tls};
+use process::Running;
+use turn_relay::address::Transport;
+
+const TRANSPORTS: [Transport; 3] = [Transport::Udp, Transport::Tcp, Transport::Tls];
+/// Of the short form. Half of them fill what a worker keeps on purpose (answers for repeated requests) .
+const CYCLES: usize = 120_000;
+const ROUNDS: usize = 10;
+/// A new five-tuple now and then; for every cycle the client's side would run out of ports in TIME_WAIT.
+const CYCLES_PER_CONNECTION: usize = 20;
+const PORTS: usize = 60;
+/// What the allocator may keep for itself. A leak of 20 bytes a cycle is as much in the short form.
+const SLACK_BYTES: usize = 1 << 20;
+
+#[test]
+fn allocations_that_come_and_go_over_every_transport_leave_nothing() {
+    let cycles =
+        std::env::var("SOAK_CYCLES").map_or(CYCLES, |text| text.parse().expect("SOAK_CYCLES is a number"));
+    let user = format!("{USER}:{PASSWORD}");
+    let (cert, key) = (tls::SERVED.cert.to_str().unwrap(), tls::SERVED.key.to_str().unwrap());
+    let ports = format!("50000-{}", 50_000 + PORTS - 1);
+    let mut relay = Running::start_with(
+        &[
+            &["--listen", "127.0.0.1:0", "--threads", "2", "--user", &user, "--port-range", &ports][..],
+            &["--tls-cert", cert, "--tls-key", key, "--unauthenticated-answers", "0", "--log-format", "json"],
+        ]
+        .concat(),
+        &[],
+    );
+    let descriptors = open_descriptors(&relay);
+    let mut resident = vec![];
+    for round in 0..ROUNDS {
+        churn(relay.serving, cycles / ROUNDS / TRANSPORTS.len());
+        relay.forget_log();
+        settles("descriptors", || open_descriptors(&relay), descriptors);
+        resident.push(resident_bytes(&relay));
+        println!("round {round}: {} KiB resident", resident[round] / 1024);
+    }
+    let grown = resident[ROUNDS - 1].saturating_sub(resident[ROUNDS / 2]);
+    assert!(grown <= SLACK_BYTES, "{grown} bytes more after the second half: {resident:?}");
+    every_port_is_back(relay.serving);
+}
+
+/// Each transport at the same time, so that both workers are at work.
+fn churn(server: SocketAddr, cycles: usize) {
+    std::thread::scope(|scope| {
+        for transport in TRANSPORTS {
+            scope.spawn(move || {
+                let mut client = Client::connect(transport, server, USER, PASSWORD);
+                for cycle in 0..cycles {
+                    if cycle % CYCLES_PER_CONNECTION == CYCLES_PER_CONNECTION - 1 {
+                        client = Client::connect(transport, server, USER, PASSWORD);
+                    }
+                    let answer = client.allocate_with(&[]);
+                    assert!(answer.is_success(), "{transport} {cycle}: {:?}", answer.error());
+                    assert!(client.release().is_success(), "{transport} {cycle}");
+                }
+            });
+        }
+    });
+}
+
+/// As many allocations at once as there are ports, and then none.
+fn every_port_is_back(server: SocketAddr) {
+    let connect = || Client::connect(Transport::Udp, server, USER, PASSWORD);
+    let mut clients: Vec<Client> = (0..PORTS).map(|_| connect()).collect();
+    for (count, client) in clients.iter_mut().enumerate() {
+        assert!(client.allocate_with(&[]).is_success(), "{count} of {PORTS}");
+    }
+    assert_eq!(connect().allocate_with(&[]).error(), Some(508));
+}
+
+/// Closing is not waited for by anybody: asks again until it is done.
+fn settles(what: &str, now: impl Fn() -> usize, expected: usize) {
+    let end = Instant::now() + PATIENCE;
+    while now() > expected {
+        assert!(Instant::now() < end, "{what}: {} and not {expected}", now());
+        std::thread::yield_now();
+    }
+}
+
+fn open_descriptors(relay: &Running) -> usize {
+    std::fs::read_dir(format!("/proc/{}/fd", relay.id())).unwrap().count()
+}
+
+fn resident_bytes(relay: &Running) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", relay.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+}
