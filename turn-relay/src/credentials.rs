@@ -13,11 +13,11 @@ use std::time::SystemTime;
 use foldhash::fast::RandomState;
 
 pub use key::{Integrity, Key, PasswordAlgorithm, PasswordDigest, Tag, digest};
-pub use secret::{Credential, Secret, SecretError, account, mint};
+pub use secret::{Credential, MAX_SECRETS, Secret, SecretError, account, holder, is_minted, mint};
 
 use key::userhash;
 use origin::Origin;
-use secret::{expiry, password_for};
+use secret::expiry;
 
 /// RFC 8489 section 14.9.
 pub const MAX_REALM_BYTES: usize = 763;
@@ -47,12 +47,15 @@ pub struct Authenticated {
     pub username: Box<str>,
     /// What the request was signed with, and what its answer is signed with.
     pub key: Key,
+    /// When whatever is granted must end: the credential's own time, if that ends allocations.
+    pub until: Option<SystemTime>,
 }
 
 /// What a user is known by. A missing digest was not stored, and cannot be made.
 #[derive(Clone)]
 struct StaticUser {
-    origin: Origin,
+    /// Of the password; a stored key has its own.
+    origin: Option<Origin>,
     md5: Option<PasswordDigest>,
     sha256: Option<PasswordDigest>,
 }
@@ -97,6 +100,8 @@ pub struct Credentials {
     /// USERHASH to the name.
     hashes: HashMap<[u8; 32], Box<str>, RandomState>,
     secrets: Vec<Secret>,
+    /// A time-limited credential ends what it allowed when its time is over.
+    expiry_ends_allocations: bool,
     features: Features,
     /// Of all users and secrets.
     origins: HashSet<Origin, RandomState>,
@@ -165,13 +170,14 @@ impl Credentials {
             hashes: HashMap::default(),
             origins: secrets.iter().map(Origin::of_secret).collect(),
             secrets,
+            expiry_ends_allocations: false,
             features: Features { password_algorithms: &[], username_anonymity: false },
             decoy: digest(PasswordAlgorithm::Md5, "", realm, ""),
         };
         for (name, password) in users {
             let made = |algorithm| Some(digest(algorithm, &name, realm, &password));
             let user = StaticUser {
-                origin: Origin::of_user(&name, &password),
+                origin: Some(Origin::of_user(&name, &password)),
                 md5: made(PasswordAlgorithm::Md5),
                 sha256: made(PasswordAlgorithm::Sha256),
             };
@@ -181,9 +187,35 @@ impl Credentials {
         credentials
     }
 
+    /// Users whose password is not here, only what it becomes in this realm.
+    #[must_use]
+    pub fn with_stored_keys(
+        mut self,
+        keys: impl IntoIterator<Item = (String, PasswordAlgorithm, PasswordDigest)>,
+    ) -> Self {
+        for (name, algorithm, digest) in keys {
+            self.origins.insert(Origin::of_stored(&name, &digest));
+            let known = self.users.remove(&*name);
+            let mut user = known.unwrap_or(StaticUser { origin: None, md5: None, sha256: None });
+            match algorithm {
+                PasswordAlgorithm::Md5 => user.md5 = Some(digest),
+                PasswordAlgorithm::Sha256 => user.sha256 = Some(digest),
+            }
+            self.add(&name, user);
+        }
+        self.features = self.common_features();
+        self
+    }
+
+    /// Whether the end of a time-limited credential ends the allocations that it made.
+    #[must_use]
+    pub fn with_expiry_ending_allocations(self, expiry_ends_allocations: bool) -> Self {
+        Self { expiry_ends_allocations, ..self }
+    }
+
     fn add(&mut self, name: &str, user: StaticUser) {
         self.hashes.insert(userhash(name, &self.realm), name.into());
-        self.origins.insert(user.origin);
+        self.origins.extend(user.origin);
         self.users.insert(name.into(), user);
     }
 
@@ -244,14 +276,21 @@ impl Credentials {
             // Without such a digest the answer takes as long as for a wrong password.
             let digest = user.digest(hashes.password);
             let key = Key::stored(digest.unwrap_or(&self.decoy), hashes.integrity);
-            return if verifies(&key) && digest.is_some() {
-                Ok(Authenticated { username: username.into(), key: key.with_origin(user.origin) })
-            } else {
-                Err(Unauthenticated::WrongPassword)
+            let verified = verifies(&key);
+            let Some(digest) = digest.filter(|_| verified) else {
+                return Err(Unauthenticated::WrongPassword);
             };
+            let key = key.with_origin(user.origin.unwrap_or_else(|| Origin::of_stored(username, digest)));
+            return Ok(Authenticated { username: username.into(), key, until: None });
         }
-        let derived = self.secrets.iter().map(|secret| {
-            let password = password_for(secret, username);
+        let Some(expires) = expiry(username) else {
+            self.refuse_stranger(hashes, verifies);
+            return Err(Unauthenticated::UnknownUser);
+        };
+        // Each secret has one hash, and a key id leaves one secret: what a stranger makes us derive is bounded by their number.
+        let candidates = self.secrets.iter().filter(|secret| secret.may_have_minted(username));
+        let derived = candidates.map(|secret| {
+            let password = secret.password(username);
             (Key::derive(hashes.password, hashes.integrity, username, &self.realm, &password), secret)
         });
         let mut found = None;
@@ -262,18 +301,13 @@ impl Credentials {
         }
         let Some(key) = found else {
             self.refuse_stranger(hashes, verifies);
-            let time_limited = expiry(username).is_some();
-            return Err(if time_limited {
-                Unauthenticated::WrongSecret
-            } else {
-                Unauthenticated::UnknownUser
-            });
+            return Err(Unauthenticated::WrongSecret);
         };
-        match expiry(username) {
-            Some(expires) if wall < expires => Ok(Authenticated { username: username.into(), key }),
-            Some(_) => Err(Unauthenticated::Expired),
-            None => Err(Unauthenticated::UnknownUser),
+        if expires <= wall {
+            return Err(Unauthenticated::Expired);
         }
+        let until = self.expiry_ends_allocations.then_some(expires);
+        Ok(Authenticated { username: username.into(), key, until })
     }
 
     /// Takes as long as a wrong password does.

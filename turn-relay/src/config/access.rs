@@ -5,7 +5,7 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
-use crate::credentials::{Credential, MAX_REALM_BYTES, Secret};
+use crate::credentials::{Credential, MAX_REALM_BYTES, PasswordAlgorithm, PasswordDigest, Secret};
 use crate::operation::StartError;
 
 pub(super) fn realm(written: Option<&str>) -> Result<String, StartError> {
@@ -39,6 +39,62 @@ pub(super) fn users(written: &[String]) -> Result<Vec<Credential>, StartError> {
         users.push(Credential { username: username.to_owned(), password: password.to_owned() });
     }
     Ok(users)
+}
+
+/// A user's name, and what its password becomes under one of the algorithms.
+pub(crate) type UserKey = (String, PasswordAlgorithm, PasswordDigest);
+
+/// Keys are as good as passwords, so no message repeats one.
+pub(super) fn user_keys(written: &[String], users: &[Credential]) -> Result<Vec<UserKey>, StartError> {
+    let mut keys: Vec<UserKey> = Vec::new();
+    for text in written {
+        let (name, algorithm, digest) = user_key(text).ok_or_else(|| {
+            StartError::new(
+                "user_key: an entry is neither NAME:md5: and 32 hexadecimal digits nor NAME:sha256: and 64 of them",
+            )
+        })?;
+        if users.iter().any(|user| user.username == name) {
+            return Err(StartError::new(format!(
+                "user_key: {name:?} is a user with a password too; give one"
+            )));
+        }
+        if keys.iter().any(|(other, with, _)| *other == name && *with == algorithm) {
+            return Err(StartError::new(format!("user_key: {name:?} has two keys of one kind; give one")));
+        }
+        keys.push((name, algorithm, digest));
+    }
+    let has = |name: &str, algorithm| keys.iter().any(|(other, with, _)| other == name && *with == algorithm);
+    let only = |here, not_there| {
+        keys.iter().find(|(name, with, _)| *with == here && !has(name, not_there)).map(|(name, ..)| name)
+    };
+    let md5_only = only(PasswordAlgorithm::Md5, PasswordAlgorithm::Sha256);
+    let sha256_only = only(PasswordAlgorithm::Sha256, PasswordAlgorithm::Md5);
+    if let (Some(md5), Some(sha256)) = (md5_only, sha256_only) {
+        return Err(StartError::new(format!(
+            "user_key: {md5:?} has an md5 key alone and {sha256:?} a sha256 key alone: no algorithm can be offered to both"
+        )));
+    }
+    Ok(keys)
+}
+
+fn user_key(text: &str) -> Option<UserKey> {
+    let (name, key) = text.split_once(':')?;
+    let (algorithm, hex) = match key.split_once(':')? {
+        ("md5", hex) => (PasswordAlgorithm::Md5, hex),
+        ("sha256", hex) => (PasswordAlgorithm::Sha256, hex),
+        _ => return None,
+    };
+    let digits = hex.as_bytes().chunks(2);
+    let bytes: Vec<u8> = digits.map(byte).collect::<Option<_>>()?;
+    let named = !name.is_empty() && name.len() < 509;
+    named.then_some(())?;
+    Some((name.to_owned(), algorithm, PasswordDigest::from_stored(algorithm, &bytes)?))
+}
+
+fn byte(pair: &[u8]) -> Option<u8> {
+    let digit = |digit: u8| char::from(digit).to_digit(16);
+    let [high, low] = *pair else { return None };
+    u8::try_from(digit(high)? * 16 + digit(low)?).ok()
 }
 
 pub(super) fn secret_file(path: Option<&Path>) -> Result<Vec<Secret>, StartError> {

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::Settings;
+use super::access::UserKey;
 use crate::credentials::{Credential, Secret};
 
 /// What is different, and the settings that hold from then on.
@@ -40,13 +41,19 @@ impl Settings {
             limits,
             identities,
             rules,
+            user_keys,
+            expire_with_credential,
         } = self;
         list(&mut changed, "relay_address", relay_addresses, &new.relay_addresses, super::shown);
         if *realm != new.realm {
             changed.push(format!("realm is {}", new.realm));
         }
         changed.extend(changed_users(users, &new.users));
+        changed.extend(changed_user_keys(user_keys, &new.user_keys));
         changed.extend(changed_secrets(secrets, &new.secrets));
+        if *expire_with_credential != new.expire_with_credential {
+            changed.push(format!("expire_with_credential is {}", new.expire_with_credential));
+        }
         list(&mut changed, "allow_peer", allow_peers, &new.allow_peers, ToString::to_string);
         list(&mut changed, "deny_peer", deny_peers, &new.deny_peers, ToString::to_string);
         if *ports != new.ports {
@@ -111,6 +118,18 @@ fn changed_users(old: &[Credential], new: &[Credential]) -> Option<String> {
     let other =
         new.iter().filter(|(name, word)| old.get(*name).is_some_and(|before| before != *word)).count();
     counted("user", &[(added, "added"), (removed, "removed"), (other, "with another password")])
+}
+
+fn changed_user_keys(old: &[UserKey], new: &[UserKey]) -> Option<String> {
+    let known = |key: &UserKey, keys: &[UserKey]| {
+        let (name, algorithm, digest) = key;
+        keys.iter().any(|(other, with, as_digest)| {
+            other == name && with == algorithm && as_digest.to_hex() == digest.to_hex()
+        })
+    };
+    let added = new.iter().filter(|key| !known(key, old)).count();
+    let removed = old.iter().filter(|key| !known(key, new)).count();
+    counted("user_key", &[(added, "added"), (removed, "removed")])
 }
 
 fn changed_secrets(old: &[Secret], new: &[Secret]) -> Option<String> {

@@ -49,6 +49,11 @@ pub(super) fn limits(config: &Config) -> Result<Limits, StartError> {
         user_new_peers_per_minute: config
             .user_new_peers_per_minute
             .unwrap_or(default.user_new_peers_per_minute),
+        allocations_per_minted_user: count(
+            "max_allocations_per_minted_user",
+            config.max_allocations_per_minted_user,
+            default.allocations_per_minted_user,
+        )?,
     };
     agree(config, &limits)?;
     Ok(limits)
@@ -66,6 +71,7 @@ fn agree(config: &Config, limits: &Limits) -> Result<(), StartError> {
     for (key, written) in [
         ("max_allocations_per_user", config.max_allocations_per_user),
         ("max_allocations_per_address", config.max_allocations_per_address),
+        ("max_allocations_per_minted_user", config.max_allocations_per_minted_user),
     ] {
         if let Some(part) = written
             && let Some(all) = config.max_allocations

@@ -17,12 +17,12 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::credentials::{Credential, Secret};
+use crate::credentials::{Credential, Credentials, Secret};
 use crate::listen::admission::Rules;
 use crate::operation::certificate::Identity;
 use crate::operation::{StartError, settings};
 use crate::relay::{Limits, RelayAddress};
-use access::{networks, realm, secret_file, users};
+use access::{UserKey, networks, realm, secret_file, user_keys, users};
 use addresses::{listen_addresses, port_range, relay_addresses, shown, socket_address};
 pub(crate) use changes::Changes;
 use transports::{identities, rules};
@@ -160,12 +160,23 @@ pub struct Config {
     /// Seconds in which a connection must bring its first STUN message, the TLS handshake included [default: 10]
     #[arg(long, value_name = "SECONDS", help_heading = LIMITS)]
     pub first_message_deadline: Option<u64>,
+    /// Allocations of one id of time-limited users [default: 128]
+    #[arg(long, value_name = "N", help_heading = LIMITS)]
+    pub max_allocations_per_minted_user: Option<u32>,
+
+    /// A static user by its key, which openssl makes of the password (the configuration file says how); repeatable
+    #[arg(long, value_name = "NAME:md5|sha256:HEX", value_delimiter = ',')]
+    pub user_key: Vec<String>,
+
+    /// End the allocations of a time-limited user when its time is over, instead of refusing new ones [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub expire_with_credential: Option<bool>,
 }
 
 impl settings::Config for Config {
     const ENVIRONMENT: &'static str = "TURN_RELAY";
     const TEMPLATE: &'static str = include_str!("../turn-relay.toml");
-    const CONFIDENTIAL: &'static [&'static str] = &["user"];
+    const CONFIDENTIAL: &'static [&'static str] = &["user", "user_key"];
 }
 
 impl std::fmt::Debug for Config {
@@ -195,6 +206,8 @@ pub struct Settings {
     /// Certificates with their keys, the default one first; none: no TLS.
     pub(crate) identities: Vec<Arc<Identity>>,
     pub(crate) rules: Rules,
+    user_keys: Vec<UserKey>,
+    expire_with_credential: bool,
 }
 
 /// Relayed ports, both ends included.
@@ -213,12 +226,15 @@ impl Settings {
     pub fn new(config: &Config, secrets: Vec<Secret>) -> Result<Self, StartError> {
         let identities = identities(&config.tls_cert, &config.tls_key)?;
         let listen = listen_addresses(&config.listen, !identities.is_empty())?;
+        let users = users(&config.user)?;
         let settings = Self {
+            user_keys: user_keys(&config.user_key, &users)?,
+            expire_with_credential: config.expire_with_credential.unwrap_or(false),
             relay_addresses: relay_addresses(config, &listen)?,
             listen,
             listen_is_default: config.listen.is_empty(),
             realm: realm(config.realm.as_deref())?,
-            users: users(&config.user)?,
+            users,
             secrets: secrets.into_iter().chain(secret_file(config.secret_file.as_deref())?).collect(),
             allow_peers: networks("allow_peer", &config.allow_peer)?,
             deny_peers: networks("deny_peer", &config.deny_peer)?,
@@ -230,13 +246,21 @@ impl Settings {
             log_addresses: config.log_addresses.unwrap_or(false),
             limits: limits::limits(config)?,
         };
-        if settings.users.is_empty() && settings.secrets.is_empty() {
+        if settings.credentials().is_empty() {
             return Err(StartError::new(
                 "no credentials are configured, and a relay without them would serve anybody: give --secret-file FILE \
-                 (time-limited users) or --user NAME:PASSWORD",
+                 (time-limited users), --user NAME:PASSWORD or --user-key",
             ));
         }
         Ok(settings)
+    }
+
+    /// Everyone who may allocate.
+    pub(crate) fn credentials(&self) -> Credentials {
+        let users = self.users.iter().map(|user| (user.username.clone(), user.password.clone()));
+        Credentials::new(&self.realm, users, self.secrets.clone())
+            .with_stored_keys(self.user_keys.iter().cloned())
+            .with_expiry_ending_allocations(self.expire_with_credential)
     }
 
     /// Where the admin listener belongs, if one was asked for.
@@ -259,8 +283,12 @@ impl Settings {
         if !self.secrets.is_empty() {
             kinds.push(format!("time-limited users from {}", plural(self.secrets.len(), "secret")));
         }
-        if !self.users.is_empty() {
-            kinds.push(plural(self.users.len(), "static user"));
+        let mut names: Vec<&str> = self.users.iter().map(|user| &*user.username).collect();
+        names.extend(self.user_keys.iter().map(|(name, ..)| &**name));
+        names.sort_unstable();
+        names.dedup();
+        if !names.is_empty() {
+            kinds.push(plural(names.len(), "static user"));
         }
         let policy = if self.allow_peers.is_empty() {
             "public addresses only".to_owned()
@@ -274,13 +302,23 @@ impl Settings {
         };
         let mut lines = vec![
             format!("relaying from {}, ports {}-{}", relays.join(", "), self.ports.first, self.ports.last),
-            format!("credentials: {} (realm {})", kinds.join(" and "), self.realm),
+            format!("credentials: {} (realm {}){}", kinds.join(" and "), self.realm, self.without_sha256()),
             format!("peers: {policy}{denied}, and other clients of this relay"),
         ];
         if !self.identities.is_empty() {
             lines.push(format!("TLS: {}", plural(self.identities.len(), "certificate")));
         }
         lines
+    }
+}
+
+impl Settings {
+    /// Why clients are not offered SHA-256, if they are not.
+    fn without_sha256(&self) -> String {
+        if !self.credentials().features().password_algorithms.is_empty() {
+            return String::new();
+        }
+        ", without SHA-256: a user_key is there in md5 alone".to_owned()
     }
 }
 

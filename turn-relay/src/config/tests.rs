@@ -7,7 +7,7 @@ use clap::Args as _;
 use super::access::DEFAULT_REALM;
 use super::addresses::{DEFAULT_LISTEN, DEFAULT_PORTS, Scope, default_relay_addresses};
 use super::*;
-use crate::credentials::MAX_REALM_BYTES;
+use crate::credentials::{Hashes, Integrity, MAX_REALM_BYTES, PasswordAlgorithm};
 use crate::operation::settings::Config as _;
 use crate::relay::Rate;
 
@@ -104,6 +104,61 @@ fn a_password_is_never_repeated() {
 }
 
 #[test]
+fn user_keys_that_are_none_or_contradict_each_other_are_refused_without_repeating_them() {
+    let md5 = "0123456789abcdef0123456789abcdef";
+    let sha256 = format!("{md5}{md5}");
+    let refused = |keys: &[String]| {
+        let refused = refusal(&Config { user_key: keys.to_vec(), ..usable() });
+        assert!(refused.starts_with("user_key") && !refused.contains("0123"), "{refused}");
+        refused
+    };
+    for bad in [
+        format!("door:{md5}"),
+        format!(":md5:{md5}"),
+        format!("door:sha1:{md5}"),
+        format!("door:md5:{sha256}"),
+        format!("door:sha256:{md5}"),
+        format!("door:md5:{md5}0"),
+        format!("door:md5:0x{}", &md5[..30]),
+        format!("door:md5:{}\u{e9}", &md5[..30]),
+    ] {
+        assert!(refused(&[bad]).contains("neither NAME:md5:"));
+    }
+    assert!(refused(&[format!("name:md5:{md5}")]).contains("\"name\" is a user with a password too"));
+    assert!(refused(&[format!("door:md5:{md5}"), format!("door:md5:{md5}")]).contains("two keys"));
+    let apart = refused(&[format!("door:md5:{md5}"), format!("gate:sha256:{sha256}")]);
+    assert!(apart.contains("\"door\"") && apart.contains("\"gate\""), "{apart}");
+}
+
+#[test]
+fn user_keys_are_credentials_enough_and_md5_alone_offers_no_sha256() {
+    let md5 = "0123456789abcdef0123456789abcdef";
+    let keys = |keys: Vec<String>| settings(&Config { user: vec![], user_key: keys, ..usable() });
+    let both = keys(vec![format!("door:md5:{md5}"), format!("door:sha256:{md5}{md5}")]);
+    assert_eq!(both.summary()[1], "credentials: 1 static user (realm turn-relay)");
+    assert_eq!(both.credentials().features().cookie(), "wAAA");
+    let old = keys(vec![format!("door:md5:{}", md5.to_uppercase())]);
+    assert!(old.summary()[1].ends_with("without SHA-256: a user_key is there in md5 alone"));
+    assert_eq!(old.credentials().features().cookie(), "QAAA");
+}
+
+#[test]
+fn the_end_of_a_credential_ends_allocations_only_if_asked_to() {
+    let secret = || vec![Secret::new("north")];
+    let until = |expire_with_credential| {
+        let config = Config { expire_with_credential, ..usable() };
+        let credentials = Settings::new(&config, secret()).expect("good settings").credentials();
+        let in_an_hour = std::time::SystemTime::now() + std::time::Duration::from_secs(3600);
+        let carol = crate::credentials::mint(&Secret::new("north"), "carol", in_an_hour);
+        let hashes = Hashes { password: PasswordAlgorithm::Md5, integrity: Integrity::Sha1 };
+        let found = credentials.authenticate(&carol.username, hashes, std::time::UNIX_EPOCH, |_| true);
+        found.expect("authenticated").until
+    };
+    assert_eq!((until(None), until(Some(false))), (None, None));
+    assert!(until(Some(true)).is_some());
+}
+
+#[test]
 fn an_empty_secret_file_is_refused() {
     let file = file("# nothing but a comment\n\n");
     let refused = refusal(&Config { secret_file: Some(file.path().to_owned()), ..usable() });
@@ -196,6 +251,7 @@ fn every_limit_of_the_configuration_reaches_the_relay() {
     let config = Config {
         max_allocations: Some(1001),
         max_allocations_per_user: Some(102),
+        max_allocations_per_minted_user: Some(114),
         max_allocations_per_address: Some(103),
         max_permissions: Some(4),
         max_channels: Some(5),
@@ -223,6 +279,7 @@ fn every_limit_of_the_configuration_reaches_the_relay() {
         user_rate: rate(0, 12),
         new_peers_per_minute: 13,
         user_new_peers_per_minute: 14,
+        allocations_per_minted_user: 114,
     };
     assert_eq!(settings(&config).limits, expected);
 }

@@ -211,6 +211,10 @@ impl PasswordDigest {
         (bytes.len() == expected).then(|| Self(bytes.into()))
     }
 
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// To be stored: in hexadecimal.
     #[must_use]
     pub fn to_hex(&self) -> String {

@@ -2,7 +2,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::Secret;
+use super::{PasswordDigest, Secret};
 
 /// A digest of the user and password, or of the secret. The same entry in another configuration has the same origin, so a
 /// reload can tell whether what authorised an allocation is still there, also when the realm, and with it every key, is
@@ -16,7 +16,12 @@ impl Origin {
     }
 
     pub(super) fn of_secret(secret: &Secret) -> Self {
-        Self::of(1, &[&secret.0])
+        Self::of(1, &[secret.bytes()])
+    }
+
+    /// A stored key by itself: another one of the same user may come or go.
+    pub(super) fn of_stored(name: &str, digest: &PasswordDigest) -> Self {
+        Self::of(2, &[name.as_bytes(), digest.bytes()])
     }
 
     fn of(kind: u8, parts: &[&[u8]]) -> Self {

@@ -71,7 +71,7 @@ fn any_of_several_secrets_verifies_and_no_other() {
 #[test]
 fn username_that_names_no_time_is_refused_even_with_the_right_password() {
     for username in ["carol", "", ":carol", "12a:carol", "-1:carol", "99999999999999999999:carol"] {
-        let password = password_for(&Secret::new("north"), username);
+        let password = Secret::new("north").password(username);
         let answer =
             with_secrets(&["north"]).authenticate(username, CLASSIC, at(1), signed(username, &password));
         assert_eq!(answer.unwrap_err(), Unauthenticated::UnknownUser, "{username}");
@@ -102,10 +102,109 @@ fn account_is_the_id_of_a_time_limited_username_and_otherwise_the_whole() {
 }
 
 #[test]
+fn ids_have_quotas_apart_from_static_users() {
+    for (username, expected, minted) in [
+        ("1800000000:carol", ":carol", true),
+        ("1800000001#2026a:carol", ":carol", true),
+        ("1800000000:", ":", true),
+        ("carol", "carol", false),
+        ("team:carol", "team:carol", false),
+        ("4930123456", "4930123456", false),
+    ] {
+        assert_eq!((holder(username), is_minted(holder(username))), (expected, minted), "{username}");
+    }
+    assert_eq!(account("1800000001#2026a:carol"), "carol");
+}
+
+#[test]
+fn minted_sha256_password_is_what_openssl_computes() {
+    // printf '1800000000#2026a:carol' | openssl dgst -sha256 -hmac north -binary | base64
+    let secrets = Secret::parse_file("@2026a:sha256 north").unwrap();
+    let credential = mint(&secrets[0], "carol", at(1_800_000_000));
+    assert_eq!(credential.username, "1800000000#2026a:carol");
+    assert_eq!(credential.password, "99FLCeoh/nu2/QesdNTkaGqwySS8yWFvRPzPDJLWqS8=");
+}
+
+#[test]
+fn username_with_a_key_id_is_verified_with_that_secret_and_no_other() {
+    let secrets = Secret::parse_file("@a first\n@b:sha256 second\nthird\n@:sha256 fourth").unwrap();
+    let credentials = Credentials::new("example.org", [], secrets.clone());
+    let tries = |username: &str, password: &str| {
+        let (tried, verifies) = (std::cell::Cell::new(0), signed(username, password));
+        let found = credentials.authenticate(username, CLASSIC, at(1), |key| {
+            tried.set(tried.get() + 1);
+            verifies(key)
+        });
+        (found.is_ok(), tried.get())
+    };
+    for secret in &secrets {
+        let named = mint(secret, "carol", at(1000));
+        let candidates = if named.username.contains('#') { 1 } else { 4 };
+        assert_eq!(tries(&named.username, &named.password), (true, candidates), "{}", named.username);
+        // The same secret without its key id in the name, as coturn's tools would make it.
+        assert!(tries("1000:carol", &secret.password("1000:carol")).0);
+    }
+    // The key id of one, the secret of another; and a key id of nobody, which costs no derivation.
+    assert!(!tries("1000#a:carol", &secrets[1].password("1000#a:carol")).0);
+    assert!(!tries("1000#b:carol", &Secret::new("second").password("1000#b:carol")).0, "the wrong hash");
+    assert_eq!(tries("1000#c:carol", &secrets[0].password("1000#c:carol")), (false, 1));
+    assert_eq!(tries("carol", "x"), (false, 1), "no time, no derivation");
+}
+
+#[test]
+fn secret_file_with_a_bad_line_is_refused_with_its_number_and_without_its_content() {
+    for (text, line) in [
+        ("north\n@2026a", 2),
+        ("@ north", 1),
+        ("@a:md5 north", 1),
+        ("@a/b north", 1),
+        ("@a one\n# comment\n@a two", 3),
+    ] {
+        let refused = Secret::parse_file(text).unwrap_err();
+        assert!(matches!(refused, SecretError::Line { line: at, .. } if at == line), "{text}: {refused:?}");
+        assert!(!refused.to_string().contains("north"), "{refused}");
+    }
+    let long_id = format!("@{} north", "a".repeat(65));
+    assert!(Secret::parse_file(&long_id).is_err());
+    let many = "secret\n".repeat(MAX_SECRETS + 1);
+    assert_eq!(Secret::parse_file(&many).unwrap_err(), SecretError::TooMany);
+    assert!(Secret::parse_file(&many[7..]).is_ok());
+}
+
+#[test]
+fn stored_keys_are_as_good_as_the_password_they_were_made_of() {
+    let stored = |algorithm| {
+        let digest = digest(algorithm, "alice", "example.org", "wonderland");
+        ("alice".to_owned(), algorithm, digest)
+    };
+    let with = |keys: Vec<_>| Credentials::new("example.org", [], vec![]).with_stored_keys(keys);
+    let (md5, sha256) = (stored(PasswordAlgorithm::Md5), stored(PasswordAlgorithm::Sha256));
+    // printf %s 'alice:example.org:wonderland' | openssl dgst -md5
+    assert_eq!(md5.2.to_hex(), "72f86f2053703faa0f521ce71cfe6f59");
+    let classic = |credentials: &Credentials| {
+        credentials.authenticate("alice", CLASSIC, at(1), signed("alice", "wonderland")).is_ok()
+    };
+    let modern = |credentials: &Credentials| {
+        let verifies = signed_with_sha256("alice", "wonderland");
+        credentials.authenticate("alice", MODERN, at(1), verifies).is_ok()
+    };
+    let both = with(vec![md5.clone(), sha256.clone()]);
+    assert!(classic(&both) && modern(&both) && both.features().password_algorithms.len() == 2);
+    let old = with(vec![md5]);
+    assert!(classic(&old) && !modern(&old));
+    assert!(old.features().password_algorithms.is_empty() && old.features().username_anonymity);
+    let new = with(vec![sha256]);
+    assert!(!classic(&new) && modern(&new));
+    assert_eq!(new.features().password_algorithms, [PasswordAlgorithm::Sha256]);
+    // With the decoy's password nobody gets in by the algorithm that is missing.
+    assert!(new.authenticate("alice", CLASSIC, at(1), signed("", "")).is_err());
+}
+
+#[test]
 fn secret_file_has_one_secret_per_line_and_skips_blank_lines_and_comments() {
     let secrets = Secret::parse_file("# rotated in May\n\n  north \r\nsouth\n").unwrap();
-    let bytes: Vec<&[u8]> = secrets.iter().map(|secret| &*secret.0).collect();
-    assert_eq!(bytes, [b"north", b"south"]);
+    let passwords: Vec<String> = secrets.iter().map(|secret| secret.password("1:x")).collect();
+    assert_eq!(passwords, ["north", "south"].map(|secret| Secret::new(secret).password("1:x")));
     assert_eq!(Secret::parse_file("\n# nothing\n").unwrap_err(), SecretError::Empty);
 }
 

@@ -13,7 +13,7 @@ use super::refusal::Refusal;
 use super::relayed::{Relayed, RelayedSet};
 use super::requests::Asker;
 use super::shared::Want;
-use crate::credentials::account;
+use crate::credentials::holder;
 use crate::stun::{Allocate, Family};
 
 /// IP protocol number of UDP, the only transport that is relayed (RFC 8656 section 7.2).
@@ -62,17 +62,17 @@ impl Relay {
             && let Some(second) = addresses.second.take()
         {
             // The ports of IPv4 are used up; those of IPv6 may not be.
-            self.shared.dismiss(account(&asker.username), asker.subscriber(), 1);
+            self.shared.dismiss(holder(&asker.username), asker.subscriber(), 1);
             places -= 1;
             addresses.lacking = Some((Family::V4, Refusal::Capacity("no port is free")));
             source = self.draw(second, want, 1);
         }
         let Some(source) = source else {
-            self.shared.dismiss(account(&asker.username), asker.subscriber(), places);
+            self.shared.dismiss(holder(&asker.username), asker.subscriber(), places);
             return Err(Refusal::Capacity("no port is free"));
         };
         let (next, lacking) = (addresses.second, addresses.lacking);
-        let lifetime = self.lifetime(request.lifetime);
+        let lifetime = self.lifetime(now, asker, request.lifetime);
         self.begin(Opening { places, next, lacking, ..opening(asker, lifetime, source) });
         Ok(())
     }
@@ -111,12 +111,12 @@ impl Relay {
         addresses: Addresses,
         want: Want,
     ) -> Result<(Addresses, u32), Refusal> {
-        let (account, client) = (account(&asker.username), asker.subscriber());
+        let (holder, client) = (holder(&asker.username), asker.subscriber());
         let Addresses { first, second, .. } = addresses;
-        if second.is_some() && self.shared.admit(now, account, client, 2 * want.places()).is_ok() {
+        if second.is_some() && self.shared.admit(now, holder, client, 2 * want.places()).is_ok() {
             return Ok((addresses, 2 * want.places()));
         }
-        self.shared.admit(now, account, client, want.places())?;
+        self.shared.admit(now, holder, client, want.places())?;
         let full = Refusal::Capacity("there is room for one more allocation only");
         let lacking = second.map(|_| (Family::V6, full)).or(addresses.lacking);
         Ok((Addresses { first, second: None, lacking }, want.places()))
@@ -130,7 +130,7 @@ impl Relay {
         request: &Allocate,
         token: u64,
     ) -> Result<(), Refusal> {
-        let lifetime = self.lifetime(request.lifetime);
+        let lifetime = self.lifetime(now, asker, request.lifetime);
         let until = now + CLAIM_PATIENCE;
         let mut opening = opening(asker, lifetime, Source::Claim { until });
         let holder = self.reservations.holder(token);

@@ -283,7 +283,7 @@ fn more_allocations_than_a_user_may_have_get_486_on_all_workers_together() {
 
 #[test]
 fn credentials_minted_anew_do_not_renew_the_quota() {
-    let limits = Limits { allocations_per_user: 2, ..Limits::default() };
+    let limits = Limits { allocations_per_minted_user: 2, ..Limits::default() };
     let mut world = World::with(RelaySettings { limits, ..settings() }, 1);
     let carol = |n: u64| Account::minted("carol", wall_epoch() + secs(1000 + n));
     assert_eq!(world.ask(&nth(0), &carol(0), allocate()).code(), 0);

@@ -36,6 +36,8 @@ pub(super) struct Allocation {
     pub(super) user: UserSlot,
     /// Whose address it counts for, wherever its client sends from now.
     pub(super) counted_for: Subscriber,
+    /// When its credential ends it, refreshed or not.
+    pub(super) until: Option<Instant>,
     permissions: Vec<Permission>,
     channels: Vec<Channel>,
     /// Peers of `channels`, sorted: for the way back.
@@ -67,6 +69,7 @@ pub(super) struct Parts {
     pub(super) advertised: (SocketAddr, Option<SocketAddr>),
     pub(super) user: UserSlot,
     pub(super) counted_for: Subscriber,
+    pub(super) until: Option<Instant>,
 }
 
 /// A channel number or a peer is bound otherwise (400), or there are as many as there may be (508).
@@ -91,6 +94,7 @@ impl Allocation {
             meter: Meter::default(),
             user: parts.user,
             counted_for: parts.counted_for,
+            until: parts.until,
             permissions: Vec::new(),
             channels: Vec::new(),
             channel_peers: Vec::new(),

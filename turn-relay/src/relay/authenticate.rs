@@ -7,8 +7,19 @@ use std::time::{Instant, SystemTime};
 use super::Relay;
 use super::refusal::Refusal;
 use crate::address::FiveTuple;
-use crate::credentials::{Authenticated, Claimant, Features, Hashes, PasswordAlgorithm, Unauthenticated};
+use crate::credentials::{
+    Authenticated, Claimant, Features, Hashes, Key, PasswordAlgorithm, Unauthenticated,
+};
 use crate::stun::Message;
+
+/// Who asks, as far as the core has to know.
+#[derive(Debug)]
+pub(super) struct Proved {
+    pub(super) username: Box<str>,
+    pub(super) key: Key,
+    /// When its credential ends what is granted.
+    pub(super) until: Option<Instant>,
+}
 
 impl Relay {
     /// RFC 8489 section 9.2.4, except that the nonce is looked at before the user: a nonce that is not this client's tells
@@ -19,7 +30,7 @@ impl Relay {
         from: &FiveTuple,
         message: &Message<'_>,
         wall: SystemTime,
-    ) -> Result<Authenticated, Refusal> {
+    ) -> Result<Proved, Refusal> {
         let Some(integrity) = message.integrity() else { return Err(Refusal::Challenge) };
         let (Some(claimant), true, Some(nonce)) = (claimant(message)?, message.has_realm, message.nonce)
         else {
@@ -42,12 +53,14 @@ impl Relay {
             let allocation = &self.allocations[index];
             if *allocation.username == *username && message.is_signed_with(&allocation.key) {
                 let (username, key) = (allocation.username.clone(), allocation.key.clone());
-                return Ok(Authenticated { username, key });
+                return Ok(Proved { username, key, until: allocation.until });
             }
         }
-        credentials
+        let Authenticated { username, key, until } = credentials
             .authenticate(username, hashes, wall, |key| message.is_signed_with(key))
-            .map_err(Refusal::Unauthorized)
+            .map_err(Refusal::Unauthorized)?;
+        let left = |until: SystemTime| until.duration_since(wall).unwrap_or_default();
+        Ok(Proved { username, key, until: until.map(|until| now + left(until)) })
     }
 }
 

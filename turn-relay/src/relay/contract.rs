@@ -355,11 +355,14 @@ pub enum EndReason {
     ConnectionClosed,
     /// What authorised it is gone: the user, its password, or the secret.
     Revoked,
+    /// The time-limited credential that it was made with is over (a switch).
+    CredentialExpired,
 }
 
 impl EndReason {
     /// Every reason, for registering metrics.
-    pub const ALL: [Self; 4] = [Self::Released, Self::Expired, Self::ConnectionClosed, Self::Revoked];
+    pub const ALL: [Self; 5] =
+        [Self::Released, Self::Expired, Self::ConnectionClosed, Self::Revoked, Self::CredentialExpired];
 
     /// The metric label.
     pub fn label(self) -> &'static str {
@@ -368,6 +371,7 @@ impl EndReason {
             Self::Expired => "expired",
             Self::ConnectionClosed => "connection_closed",
             Self::Revoked => "revoked",
+            Self::CredentialExpired => "credential_expired",
         }
     }
 }

@@ -41,6 +41,8 @@ mod drive;
 #[cfg(test)]
 mod dual_tests;
 #[cfg(test)]
+mod expiry_tests;
+#[cfg(test)]
 mod limit_tests;
 #[cfg(test)]
 mod model;
@@ -85,7 +87,7 @@ use relayed::Relayed;
 use reservation::Reservations;
 
 use crate::address::{FiveTuple, PeerAddr, TupleKey};
-use crate::credentials::account;
+use crate::credentials::holder;
 use crate::frame::{self, ChannelData, Kind, SendIndication, TransactionId};
 
 /// One worker's core.
@@ -350,13 +352,14 @@ impl Relay {
         for relayed in allocation.relayed.iter() {
             self.close_relayed(relayed);
         }
-        let account = account(&allocation.username);
-        self.shared.dismiss(account, allocation.counted_for, allocation.relayed.places());
+        let holder = holder(&allocation.username);
+        self.shared.dismiss(holder, allocation.counted_for, allocation.relayed.places());
         self.rates.leave(allocation.user);
-        let unasked = matches!(reason, EndReason::Expired | EndReason::Revoked);
+        let unasked =
+            matches!(reason, EndReason::Expired | EndReason::Revoked | EndReason::CredentialExpired);
         if unasked && allocation.from.transport.is_connected() {
             // Expired: nobody is there any more, and without an allocation the connection is a socket held for nothing.
-            // Revoked: the client learns at once that it has to come again.
+            // Revoked, or with its credential: the client learns at once that it has to come again.
             self.outputs.push(Output::Disconnect(allocation.from));
         }
         let (relayed, additional) = allocation.advertised;

@@ -19,7 +19,7 @@ use super::reservation::{HOLD, Reservation};
 use super::shared::Want;
 use super::{Relay, Seat};
 use crate::address::{PeerAddr, RelayedPort};
-use crate::credentials::account;
+use crate::credentials::holder;
 use crate::stun::{Attribute, Family};
 
 /// Ports tried before 508 when other processes hold the ones we drew.
@@ -167,7 +167,7 @@ impl Relay {
     fn reserve(&mut self, now: Instant, asker: &Asker, socket: ClaimedSocket) -> u64 {
         let ClaimedSocket { slot, ip, port } = socket;
         let username = asker.username.clone();
-        self.shared.reserve(ip, port, account(&username), asker.subscriber());
+        self.shared.reserve(ip, port, holder(&username), asker.subscriber());
         let until = now + HOLD;
         let token = self.reservations.hold(&mut self.rng, Reservation { slot, ip, port, username, until });
         self.deadlines.set(until, Timer::Reservation(token));
@@ -228,12 +228,13 @@ impl Relay {
 
     /// Of what was counted for an opening, so much was for nothing.
     fn dismiss(&self, asker: &Asker, places: u32) {
-        self.shared.dismiss(account(&asker.username), asker.subscriber(), places);
+        self.shared.dismiss(holder(&asker.username), asker.subscriber(), places);
     }
 
     /// The allocation stands from here on, over the relayed addresses of the opening.
     pub(super) fn establish(&mut self, now: Instant, opening: Opening, token: Option<u64>) {
         let Opening { asker, lifetime, mut relayed, lacking, .. } = opening;
+        let lifetime = asker.at_most(now, lifetime);
         relayed.renew(&relayed.clone(), now + lifetime);
         let mut addresses =
             relayed.iter().map(|relayed| self.peers.outward(PeerAddr((relayed.ip, relayed.port.0).into())).0);
@@ -248,9 +249,10 @@ impl Relay {
         for relayed in relayed.iter() {
             self.shared.set_live(relayed.ip, relayed.port, counted_for);
         }
-        let user = self.rates.enter(account(&username), self.shared.budget(account(&username)));
+        let user = self.rates.enter(holder(&username), self.shared.budget(holder(&username)));
         let advertised = (first, additional);
-        let parts = Parts { id, from, username, key, relayed, advertised, user, counted_for };
+        let until = asker.until;
+        let parts = Parts { id, from, username, key, relayed, advertised, user, counted_for, until };
         let index = self.allocations.insert(Allocation::new(now, parts));
         self.seats.insert(from.key(), Seat::Allocation(index));
         self.schedule(index);

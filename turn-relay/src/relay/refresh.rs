@@ -8,7 +8,7 @@ use super::deadlines::Timer;
 use super::refusal::Refusal;
 use super::relayed::RelayedSet;
 use super::requests::Asker;
-use crate::credentials::account;
+use crate::credentials::holder;
 use crate::stun::{Attribute, Refresh};
 
 impl Relay {
@@ -23,17 +23,18 @@ impl Relay {
             self.give_back(now, index, &named, EndReason::Released);
             return Ok(());
         }
-        let lifetime = self.lifetime(request.lifetime);
+        let lifetime = self.lifetime(now, asker, request.lifetime);
         self.reschedule(index, |relayed| relayed.renew(&named, now + lifetime));
         self.succeed(now, asker, &[Attribute::Lifetime(seconds(lifetime))]);
         Ok(())
     }
 
-    /// RFC 8656 section 7.2: the larger of what is asked for and the default, at most the maximum.
-    pub(super) fn lifetime(&self, asked: Option<u32>) -> Duration {
+    /// RFC 8656 section 7.2: the larger of what is asked for and the default, at most the maximum, and never beyond the time
+    /// of a credential that ends what it allowed.
+    pub(super) fn lifetime(&self, now: Instant, asker: &Asker, asked: Option<u32>) -> Duration {
         let limits = &self.settings.limits;
         let asked = Duration::from_secs(asked.unwrap_or(0).into());
-        asked.max(limits.default_lifetime).min(limits.max_lifetime)
+        asker.at_most(now, asked.max(limits.default_lifetime).min(limits.max_lifetime))
     }
 
     /// The timer of an allocation came due: ends the relayed addresses whose time has come, and with the last the allocation.
@@ -44,8 +45,10 @@ impl Relay {
         for relayed in self.allocations[index].relayed.iter().filter(|relayed| relayed.expires <= now) {
             ended.insert(*relayed);
         }
+        let credential = self.allocations[index].until.is_some_and(|until| until <= now);
+        let reason = if credential { EndReason::CredentialExpired } else { EndReason::Expired };
         if ended.places() > 0 {
-            self.give_back(now, index, &ended, EndReason::Expired);
+            self.give_back(now, index, &ended, reason);
         }
     }
 
@@ -61,7 +64,7 @@ impl Relay {
             self.reschedule(index, |set| set.remove(relayed.ip));
             self.close_relayed(relayed);
         }
-        self.shared.dismiss(account(&username), counted_for, ended.places());
+        self.shared.dismiss(holder(&username), counted_for, ended.places());
     }
 
     /// Changes an allocation's relayed addresses and moves its timer to where the first of them now ends.

@@ -1,13 +1,14 @@
 //! Requests: who asks, may they, and what they get for an answer.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::answers::Question;
+use super::authenticate::Proved;
 use super::contract::{DropReason, Event, Output, RequestMethod};
 use super::refusal::Refusal;
 use super::{Relay, Seat};
 use crate::address::{FiveTuple, Subscriber};
-use crate::credentials::{Authenticated, Key};
+use crate::credentials::{Key, holder};
 use crate::stun::{self, Attribute, Message, NotARequest, Outcome, ReplyTo, Request};
 
 /// Where an answer goes, and how it is signed and kept.
@@ -19,12 +20,19 @@ pub(super) struct Asker {
     pub(super) key: Key,
     pub(super) reply_to: ReplyTo,
     question: Question,
+    /// When its credential ends what is granted.
+    pub(super) until: Option<Instant>,
 }
 
 impl Asker {
     /// Whose address its allocations count for.
     pub(super) fn subscriber(&self) -> Subscriber {
         self.from.client.0.ip().into()
+    }
+
+    /// A lifetime, or what is left of the credential if that is less.
+    pub(super) fn at_most(&self, now: Instant, lifetime: Duration) -> Duration {
+        self.until.map_or(lifetime, |until| lifetime.min(until.saturating_duration_since(now)))
     }
 }
 
@@ -46,12 +54,13 @@ impl Relay {
         if let Some(answer) = self.answers.find(now, question) {
             return self.outputs.push(Output::Send { to: *from, message: answer });
         }
-        let Authenticated { username, key } = match self.authenticate(now, from, &message, wall) {
+        let Proved { username, key, until } = match self.authenticate(now, from, &message, wall) {
             Ok(authenticated) => authenticated,
             Err(refusal) => return self.refuse_stranger(now, from, &message, refusal),
         };
         let method = method(&message.request);
-        let asker = Asker { from: *from, method, username, key, reply_to: message.reply_to(), question };
+        let reply_to = message.reply_to();
+        let asker = Asker { from: *from, method, username, key, reply_to, question, until };
         if let Err(refusal) = self.grant(now, &asker, message) {
             self.refuse(now, &asker, refusal, &[]);
         }
@@ -130,7 +139,7 @@ impl Relay {
 
     fn answer(&mut self, now: Instant, asker: &Asker, outcome: Outcome, attributes: &[Attribute<'_>]) {
         let message = stun::respond(asker.reply_to, outcome, attributes, Some(&asker.key));
-        self.answers.keep(now, asker.question, &message);
+        self.answers.keep(now, asker.question, holder(&asker.username), &message);
         self.outputs.push(Output::Send { to: asker.from, message });
     }
 

@@ -47,7 +47,7 @@ impl RelayAddress {
 pub struct Limits {
     /// Allocations of all users on all workers, and ports reserved for one; more are refused with 508.
     pub allocations: u32,
-    /// The same of one user (the id of a time-limited credential); more are refused with 486.
+    /// The same of one user of the configuration; more are refused with 486.
     pub allocations_per_user: u32,
     /// Peer addresses with a permission, per allocation; more are refused with 508.
     pub permissions: u16,
@@ -71,6 +71,8 @@ pub struct Limits {
     pub new_peers_per_minute: u32,
     /// The same of all allocations of one user.
     pub user_new_peers_per_minute: u32,
+    /// Like `allocations_per_user`, of the id of a time-limited credential.
+    pub allocations_per_minted_user: u32,
 }
 
 /// Payload per second, in each direction by itself, and as much at once. 0: no limit.
@@ -84,7 +86,8 @@ pub struct Rate {
 
 impl Default for Limits {
     /// 16,384 allocations (the default port range). 1,024 per user: a browser in a mesh of six gathers a relay candidate per
-    /// transport, interface and connection, which is some 60, but a static user may stand for everybody on a small site.
+    /// transport, interface and connection, which is some 60, but a static user may stand for everybody on a small site. The id
+    /// of a time-limited credential stands for one person: 128.
     /// 128 permissions and channels each: ICE installs one per remote candidate.
     ///
     /// 4,096 allocations of one address: an office or a carrier's NAT may hide many users, but none takes the whole server.
@@ -105,6 +108,7 @@ impl Default for Limits {
             user_rate: Rate { bytes_per_second: 125_000_000, packets_per_second: 100_000 },
             new_peers_per_minute: 300,
             user_new_peers_per_minute: 12_000,
+            allocations_per_minted_user: 128,
         }
     }
 }

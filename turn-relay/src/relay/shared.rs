@@ -15,6 +15,7 @@ use super::rates::{Budget, nanoseconds};
 use super::refusal::Refusal;
 use super::settings::{Limits, RelaySettings};
 use crate::address::{RelayedPort, Subscriber};
+use crate::credentials::is_minted;
 
 /// Different relay addresses of one run: 16 at a time, and reloads may replace all of them three times.
 const MAX_ADDRESSES: usize = 64;
@@ -343,9 +344,11 @@ impl Shared {
         places.forget_idle(nanoseconds(self.epoch, now));
         let of_account = places.of_account.get(account).map_or(0, |held| held.count).saturating_add(wanted);
         let of_address = places.of_address.get(&client).copied().unwrap_or(0).saturating_add(wanted);
-        if of_account > limits.allocations_per_user || of_address > limits.allocations_per_address {
+        let most =
+            if is_minted(account) { limits.allocations_per_minted_user } else { limits.allocations_per_user };
+        if of_account > most || of_address > limits.allocations_per_address {
             self.allocations.fetch_sub(wanted, Ordering::AcqRel);
-            let of_user = of_account > limits.allocations_per_user;
+            let of_user = of_account > most;
             return Err(if of_user { Refusal::OverQuota } else { Refusal::AddressOverQuota });
         }
         places.of_account.entry(account.into()).or_default().count = of_account;

@@ -14,7 +14,6 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 
 use crate::config::Settings;
-use crate::credentials::Credentials;
 use crate::datapath::inbox::Mailbox;
 use crate::datapath::{Worker, Workplace};
 use crate::journal::Journal;
@@ -123,9 +122,8 @@ impl Drop for Server {
 }
 
 fn relay_settings(settings: &Settings, listen: &[SocketAddr]) -> RelaySettings {
-    let users = settings.users.iter().map(|user| (user.username.clone(), user.password.clone()));
     RelaySettings {
-        credentials: Credentials::new(&settings.realm, users, settings.secrets.clone()),
+        credentials: settings.credentials(),
         policy: PeerPolicy::new(settings.allow_peers.clone(), settings.deny_peers.clone()),
         relay_addresses: settings.relay_addresses.clone(),
         own_addresses: listen::host_addresses(),
