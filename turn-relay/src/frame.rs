@@ -9,8 +9,9 @@ use std::ops::Range;
 
 use crate::address::{PeerAddr, Transport};
 
-/// Room that must be free in front of a peer's datagram for [`Header::write`]: 20 STUN header, 24 XOR-PEER-ADDRESS (IPv6), 4 DATA.
-pub const HEADROOM: usize = 48;
+/// Room that must be free in front of a peer's datagram for [`Header::write`]: 20 STUN header, 24 XOR-PEER-ADDRESS (IPv6), 12 ICMP
+/// (4 DATA where there is data instead).
+pub const HEADROOM: usize = 56;
 /// Room that must be free behind it: padding to four bytes.
 pub const TAILROOM: usize = 3;
 /// The largest frame of a stream: a STUN header and the longest length field.
@@ -26,6 +27,7 @@ const DATA_INDICATION: u16 = 0x0017;
 const XOR_PEER_ADDRESS: u16 = 0x0012;
 const DATA: u16 = 0x0013;
 const DONT_FRAGMENT: u16 = 0x001A;
+const ICMP: u16 = 0x8004;
 /// Comprehension-required attributes that a Send indication may carry without effect: USERNAME, MESSAGE-INTEGRITY, REALM, NONCE, MESSAGE-INTEGRITY-SHA256.
 const WITHOUT_EFFECT: [u16; 5] = [0x0006, 0x0008, 0x0014, 0x0015, 0x001C];
 /// A Send indication has three attributes of its own; the rest is somebody wasting our time.
@@ -216,6 +218,26 @@ pub enum Header {
         /// The indication's transaction id.
         transaction: TransactionId,
     },
+    /// A Data indication that tells of an error instead of carrying data (RFC 8656 section 11.5).
+    Icmp {
+        /// Where the datagram went that met the error, as the client knows it.
+        peer: PeerAddr,
+        /// The indication's transaction id.
+        transaction: TransactionId,
+        /// What happened to it.
+        icmp: Icmp,
+    },
+}
+
+/// What an ICMP message of the peer's address family said (RFC 8656 section 18.13).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Icmp {
+    /// ICMP type; 7 bits go on the wire.
+    pub kind: u8,
+    /// ICMP code.
+    pub code: u8,
+    /// The next hop's MTU where the message tells one, else 0.
+    pub mtu: u32,
 }
 
 impl Header {
@@ -263,6 +285,28 @@ impl Header {
                 header[data..data + 2].copy_from_slice(&DATA.to_be_bytes());
                 header[data + 2..data + 4].copy_from_slice(&length_field(len));
                 Some(start..payload.end + padding)
+            }
+            Self::Icmp { peer, transaction, icmp } => {
+                // There is no data: what lies at `payload` is left out.
+                let mut address = [0; 20];
+                let address = write_xor_address(&mut address, peer.0, transaction);
+                let start = payload.start - (STUN_HEADER + 4 + address.len() + 12);
+                let header = &mut buffer[start..payload.start];
+                header[..2].copy_from_slice(&DATA_INDICATION.to_be_bytes());
+                header[2..4].copy_from_slice(&length_field(4 + address.len() + 12));
+                header[4..8].copy_from_slice(&MAGIC_COOKIE.to_be_bytes());
+                header[8..20].copy_from_slice(&transaction.0);
+                header[20..22].copy_from_slice(&XOR_PEER_ADDRESS.to_be_bytes());
+                header[22..24].copy_from_slice(&length_field(address.len()));
+                let at = 24 + address.len();
+                header[24..at].copy_from_slice(address);
+                // The figure of RFC 8656 section 18.13: 16 bits reserved, 7 bits type, 9 bits code.
+                let word = u32::from(icmp.kind & 0x7F) << 9 | u32::from(icmp.code);
+                header[at..at + 2].copy_from_slice(&ICMP.to_be_bytes());
+                header[at + 2..at + 4].copy_from_slice(&length_field(8));
+                header[at + 4..at + 8].copy_from_slice(&word.to_be_bytes());
+                header[at + 8..at + 12].copy_from_slice(&icmp.mtu.to_be_bytes());
+                Some(start..payload.start)
             }
         }
     }

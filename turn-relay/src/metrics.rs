@@ -124,6 +124,10 @@ pub(crate) struct Counters {
     pub(crate) connections_refused: Count,
     /// TLS connections that ended before their handshake did.
     pub(crate) handshakes_failed: Count,
+    /// Datagrams that the kernel dropped because a listener's receive queue was full.
+    pub(crate) overflowed_listeners: Count,
+    /// The same of relayed sockets.
+    pub(crate) overflowed_relayed: Count,
     /// Counted where they are given away.
     pub(crate) handed_over: Count,
     /// Off the data path; its keys are literals of the core, so it is bounded.
@@ -209,6 +213,10 @@ impl Totals {
                 self.sum(|w| &w.send_failures[failure as usize]),
             )?;
         }
+        let help = "Datagrams that the kernel dropped because a receive queue was full, by kind of socket";
+        let mut overflows = family(encoder, "receive_queue_overflows", help, MetricType::Counter)?;
+        counter(&mut overflows, &[("socket", "listener")], self.sum(|w| &w.overflowed_listeners))?;
+        counter(&mut overflows, &[("socket", "relayed")], self.sum(|w| &w.overflowed_relayed))?;
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use super::{BUDGET, Source, Worker};
 use crate::address::{ClientAddr, FiveTuple, Transport};
 use crate::frame::{Split, split};
 use crate::listen::stream::{Reading, Refused};
+use crate::listen::udp::FromClient;
 use crate::metrics::SendFailure;
 use crate::relay::{Input, Verdict};
 
@@ -22,11 +23,12 @@ impl Worker {
 
     /// One datagram; tells whether there may be another.
     fn receive_udp(&mut self, now: Instant, index: usize, buffer: &mut [u8]) -> bool {
-        let Some(listener) = self.listeners.get(index) else { return false };
+        let Some(listener) = self.listeners.get_mut(index) else { return false };
         match listener.udp.receive(buffer) {
-            Ok((len, client, server)) => {
+            Ok(FromClient { len, client, server, traffic_class, overflows }) => {
+                self.counters.overflowed_listeners.add(overflows);
                 let from = FiveTuple { transport: Transport::Udp, client: ClientAddr(client), server };
-                self.frame(now, &from, buffer.get(..len).unwrap_or_default());
+                self.frame(now, &from, buffer.get(..len).unwrap_or_default(), traffic_class);
                 true
             }
             // Whatever else the socket reports (an ICMP error, say) is about one datagram of the past.
@@ -142,7 +144,8 @@ impl Worker {
                 return true;
             };
             *budget -= 1;
-            self.frame(now, &tuple, frame);
+            // RFC 8656 section 15: Not-ECT, and best effort.
+            self.frame(now, &tuple, frame, 0);
             // Answering may have found the connection broken: what came behind is nobody's.
             if self.connections.tuple_of(slot) != Some(tuple) {
                 return false;
@@ -152,12 +155,12 @@ impl Worker {
     }
 
     /// One frame from a client: the data path, or the control path.
-    fn frame(&mut self, now: Instant, from: &FiveTuple, frame: &[u8]) {
+    fn frame(&mut self, now: Instant, from: &FiveTuple, frame: &[u8], traffic_class: u8) {
         match self.relay.route_client(now, from, frame) {
             Verdict::ToPeer { via, to, start, len, dont_fragment } => {
                 let start = usize::from(start);
                 let payload = frame.get(start..start + usize::from(len)).unwrap_or_default();
-                match self.relayed.send(via, payload, to, dont_fragment) {
+                match self.relayed.send(via, payload, to, dont_fragment, traffic_class) {
                     Ok(()) => self.counters.to_peer.add(payload.len()),
                     Err(error) => self.counters.not_sent(failure(&error)),
                 }
@@ -171,13 +174,21 @@ impl Worker {
         }
     }
 
-    /// Sends a whole frame to a client. A TCP connection that failed is closed at its next event.
-    pub(super) fn send_to_client(&mut self, to: &FiveTuple, frame: &[u8]) -> Result<(), SendFailure> {
+    /// Sends a whole frame to a client, over UDP with this DSCP and ECN. A TCP connection that failed is closed at its next event.
+    pub(super) fn send_to_client(
+        &mut self,
+        to: &FiveTuple,
+        frame: &[u8],
+        traffic_class: u8,
+    ) -> Result<(), SendFailure> {
         match to.transport {
             Transport::Udp => {
                 let listener = self.listeners.iter().find(|listener| listener.serves(to.server));
                 let listener = listener.ok_or(SendFailure::ClientGone)?;
-                listener.udp.send(frame, to.client.0, to.server).map_err(|error| failure(&error))
+                listener
+                    .udp
+                    .send(frame, to.client.0, to.server, traffic_class)
+                    .map_err(|error| failure(&error))
             }
             Transport::Tcp | Transport::Tls => {
                 let slot = self.connections.slot_of(to).ok_or(SendFailure::ClientGone)?;

@@ -73,7 +73,10 @@ impl Worker {
                 let outcome = self.relayed.open(self.poll.registry(), ip, port, reserve_next);
                 return Some(Input::Opened { open, outcome });
             }
-            Output::Close(slot) => drop(self.relayed.release(self.poll.registry(), slot)),
+            Output::Close(ClaimedSocket { slot, ip, port }) => {
+                drop(self.relayed.release(self.poll.registry(), slot));
+                self.shared.release(ip, port);
+            }
             Output::Disconnect(tuple) => {
                 let slot = self.connections.slot_of(&tuple)?;
                 if self.connections.finish(now, slot) {
@@ -99,7 +102,7 @@ impl Worker {
     }
 
     fn answer(&mut self, to: &FiveTuple, message: &[u8]) -> Option<Input<'static>> {
-        let failure = self.send_to_client(to, message).err()?;
+        let failure = self.send_to_client(to, message, 0).err()?;
         self.counters.not_sent(failure);
         // Responses must not be lost on a stream: a client that does not read them is not coming back.
         let broken = matches!(failure, SendFailure::SlowClient | SendFailure::ClientGone);

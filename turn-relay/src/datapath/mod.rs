@@ -179,7 +179,14 @@ impl Worker {
         self.deadlines(now);
         ready.clear();
         ready.append(&mut self.again);
-        ready.extend(events.iter().map(mio::event::Event::token));
+        for event in events.iter() {
+            if event.is_error()
+                && let Some(Source::Relayed(slot)) = Source::of(event.token())
+            {
+                self.relayed.expect_errors(slot);
+            }
+            ready.push(event.token());
+        }
         // A source may be there twice, with packets left over and with new ones.
         ready.sort_unstable();
         ready.dedup();

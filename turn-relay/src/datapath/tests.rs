@@ -1,8 +1,9 @@
 //! One worker, turned by hand: what a real loop does between two events, without racing it.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::num::NonZeroUsize;
+use std::os::fd::AsFd as _;
 
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha20Rng;
@@ -11,8 +12,12 @@ use super::*;
 use crate::listen;
 use crate::listen::admission::Rules;
 use crate::listen::tls::Certificates;
-use crate::relay::testing::{ALLOCATE, Account, Answer, BINDING, Draft, channel_data, settings};
+use crate::policy::PeerPolicy;
+use crate::relay::testing::{
+    ALLOCATE, Account, Answer, BINDING, CHANNEL_BIND, Draft, channel_data, settings,
+};
 use crate::relay::{RelayAddress, RelaySettings, WorkerIndex};
+use crate::sys::datagram;
 
 #[test]
 fn connection_that_broke_while_it_was_answered_leaves_no_allocation() {
@@ -73,6 +78,28 @@ fn long_frame_is_refused_by_its_length_until_there_is_an_allocation() {
     assert!(bench.answer(&mut client).is_success());
 }
 
+#[test]
+fn dscp_and_ecn_of_datagrams_cross_the_relay_both_ways() {
+    let mut bench = Bench::new();
+    let (client, peer) = (marked_socket(), marked_socket());
+    let to_peer = peer.local_addr().expect("bound");
+    let relayed = bench.call(&client, to_peer);
+    // Expedited forwarding with ECT(0), best effort, and CS1 with CE.
+    for class in [0xBA, 0, 0x23] {
+        let frame = channel_data(0x4000, b"media");
+        datagram::send(client.as_fd(), &frame, bench.address, None, class).expect("sends");
+        assert_eq!(bench.receive(&peer), (5, class), "to the peer");
+        datagram::send(peer.as_fd(), b"media", relayed, None, class).expect("sends");
+        assert_eq!(bench.receive(&client), (9, class), "to the client");
+    }
+}
+
+fn marked_socket() -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("binds");
+    datagram::report_traffic_class(socket.as_fd(), true).expect("is supported");
+    socket
+}
+
 /// What the client can read now.
 fn available(client: &mut TcpStream, bytes: &mut [u8]) -> usize {
     client.set_nonblocking(true).expect("sets");
@@ -99,6 +126,7 @@ impl Bench {
         let listeners = listen::open(&[any], false, NonZeroUsize::MIN).expect("a free port").remove(0);
         let address = listeners[0].address;
         let settings = Arc::new(RelaySettings {
+            policy: PeerPolicy::new(vec!["127.0.0.0/8".parse().expect("a network")], vec![]),
             relay_addresses: vec![RelayAddress { ip: address.ip(), external: None }],
             listeners: vec![address],
             ..settings()
@@ -128,6 +156,39 @@ impl Bench {
             self.turn();
         }
         client
+    }
+
+    /// An allocation over UDP with channel 0x4000 to a peer; its relayed address.
+    fn call(&mut self, client: &UdpSocket, peer: SocketAddr) -> SocketAddr {
+        let alice = Account::alice();
+        let nonce = self.exchange(client, Draft::new(ALLOCATE, 1).udp()).nonce();
+        let relayed = self.exchange(client, Draft::new(ALLOCATE, 2).udp().sign(&alice, &nonce)).relayed();
+        let bind = Draft::new(CHANNEL_BIND, 3).channel(0x4000).peer(&peer.to_string());
+        assert!(self.exchange(client, bind.sign(&alice, &nonce)).is_success());
+        relayed
+    }
+
+    fn exchange(&mut self, client: &UdpSocket, draft: Draft) -> Answer {
+        client.send_to(&draft.bytes(), self.address).expect("sends");
+        let mut bytes = vec![0; 2000];
+        let (len, _) = self.receive_into(client, &mut bytes);
+        bytes.truncate(len);
+        Answer { kind: u16::from_be_bytes([bytes[0], bytes[1]]), bytes }
+    }
+
+    /// Length and traffic class of the next datagram.
+    fn receive(&mut self, on: &UdpSocket) -> (usize, u8) {
+        self.receive_into(on, &mut [0; 2000])
+    }
+
+    fn receive_into(&mut self, on: &UdpSocket, bytes: &mut [u8]) -> (usize, u8) {
+        loop {
+            match datagram::receive(on.as_fd(), bytes) {
+                Ok(received) => return (received.len, received.traffic_class),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.turn(),
+                Err(error) => panic!("{error}"),
+            }
+        }
     }
 
     /// The answer that is on its way.

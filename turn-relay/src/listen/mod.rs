@@ -13,10 +13,12 @@ pub(crate) mod wire;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::num::NonZeroUsize;
+use std::os::fd::AsFd as _;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::operation::StartError;
+use crate::sys::datagram;
 use udp::UdpListener;
 
 /// One listen address, as one worker sees it.
@@ -93,7 +95,7 @@ fn bind(address: SocketAddr) -> io::Result<Listener> {
     tcp.listen(BACKLOG)?;
     let udp = udp_socket(address, true)?;
     // Without this a burst longer than the kernel's default (some 200 KiB) is lost; the kernel caps what it grants.
-    let _ = udp.set_recv_buffer_size(UDP_BUFFER_BYTES);
+    datagram::set_receive_queue(udp.as_fd(), UDP_BUFFER_BYTES);
     let _ = udp.set_send_buffer_size(UDP_BUFFER_BYTES);
     Ok(Listener {
         address,

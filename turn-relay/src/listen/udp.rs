@@ -11,6 +11,21 @@ use crate::sys::datagram;
 pub(crate) struct UdpListener {
     socket: UdpSocket,
     address: SocketAddr,
+    /// What the socket's count of overflows was when it was last looked at.
+    overflows: u32,
+}
+
+/// One datagram from a client.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FromClient {
+    pub(crate) len: usize,
+    pub(crate) client: SocketAddr,
+    /// The local address that it was sent to.
+    pub(crate) server: SocketAddr,
+    /// DSCP and ECN.
+    pub(crate) traffic_class: u8,
+    /// How many datagrams the kernel had to drop since the last one.
+    pub(crate) overflows: usize,
 }
 
 impl UdpListener {
@@ -18,20 +33,33 @@ impl UdpListener {
         if address.ip().is_unspecified() {
             datagram::report_local_address(socket.as_fd(), address.is_ipv4())?;
         }
-        Ok(Self { socket, address })
+        datagram::report_traffic_class(socket.as_fd(), address.is_ipv4())?;
+        datagram::report_overflows(socket.as_fd())?;
+        Ok(Self { socket, address, overflows: 0 })
     }
 
-    /// One datagram: its length, its sender, and the local address that it was sent to.
-    pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr, SocketAddr)> {
+    pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<FromClient> {
         let received = datagram::receive(self.socket.as_fd(), buffer)?;
         let server = received.to.map_or(self.address, |ip| SocketAddr::new(ip, self.address.port()));
-        Ok((received.len, received.from, server))
+        Ok(FromClient {
+            len: received.len,
+            client: received.from,
+            server,
+            traffic_class: received.traffic_class,
+            overflows: datagram::more_overflows(&mut self.overflows, received.overflows),
+        })
     }
 
-    /// Sends one datagram to `client`, from `server`, which is what [`UdpListener::receive`] said.
-    pub(crate) fn send(&self, bytes: &[u8], client: SocketAddr, server: SocketAddr) -> io::Result<()> {
+    /// Sends one datagram to `client`, from `server`, which is what [`UdpListener::receive`] said, with this DSCP and ECN.
+    pub(crate) fn send(
+        &self,
+        bytes: &[u8],
+        client: SocketAddr,
+        server: SocketAddr,
+        traffic_class: u8,
+    ) -> io::Result<()> {
         let from = self.address.ip().is_unspecified().then(|| server.ip());
-        datagram::send(self.socket.as_fd(), bytes, client, from)
+        datagram::send(self.socket.as_fd(), bytes, client, from, traffic_class)
     }
 }
 

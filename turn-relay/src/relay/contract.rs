@@ -80,11 +80,13 @@ pub enum DropReason {
     UserRate,
     /// A Send indication to one new peer too many.
     NewPeers,
+    /// More ICMP messages than a client is told of in a second.
+    IcmpRate,
 }
 
 impl DropReason {
     /// Every reason, for registering metrics.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Malformed,
         Self::Unexpected,
         Self::NoAllocation,
@@ -98,6 +100,7 @@ impl DropReason {
         Self::AllocationRate,
         Self::UserRate,
         Self::NewPeers,
+        Self::IcmpRate,
     ];
 
     /// The metric label.
@@ -116,6 +119,7 @@ impl DropReason {
             Self::AllocationRate => "allocation_rate",
             Self::UserRate => "user_rate",
             Self::NewPeers => "new_peers",
+            Self::IcmpRate => "icmp_rate",
         }
     }
 }
@@ -220,8 +224,9 @@ pub enum Output {
         /// Also bind `port + 1`: both or none (EVEN-PORT with the R bit).
         reserve_next: bool,
     },
-    /// Close a relayed socket. Its port is free for anyone from here on.
-    Close(SocketSlot),
+    /// Close a relayed socket, and then call [`super::Shared::release`] with its address and port: in this order nobody finds the
+    /// port free and cannot bind it.
+    Close(ClaimedSocket),
     /// Close a client's TCP connection, after what was sent to it before. No `ClientGone` is needed in answer, and none hurts.
     Disconnect(FiveTuple),
     /// Deliver [`Input::Claim`] to worker `at`. If that cannot be done answer [`Input::Claimed`] with `None` here.

@@ -16,6 +16,7 @@ mod answers;
 mod authenticate;
 mod contract;
 mod deadlines;
+mod icmp;
 mod limiter;
 mod nonce;
 mod opening;
@@ -64,7 +65,7 @@ use rand::Rng as _;
 use rand_chacha::ChaCha20Rng;
 use slab::Slab;
 
-pub use crate::frame::Header;
+pub use crate::frame::{Header, Icmp};
 pub use allocation_id::{AllocationId, NoAllocationId};
 pub use contract::{
     Claim, ClaimedSocket, DropReason, EndReason, Event, Input, OpenFailure, OpenId, Opened, Output,
@@ -86,7 +87,7 @@ use rates::{Direction, Rates};
 use relayed::Relayed;
 use reservation::Reservations;
 
-use crate::address::{FiveTuple, PeerAddr, TupleKey};
+use crate::address::{FiveTuple, PeerAddr, TupleKey, same_family};
 use crate::credentials::holder;
 use crate::frame::{self, ChannelData, Kind, SendIndication, TransactionId};
 
@@ -243,7 +244,10 @@ impl Relay {
         {
             return Err(DropReason::NewPeers);
         }
-        self.pass_to_peer(now, index, peer, indication.start, indication.data.len(), indication.dont_fragment)
+        // RFC 8656 section 13: between the families DONT-FRAGMENT is ignored; section 15: behind a stream it is not.
+        let dont_fragment = indication.dont_fragment
+            && (from.transport.is_stream() || same_family(from.client.0.ip(), peer.ip()));
+        self.pass_to_peer(now, index, peer, indication.start, indication.data.len(), dont_fragment)
     }
 
     fn pass_to_peer(
@@ -382,8 +386,8 @@ impl Relay {
     }
 
     fn close(&mut self, socket: ClaimedSocket) {
-        self.outputs.push(Output::Close(socket.slot));
-        self.shared.release(socket.ip, socket.port);
+        self.shared.set_dead(socket.ip, socket.port);
+        self.outputs.push(Output::Close(socket));
     }
 }
 

@@ -409,6 +409,20 @@ fn dont_fragment_of_a_send_indication_reaches_the_driver() {
 }
 
 #[test]
+fn dont_fragment_between_the_families_is_ignored() {
+    let mut world = World::new();
+    // Over UDP it is, and behind a stream it is not.
+    for (client, expected) in [(udp("[2001:db8::7]:1"), false), (tcp("[2001:db8::7]:1"), true)] {
+        world.allocate(&client);
+        world.permit(&client, "8.8.8.8:1");
+        let frame = Draft::new(0x0016, 1).peer("8.8.8.8:1").with(0x001A, b"").with(0x0013, b"x").bytes();
+        let verdict = world.route_client(&client, &frame);
+        let Verdict::ToPeer { dont_fragment, .. } = verdict else { panic!("{verdict:?}") };
+        assert_eq!(dont_fragment, expected, "{client:?}");
+    }
+}
+
+#[test]
 fn empty_datagrams_pass_and_oversize_ones_do_not() {
     let mut world = World::new();
     let relayed = world.allocate(&tuple(1)).relayed();

@@ -30,6 +30,7 @@ pub(super) struct Meter {
     flows: [Flow; 2],
     new_peers: Bucket,
     acquainted: Acquainted,
+    icmp: Bucket,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -95,6 +96,7 @@ pub(super) struct Rates {
     of_user: FlowPaces,
     peers_of_allocation: Option<Pace>,
     peers_of_user: Option<Pace>,
+    icmp: Option<Pace>,
     users: Slab<LocalUser>,
     by_account: HashMap<Box<str>, usize, RandomState>,
     hasher: RandomState,
@@ -108,6 +110,7 @@ impl Rates {
             of_user: FlowPaces::default(),
             peers_of_allocation: None,
             peers_of_user: None,
+            icmp: Pace::new(ICMP_PER_SECOND, Duration::from_secs(1), 1),
             users: Slab::new(),
             by_account: HashMap::default(),
             hasher: RandomState::default(),
@@ -213,6 +216,13 @@ impl Rates {
         true
     }
 
+    /// Whether the client may be told of one more ICMP message now.
+    pub(super) fn may_tell_icmp(&mut self, now: Instant, meter: &mut Meter) -> bool {
+        let left = meter.icmp.less(self.icmp, self.nanoseconds(now), 1);
+        meter.icmp = left.unwrap_or(meter.icmp);
+        left.is_some()
+    }
+
     fn nanoseconds(&self, now: Instant) -> u64 {
         nanoseconds(self.epoch, now)
     }
@@ -266,5 +276,7 @@ impl Acquainted {
 
 /// 2 KiB: more addresses than permissions and channels of one allocation are by default.
 const GENERATION: usize = 256;
+/// Enough to learn a path MTU or that a peer is gone; routers send hardly more of them (RFC 1812 section 4.3.2.8), forgers do.
+const ICMP_PER_SECOND: u64 = 10;
 /// One of these passes at any rate.
 const LARGEST_DATAGRAM: u64 = 65_535;

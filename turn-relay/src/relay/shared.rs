@@ -237,8 +237,8 @@ impl Shared {
         self.known().map(|address| address.claimed.len()).sum()
     }
 
-    /// Gives a port back, and the place that it held if it was reserved: for the driver when a surrendered socket could not be
-    /// delivered; the core does it itself otherwise.
+    /// Gives a port back, and the place that it held if it was reserved: for the driver when it has closed the socket, or could
+    /// not deliver a surrendered one. The core itself gives back what could not be bound.
     pub fn release(&self, ip: IpAddr, port: RelayedPort) {
         let mut places = self.places();
         if let Some((account, client)) = places.reserved.remove(&(ip, port)) {
@@ -318,6 +318,13 @@ impl Shared {
         drop(places);
         if let Some(address) = self.known().find(|address| address.ip == ip) {
             address.live.insert(port.0);
+        }
+    }
+
+    /// From here on no client may name the port as its peer; it is claimed until it is released.
+    pub(super) fn set_dead(&self, ip: IpAddr, port: RelayedPort) {
+        if let Some(address) = self.known().find(|address| address.ip == ip) {
+            address.live.remove(port.0);
         }
     }
 

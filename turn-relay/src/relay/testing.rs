@@ -432,8 +432,10 @@ impl World {
                 let outcome = self.bind(worker, ip, port.0, reserve_next);
                 self.input(worker, Input::Opened { open, outcome });
             }
-            Output::Close(slot) => {
-                self.sockets[worker].remove(usize::try_from(slot.0).unwrap());
+            Output::Close(ClaimedSocket { slot, ip, port }) => {
+                let bound = self.sockets[worker].remove(usize::try_from(slot.0).unwrap());
+                assert_eq!(bound, (ip, port.0), "the closed socket is the one it is said to be");
+                self.shared.release(ip, port);
             }
             Output::Disconnect(from) => self.disconnected.push(from),
             Output::ClaimAt { at, claim } => {
@@ -468,10 +470,8 @@ impl World {
         let ports = if reserve_next { vec![port, port + 1] } else { vec![port] };
         for port in &ports {
             let held = self.sockets.iter().flatten().any(|(_, bound)| *bound == (ip, *port));
-            // A port is free for the core when it says Close, and for the system when that was done.
-            let closing = self.queue.iter().any(|(_, output)| matches!(output, Output::Close(_)));
-            assert!(!held || closing, "two sockets on {ip} port {port}");
-            if held || self.taken.contains(port) {
+            assert!(!held, "two sockets on {ip} port {port}");
+            if self.taken.contains(port) {
                 return Err(OpenFailure::PortTaken);
             }
         }

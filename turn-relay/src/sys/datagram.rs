@@ -1,7 +1,10 @@
-//! UDP with the local address of each datagram (`IP_PKTINFO`, `IPV6_RECVPKTINFO`) and the IPv4 DF bit.
+//! UDP with what lies beside each datagram: the local address (`IP_PKTINFO`, `IPV6_RECVPKTINFO`), the traffic class
+//! (`IP_TOS`, `IPV6_TCLASS`), how many datagrams the receive queue had no room for (`SO_RXQ_OVFL`), and the IPv4 DF bit.
 //!
 //! A socket bound to a wildcard address receives for every address of the host; a client accepts an answer only from the
 //! address that it sent to, so that address has to be read with each datagram and written with each answer.
+//!
+//! A control message costs something in the kernel: what has its default value is not written.
 
 #![expect(unsafe_code, reason = "recvmsg, sendmsg and their control messages have no safe wrapper here")]
 
@@ -20,6 +23,11 @@ pub(crate) struct Received {
     pub(crate) from: SocketAddr,
     /// The local address it was sent to, where the socket was told to report it.
     pub(crate) to: Option<IpAddr>,
+    /// DSCP and ECN, where the socket was told to report them.
+    pub(crate) traffic_class: u8,
+    /// How many datagrams this socket's receive queue has dropped since it was opened (the count may wrap), if any, where the
+    /// socket was told to report it.
+    pub(crate) overflows: Option<u32>,
 }
 
 /// Makes `socket` report the local address of each datagram.
@@ -28,6 +36,39 @@ pub(crate) fn report_local_address(socket: BorrowedFd<'_>, ipv4: bool) -> io::Re
         set_option(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)
     } else {
         set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)
+    }
+}
+
+/// Makes `socket` report DSCP and ECN of each datagram.
+pub(crate) fn report_traffic_class(socket: BorrowedFd<'_>, ipv4: bool) -> io::Result<()> {
+    if ipv4 {
+        set_option(socket, libc::IPPROTO_IP, libc::IP_RECVTOS, 1)
+    } else {
+        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)
+    }
+}
+
+/// Makes `socket` report how many datagrams its receive queue had no room for.
+pub(crate) fn report_overflows(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set_option(socket, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)
+}
+
+/// Makes `socket` keep ICMP errors for [`super::error_queue::take`].
+pub(crate) fn keep_errors(socket: BorrowedFd<'_>, ipv4: bool) -> io::Result<()> {
+    if ipv4 {
+        set_option(socket, libc::IPPROTO_IP, libc::IP_RECVERR, 1)
+    } else {
+        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)
+    }
+}
+
+/// Gives `socket` room for so many bytes of received datagrams, the kernel's bookkeeping included: what was asked for where the
+/// process may (`CAP_NET_ADMIN`), else as much as `net.core.rmem_max` allows.
+pub(crate) fn set_receive_queue(socket: BorrowedFd<'_>, bytes: usize) {
+    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    if set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes).is_err() {
+        // A smaller queue is no reason not to serve.
+        let _ = set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, bytes);
     }
 }
 
@@ -40,11 +81,11 @@ pub(crate) fn set_dont_fragment(socket: BorrowedFd<'_>, dont_fragment: bool) -> 
 
 /// Receives one datagram without waiting.
 pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
-    let mut control = Control([0; 64]);
+    let mut control = Control([0; CONTROL_BYTES]);
     let mut vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     // SAFETY: the closure hands the storage and its length to recvmsg, which initialises at most that much of it and
     // writes back how much; a kernel that succeeds has written a valid address.
-    let ((len, to), from) = unsafe {
+    let ((len, beside), from) = unsafe {
         SockAddr::try_init(|storage, storage_len| {
             let mut header: libc::msghdr = std::mem::zeroed();
             header.msg_name = storage.cast();
@@ -56,21 +97,30 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<R
             let len = libc::recvmsg(socket.as_raw_fd(), &raw mut header, libc::MSG_DONTWAIT);
             let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
             *storage_len = header.msg_namelen;
-            Ok((len, local_address(&header)))
+            Ok((len, beside(&header)))
         })
     }?;
     let from = from.as_socket().ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
-    Ok(Received { len, from, to })
+    let Beside { to, traffic_class, overflows } = beside;
+    Ok(Received { len, from, to, traffic_class, overflows })
 }
 
-/// Sends one datagram without waiting, from the local address `from` where that is given.
+/// How many overflows are new, `known` being the count that was seen last.
+pub(crate) fn more_overflows(known: &mut u32, reported: Option<u32>) -> usize {
+    let Some(count) = reported else { return 0 };
+    count.wrapping_sub(std::mem::replace(known, count)) as usize
+}
+
+/// Sends one datagram without waiting, from the local address `from` where that is given, with this DSCP and ECN.
 pub(crate) fn send(
     socket: BorrowedFd<'_>,
     bytes: &[u8],
     to: SocketAddr,
     from: Option<IpAddr>,
+    traffic_class: u8,
 ) -> io::Result<()> {
-    let mut control = Control([0; 64]);
+    let mut control = Control([0; CONTROL_BYTES]);
+    let ipv4 = to.is_ipv4();
     let to = SockAddr::from(to);
     let mut vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     // SAFETY: an all-zero msghdr is a valid one.
@@ -95,6 +145,11 @@ pub(crate) fn send(
         }
         None => {}
     }
+    if traffic_class != 0 {
+        let (level, kind) =
+            if ipv4 { (libc::IPPROTO_IP, libc::IP_TOS) } else { (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) };
+        control.put(&mut header, level, kind, libc::c_int::from(traffic_class));
+    }
     // SAFETY: every pointer in `header` is to something that lives until the end of this function, with its length
     // beside it; sendmsg only reads through them.
     let sent = unsafe {
@@ -103,56 +158,86 @@ pub(crate) fn send(
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Room for one packet-info control message of either family, aligned as `cmsghdr` wants it.
+/// Packet info of either family, a traffic class and a count of overflows: 40, 24 and 24 bytes.
+const CONTROL_BYTES: usize = 128;
+
+/// Room for control messages, aligned as `cmsghdr` wants it.
 #[repr(C, align(8))]
-struct Control([u8; 64]);
+struct Control([u8; CONTROL_BYTES]);
 
 const _: () = assert!(align_of::<Control>() >= align_of::<libc::cmsghdr>());
 
 impl Control {
-    /// Writes the one control message of `header`.
+    /// Writes one more control message of `header`; two at most.
     fn put<T: Copy>(&mut self, header: &mut libc::msghdr, level: i32, kind: i32, value: T) {
-        const { assert!(size_of::<T>() <= 20, "fits in Control") };
+        const { assert!(size_of::<T>() <= 20, "two of them fit in Control") };
         let size = u32::try_from(size_of::<T>()).unwrap_or(0);
-        header.msg_control = self.0.as_mut_ptr().cast();
+        let used = header.msg_controllen;
         // SAFETY: pure arithmetic on the size.
-        header.msg_controllen = unsafe { libc::CMSG_SPACE(size) } as usize;
-        // SAFETY: `header` has just been given a buffer of 64 bytes, aligned for cmsghdr, and CMSG_SPACE of at most
-        // 20 bytes is 40; so the first header exists and its data has room for a `T`, written unaligned.
+        let space = unsafe { libc::CMSG_SPACE(size) } as usize;
+        let Some(room) = self.0.get_mut(used..used + space) else { return };
+        let message = room.as_mut_ptr().cast::<libc::cmsghdr>();
+        // SAFETY: `room` is CMSG_SPACE(size) bytes and begins at a multiple of CMSG_SPACE's alignment in a buffer aligned for
+        // cmsghdr; so there is room for the header and, behind it, for a `T`, written unaligned.
         unsafe {
-            let message = libc::CMSG_FIRSTHDR(header);
             (*message).cmsg_level = level;
             (*message).cmsg_type = kind;
             (*message).cmsg_len = libc::CMSG_LEN(size) as usize;
             libc::CMSG_DATA(message).cast::<T>().write_unaligned(value);
         }
+        header.msg_control = self.0.as_mut_ptr().cast();
+        header.msg_controllen = used + space;
     }
 }
 
-/// The local address that the kernel reported beside a datagram.
-fn local_address(header: &libc::msghdr) -> Option<IpAddr> {
+/// What the kernel reported beside a datagram.
+#[derive(Clone, Copy, Debug, Default)]
+struct Beside {
+    to: Option<IpAddr>,
+    traffic_class: u8,
+    overflows: Option<u32>,
+}
+
+fn beside(header: &libc::msghdr) -> Beside {
+    let mut beside = Beside::default();
     // SAFETY: `header` was filled by a successful recvmsg, so its control buffer holds `msg_controllen` bytes of whole
-    // control messages, which the CMSG functions walk; the data of a packet-info message is that struct, read unaligned.
+    // control messages, which the CMSG functions walk; each kind has the data that is read here, unaligned (ip(7), ipv6(7),
+    // socket(7)).
     unsafe {
         let mut message = libc::CMSG_FIRSTHDR(header);
         while let Some(found) = message.as_ref() {
+            let data = libc::CMSG_DATA(message);
             match (found.cmsg_level, found.cmsg_type) {
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-                    let info = libc::CMSG_DATA(message).cast::<libc::in_pktinfo>().read_unaligned();
-                    return Some(Ipv4Addr::from(info.ipi_spec_dst.s_addr.to_ne_bytes()).into());
+                    let info = data.cast::<libc::in_pktinfo>().read_unaligned();
+                    beside.to = Some(Ipv4Addr::from(info.ipi_spec_dst.s_addr.to_ne_bytes()).into());
                 }
                 (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
-                    let info = libc::CMSG_DATA(message).cast::<libc::in6_pktinfo>().read_unaligned();
-                    return Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
+                    let info = data.cast::<libc::in6_pktinfo>().read_unaligned();
+                    beside.to = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
                 }
-                _ => message = libc::CMSG_NXTHDR(header, message),
+                (libc::IPPROTO_IP, libc::IP_TOS) => beside.traffic_class = data.read(),
+                (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+                    let class = data.cast::<libc::c_int>().read_unaligned();
+                    beside.traffic_class = u8::try_from(class).unwrap_or(0);
+                }
+                (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
+                    beside.overflows = Some(data.cast::<u32>().read_unaligned());
+                }
+                _ => {}
             }
+            message = libc::CMSG_NXTHDR(header, message);
         }
     }
-    None
+    beside
 }
 
-fn set_option(socket: BorrowedFd<'_>, level: i32, option: i32, value: libc::c_int) -> io::Result<()> {
+pub(super) fn set_option(
+    socket: BorrowedFd<'_>,
+    level: i32,
+    option: i32,
+    value: libc::c_int,
+) -> io::Result<()> {
     let size = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(0);
     // SAFETY: the pointer is to a c_int that outlives the call, and its size is told.
     let refused =
@@ -186,10 +271,48 @@ mod tests {
             assert_eq!(&buffer[..received.len], b"question");
             assert_eq!((received.from, received.to), (client.local_addr().expect("bound"), Some(used)));
 
-            send(server.as_fd(), b"answer", received.from, received.to).expect("sends");
+            send(server.as_fd(), b"answer", received.from, received.to, 0).expect("sends");
             let (len, from) = client.recv_from(&mut buffer).expect("receives");
             assert_eq!((&buffer[..len], from), (&b"answer"[..], SocketAddr::new(used, port)));
         }
+    }
+
+    #[test]
+    fn dscp_and_ecn_are_read_and_written_with_each_datagram() {
+        for any in ["127.0.0.1:0", "[::1]:0"] {
+            let (one, other) = (UdpSocket::bind(any).expect("binds"), UdpSocket::bind(any).expect("binds"));
+            let to = other.local_addr().expect("bound");
+            report_traffic_class(other.as_fd(), to.is_ipv4()).expect("is supported");
+            report_local_address(other.as_fd(), to.is_ipv4()).expect("is supported");
+            // Expedited forwarding with ECT(1), nothing, and CS7 with CE: beside the local address and alone.
+            for (class, from) in [(0xB9, None), (0, None), (0xE3, Some(to.ip()))] {
+                send(one.as_fd(), b"x", to, from, class).expect("sends");
+                wait_readable(&other);
+                let received = receive(other.as_fd(), &mut [0; 8]).expect("receives");
+                assert_eq!((received.traffic_class, received.to), (class, Some(to.ip())), "{any}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_receive_queue_had_no_room_for_is_counted() {
+        let (one, other) =
+            (UdpSocket::bind("127.0.0.1:0").expect("binds"), UdpSocket::bind("127.0.0.1:0").expect("binds"));
+        report_overflows(other.as_fd()).expect("is supported");
+        set_option(other.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, 4096).expect("sets");
+        let to = other.local_addr().expect("bound");
+        for _ in 0..100 {
+            send(one.as_fd(), &[0; 500], to, None, 0).expect("sends");
+        }
+        let mut received = 0;
+        while receive(other.as_fd(), &mut [0; 500]).is_ok() {
+            received += 1;
+        }
+        // The count comes with the next datagram that finds room.
+        send(one.as_fd(), b"x", to, None, 0).expect("sends");
+        wait_readable(&other);
+        let last = receive(other.as_fd(), &mut [0; 500]).expect("receives");
+        assert_eq!(last.overflows, Some(100 - received));
     }
 
     #[test]

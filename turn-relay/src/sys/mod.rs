@@ -5,3 +5,4 @@
 
 pub(crate) mod datagram;
 pub(crate) mod descriptors;
+pub(crate) mod error_queue;

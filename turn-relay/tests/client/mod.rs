@@ -161,10 +161,15 @@ impl Client {
     }
 
     pub(crate) fn send_indication(&mut self, peer: SocketAddr, data: &[u8]) {
+        self.send_indication_with(peer, data, &[]);
+    }
+
+    /// A Send indication with more attributes.
+    pub(crate) fn send_indication_with(&mut self, peer: SocketAddr, data: &[u8], more: &[(u16, Vec<u8>)]) {
         let transaction = self.next_transaction();
-        let message =
-            encode(SEND, transaction, &[(PEER, xor_address(peer, transaction)), (DATA, data.to_vec())], None);
-        self.send_raw(&message);
+        let mut attributes = vec![(PEER, xor_address(peer, transaction)), (DATA, data.to_vec())];
+        attributes.extend_from_slice(more);
+        self.send_raw(&encode(SEND, transaction, &attributes, None));
     }
 
     /// The next data from a peer.
@@ -247,6 +252,10 @@ impl Message {
 
     pub(crate) fn relayed(&self) -> Option<SocketAddr> {
         self.address(RELAYED)
+    }
+
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        self.address(PEER)
     }
 
     /// Every XOR-RELAYED-ADDRESS, in order.
