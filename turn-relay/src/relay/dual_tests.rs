@@ -51,6 +51,15 @@ fn dual_allocation_answers_with_an_address_of_each_family() {
 }
 
 #[test]
+fn additional_family_is_understood_by_the_number_of_its_draft() {
+    let mut world = World::new();
+    let draft = Draft::new(ALLOCATE, 1).udp().with(0x8032, &[2, 0, 0, 0]);
+    assert_eq!(world.ask(&tuple(1), &Account::alice(), draft).all_relayed().len(), 2);
+    let something_else = Draft::new(ALLOCATE, 2).udp().with(0x8032, b"a name");
+    assert_eq!(world.ask(&tuple(2), &Account::alice(), something_else).all_relayed().len(), 1);
+}
+
+#[test]
 fn data_leaves_and_enters_through_the_socket_of_its_family() {
     let mut world = World::new();
     let relayed = standing(&mut world);

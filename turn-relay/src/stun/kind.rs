@@ -22,4 +22,6 @@ pub(super) const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 pub(super) const RESERVATION_TOKEN: u16 = 0x0022;
 pub(super) const ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8000;
 pub(super) const PASSWORD_ALGORITHMS: u16 = 0x8002;
+/// The number of ADDITIONAL-ADDRESS-FAMILY in the draft of it (draft-martinsen-tram-ssoda); not assigned since.
+pub(super) const DRAFT_ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8032;
 pub(super) const FINGERPRINT: u16 = 0x8028;

@@ -205,7 +205,8 @@ impl<'a> Message<'a> {
             | kind::REQUESTED_TRANSPORT
             | kind::DONT_FRAGMENT
             | kind::RESERVATION_TOKEN
-            | kind::ADDITIONAL_ADDRESS_FAMILY => {
+            | kind::ADDITIONAL_ADDRESS_FAMILY
+            | kind::DRAFT_ADDITIONAL_ADDRESS_FAMILY => {
                 if self.request.read(attribute, self.transaction).is_none() {
                     self.malformed = true;
                 }

@@ -121,6 +121,10 @@ impl Allocate {
                 // RFC 8656 section 18.11: IPv6 is the only valid value.
                 (family(value)? == Family::V6).then_some(())
             }
+            kind::DRAFT_ADDITIONAL_ADDRESS_FAMILY => {
+                self.additional_family |= family(value) == Some(Family::V6);
+                Some(())
+            }
             kind::EVEN_PORT => {
                 first(&mut self.even_port, || Some(decode::<EvenPort>(kind, value)?.requested()))
             }
