@@ -10,7 +10,7 @@ const SECRET = 'known to coturn and to the relay';
 
 // What follows "turnutils_uclient" in its manual: -t TCP to the relay, -s Send indications instead of channels, -y client to client, -X and -x the family
 // of the relayed address, -c one allocation instead of an even port and the reserved next one, -g DONT-FRAGMENT, -D padded ChannelData over UDP too,
-// -G extra requests, -N a channel number drawn from all 16 bits, -R messages with bytes changed on their way.
+// -G extra requests, -Z an address of each family, -N a channel number drawn from all 16 bits, -R messages with bytes changed on their way.
 const TRANSPORTS = { udp: [], tcp: ['-t'] };
 const DATA = { channels: [], indications: ['-s'] };
 const PEERS = { 'echo server': [], 'client to client': ['-y'] };
@@ -43,6 +43,15 @@ describe('coturn', { concurrency: 6 }, () => {
       cell(`uclient, one allocation, relayed over ${family}`, transport, (stage) => uclient(stage, server, peer, [...options, ...leg, '-c'], 500));
     }
     cell('uclient over IPv4, relayed over IPv6', transport, (stage) => uclient(stage, '127.0.0.1', '::1', ['-x', ...leg]));
+    for (const [data, mode] of Object.entries(DATA)) {
+      // One of its clients, 500 bytes: this option implies -c.
+      cell(`uclient, dual allocation, ${data}`, transport, async (stage) => {
+        const { relay, peerPort } = await start(stage, '127.0.0.1');
+        const result = await everythingBack(stage, ['-Z', ...leg, ...mode, ...flags(relay.port, peerPort, '127.0.0.1'), '127.0.0.1'], 500);
+        assert.ok((await relay.metrics()).sum('turn_relay_allocations_started_total', { family: 'dual' }) > 0, 'it has an address of each family');
+        return result;
+      });
+    }
     cell('uclient, channel numbers out of range', transport, (stage) => anyChannel(stage, leg));
     cell('uclient, corrupted messages', transport, (stage) => corrupted(stage, leg));
     cell('uclient, a peer that is not allowed', transport, async (stage) => {

@@ -1,0 +1,28 @@
+// turn-client-proto, an independent client in Rust, against `turn-relay`: the one that can sign with SHA-256 and hide its name.
+
+import { execFile } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { cell } from '../harness/matrix.js';
+import { PASSWORD, USER, echoed, relayFor } from './relay.js';
+
+const MANIFEST = fileURLToPath(new URL('./turn-proto/Cargo.toml', import.meta.url));
+const TARGET = fileURLToPath(new URL('../.cache/turn-proto', import.meta.url));
+
+await promisify(execFile)('cargo', ['build', '--quiet', '--locked', '--manifest-path', MANIFEST, '--target-dir', TARGET]);
+
+for (const transport of ['udp', 'tcp']) {
+  for (const [client, integrity, naming] of [
+    ['turn-client-proto, SHA-1', 'sha1', 'name'],
+    ['turn-client-proto, SHA-256', 'sha256', 'name'],
+    ['turn-client-proto, SHA-256 and USERHASH', 'sha256', 'hash'],
+  ]) {
+    cell(client, transport, async (stage) => {
+      const relay = await relayFor(stage, transport);
+      const args = ['127.0.0.1', String(relay.port), transport, USER, PASSWORD, integrity, naming, ...(relay.tls ? [relay.tls.authority] : [])];
+      const result = await echoed(stage, `${TARGET}/debug/turn-proto-client`, args, {}, 8);
+      await relay.allocated(1);
+      return result;
+    });
+  }
+}
