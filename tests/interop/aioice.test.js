@@ -9,7 +9,7 @@ import { PASSWORD, USER, echoed, relayFor } from './relay.js';
 const PYTHON = fileURLToPath(new URL('../.cache/python/bin/python', import.meta.url));
 const SCRIPT = fileURLToPath(new URL('./aioice_echo.py', import.meta.url));
 
-for (const transport of ['udp', 'tcp']) {
+for (const transport of ['udp', 'tcp', 'tls']) {
   cell('aioice, echo server, static user', transport, (stage) => echo(stage, transport, [], USER, PASSWORD));
 
   cell('aioice, echo server, time-limited credential', transport, async (stage) => {

@@ -36,7 +36,12 @@ async def main(host, port, transport, username, password):
     echo, _ = await loop.create_datagram_endpoint(Echo, local_addr=("127.0.0.1", 0))
     echo_address = echo.get_extra_info("sockname")
     turn, receiver = await create_turn_endpoint(
-        Receiver, server_addr=(host, int(port)), username=username, password=password, transport=transport
+        Receiver,
+        server_addr=(host, int(port)),
+        username=username,
+        password=password,
+        ssl=transport == "tls",
+        transport="udp" if transport == "udp" else "tcp",
     )
     relayed = turn.get_extra_info("sockname")
     print("mapped", turn.get_extra_info("related_address"), "relayed", relayed)

@@ -7,7 +7,7 @@ import { PASSWORD, USER, echoed, relayFor } from './relay.js';
 const PYTHON = fileURLToPath(new URL('../.cache/python/bin/python', import.meta.url));
 const SCRIPT = fileURLToPath(new URL('./aiortc_call.py', import.meta.url));
 
-for (const transport of ['udp', 'tcp']) {
+for (const transport of ['udp', 'tcp', 'tls']) {
   cell('aiortc, data channel', transport, async (stage) => {
     const relay = await relayFor(stage, transport);
     const result = await echoed(stage, PYTHON, [SCRIPT, '127.0.0.1', String(relay.port), transport, USER, PASSWORD], relay.env, 4);

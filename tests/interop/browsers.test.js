@@ -14,11 +14,12 @@ const run = promisify(execFile);
 const FRAMES = 50;
 const DEADLINE_MS = 60_000;
 
-for (const transport of ['udp', 'tcp']) {
+for (const transport of ['udp', 'tcp', 'tls']) {
   for (const [client, open] of /** @type {const} */ ([['Chromium, video', openChromium], ['Firefox, video', openFirefox]])) {
     cell(client, transport, async (stage) => {
       const relay = await relayFor(stage, transport);
-      const url = `${transport === 'tls' ? 'turns' : 'turn'}:127.0.0.1:${relay.port}?transport=${transport === 'udp' ? 'udp' : 'tcp'}`;
+      // A name: Firefox does not even connect to an IP by TLS.
+      const url = `${transport === 'tls' ? 'turns' : 'turn'}:localhost:${relay.port}?transport=${transport === 'udp' ? 'udp' : 'tcp'}`;
       const page = await open(stage, relay.tls?.authority);
       const result = await page.evaluate(relayedCall, { server: { urls: url, username: USER, credential: PASSWORD }, frames: FRAMES, deadline: DEADLINE_MS });
       assert.equal(result.failure, undefined, JSON.stringify(result));

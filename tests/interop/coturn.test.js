@@ -2,16 +2,19 @@
 
 import assert from 'node:assert/strict';
 import { describe } from 'node:test';
+import { certificates } from '../harness/certificates.js';
 import { cell } from '../harness/matrix.js';
 import { freePort } from '../harness/ports.js';
 import { startRelay } from '../harness/servers.js';
+import { allocatedOver } from './relay.js';
 
 const SECRET = 'known to coturn and to the relay';
 
 // What follows "turnutils_uclient" in its manual: -t TCP to the relay, -s Send indications instead of channels, -y client to client, -X and -x the family
 // of the relayed address, -c one allocation instead of an even port and the reserved next one, -g DONT-FRAGMENT, -D padded ChannelData over UDP too,
-// -G extra requests, -Z an address of each family, -N a channel number drawn from all 16 bits, -R messages with bytes changed on their way.
-const TRANSPORTS = { udp: [], tcp: ['-t'] };
+// -S TLS over TCP, -E who must have signed the certificate, -G extra requests, -Z an address of each family, -N a channel number drawn from all 16 bits,
+// -R messages with bytes changed on their way.
+const TRANSPORTS = { udp: [], tcp: ['-t'], tls: ['-t', '-S'] };
 const DATA = { channels: [], indications: ['-s'] };
 const PEERS = { 'echo server': [], 'client to client': ['-y'] };
 const FAMILIES = {
@@ -29,34 +32,34 @@ const CORRUPTING_MS = 8_000;
 
 // Most of a run of uclient is waiting.
 describe('coturn', { concurrency: 6 }, () => {
-  for (const [transport, leg] of Object.entries(TRANSPORTS)) {
+  for (const transport of Object.keys(TRANSPORTS)) {
     for (const [family, { server, peer, options }] of Object.entries(FAMILIES)) {
       for (const [data, mode] of Object.entries(DATA)) {
         for (const [against, target] of Object.entries(PEERS)) {
           cell(`uclient, ${data}, ${against}, relayed over ${family}`, transport, (stage) =>
-            uclient(stage, server, peer, [...options, ...leg, ...mode, ...target]));
+            uclient(stage, transport, server, peer, [...options, ...mode, ...target]));
         }
       }
       for (const [extra, option] of Object.entries(EXTRAS)) {
-        cell(`uclient, ${extra}, relayed over ${family}`, transport, (stage) => uclient(stage, server, peer, [...options, ...leg, ...option]));
+        cell(`uclient, ${extra}, relayed over ${family}`, transport, (stage) => uclient(stage, transport, server, peer, [...options, ...option]));
       }
-      cell(`uclient, one allocation, relayed over ${family}`, transport, (stage) => uclient(stage, server, peer, [...options, ...leg, '-c'], 500));
+      cell(`uclient, one allocation, relayed over ${family}`, transport, (stage) => uclient(stage, transport, server, peer, [...options, '-c'], 500));
     }
-    cell('uclient over IPv4, relayed over IPv6', transport, (stage) => uclient(stage, '127.0.0.1', '::1', ['-x', ...leg]));
+    cell('uclient over IPv4, relayed over IPv6', transport, (stage) => uclient(stage, transport, '127.0.0.1', '::1', ['-x']));
     for (const [data, mode] of Object.entries(DATA)) {
       // One of its clients, 500 bytes: this option implies -c.
       cell(`uclient, dual allocation, ${data}`, transport, async (stage) => {
-        const { relay, peerPort } = await start(stage, '127.0.0.1');
-        const result = await everythingBack(stage, ['-Z', ...leg, ...mode, ...flags(relay.port, peerPort, '127.0.0.1'), '127.0.0.1'], 500);
-        assert.ok((await relay.metrics()).sum('turn_relay_allocations_started_total', { family: 'dual' }) > 0, 'it has an address of each family');
+        const { relay, flags } = await start(stage, transport, '127.0.0.1');
+        const result = await everythingBack(stage, ['-Z', ...mode, ...flags, '127.0.0.1'], 500);
+        assert.ok((await relay.metrics()).sum('turn_relay_allocations_started_total', { family: 'both' }) > 0, 'it has an address of each family');
         return result;
       });
     }
-    cell('uclient, channel numbers out of range', transport, (stage) => anyChannel(stage, leg));
-    cell('uclient, corrupted messages', transport, (stage) => corrupted(stage, leg));
+    cell('uclient, channel numbers out of range', transport, (stage) => anyChannel(stage, transport));
+    cell('uclient, corrupted messages', transport, (stage) => corrupted(stage, transport));
     cell('uclient, a peer that is not allowed', transport, async (stage) => {
-      const relay = await startRelay(stage, await credentials(stage));
-      const client = stage.program('turnutils_uclient', [...leg, '-X', ...flags(relay.port, 9, '127.0.0.1'), '127.0.0.1']);
+      const { flags } = await start(stage, transport, '127.0.0.1', []);
+      const client = stage.program('turnutils_uclient', ['-X', ...flags, '127.0.0.1']);
       await client.printed(/403/);
       return '403';
     });
@@ -65,23 +68,26 @@ describe('coturn', { concurrency: 6 }, () => {
 
 /**
  * @param {import('../harness/scenario.js').Stage} stage
+ * @param {string} transport
  * @param {string} server
  * @param {string} peer
  * @param {string[]} options
  * @param {number} [least] bytes that it must have sent
  */
-async function uclient(stage, server, peer, options, least = 1000) {
-  const { relay, peerPort } = await start(stage, peer);
-  return everythingBack(stage, [...options, ...flags(relay.port, peerPort, peer), server], least);
+async function uclient(stage, transport, server, peer, options, least = 1000) {
+  const { relay, flags } = await start(stage, transport, peer);
+  const result = await everythingBack(stage, [...options, ...flags, server], least);
+  await allocatedOver(relay, transport, 1);
+  return result;
 }
 
-/** Either the number happens to lie in the range and all is well, or it does not and 400 ends the run. @param {import('../harness/scenario.js').Stage} stage @param {string[]} leg */
-async function anyChannel(stage, leg) {
-  const { relay, peerPort } = await start(stage, '127.0.0.1');
+/** Either the number happens to lie in the range and all is well, or it does not and 400 ends the run. @param {import('../harness/scenario.js').Stage} stage @param {string} transport */
+async function anyChannel(stage, transport) {
+  const { flags } = await start(stage, transport, '127.0.0.1');
   let refused = 0;
   // Three of four numbers are out of range: that 40 in a row are not is no accident.
   for (let run = 0; run < 40 && !refused; run += 1) {
-    const client = stage.program('turnutils_uclient', [...leg, '-N', '-X', '-c', ...flags(relay.port, peerPort, '127.0.0.1'), '127.0.0.1']);
+    const client = stage.program('turnutils_uclient', ['-N', '-X', '-c', ...flags, '127.0.0.1']);
     const code = await client.exit();
     if (/channel bind: error 400/.test(client.output)) refused += 1;
     else assert.equal(code, 0);
@@ -95,11 +101,11 @@ async function anyChannel(stage, leg) {
  * 6.3), so it repeats the message with the same wrong bytes and waits for good; it does so against coturn's own server, too. What is to be seen is that
  * the relay is none the worse for it.
  * @param {import('../harness/scenario.js').Stage} stage
- * @param {string[]} leg
+ * @param {string} transport
  */
-async function corrupted(stage, leg) {
-  const { relay, peerPort } = await start(stage, '127.0.0.1');
-  const args = [...leg, '-X', '-c', ...flags(relay.port, peerPort, '127.0.0.1'), '127.0.0.1'];
+async function corrupted(stage, transport) {
+  const { flags } = await start(stage, transport, '127.0.0.1');
+  const args = ['-X', '-c', ...flags, '127.0.0.1'];
   const corrupting = ['-n', '100', '-m', '4'];
   const clients = [1, 2].map(() => stage.program('turnutils_uclient', ['-R', ...corrupting, ...args]));
   // It sends no two runs alike, and some of them come to an end.
@@ -121,20 +127,23 @@ async function everythingBack(stage, args, least) {
   return `${total[2]} bytes`;
 }
 
-/** A relay on both loopback addresses and an echo server. @param {import('../harness/scenario.js').Stage} stage @param {string} peer */
-async function start(stage, peer) {
+/**
+ * A relay on both loopback addresses, an echo server, and what the client must be told of them.
+ * @param {import('../harness/scenario.js').Stage} stage
+ * @param {string} transport
+ * @param {string} peer
+ * @param {string[]} [allowed] peers
+ */
+async function start(stage, transport, peer, allowed = ['127.0.0.0/8', '::1/128']) {
+  const secure = transport === 'tls' || transport === 'dtls';
+  const tls = secure ? await certificates(stage) : undefined;
   const relay = await startRelay(stage, [
-    ...(await credentials(stage)), '--allow-peer', '127.0.0.0/8', '--allow-peer', '::1/128', '--relay-address', '127.0.0.1', '--relay-address', '::1',
+    '--secret-file', await stage.file('secret', `${SECRET}\n`), ...allowed.flatMap((network) => ['--allow-peer', network]),
+    '--relay-address', '127.0.0.1', '--relay-address', '::1', ...(tls ? ['--tls-cert', tls.certificate, '--tls-key', tls.key] : []),
   ], ['127.0.0.1', '::1']);
   const peerPort = await freePort(peer);
   stage.program('turnutils_peer', ['-L', peer, '-p', String(peerPort)]);
-  return { relay, peerPort };
+  const leg = [...TRANSPORTS[/** @type {keyof typeof TRANSPORTS} */ (transport)], ...(tls ? ['-E', tls.authority] : [])];
+  const flags = [...leg, '-e', peer, '-r', String(peerPort), '-p', String(relay.port), '-u', 'user', '-W', SECRET];
+  return { relay, flags };
 }
-
-/** @param {import('../harness/scenario.js').Stage} stage */
-async function credentials(stage) {
-  return ['--secret-file', await stage.file('secret', `${SECRET}\n`)];
-}
-
-/** @param {number} port @param {number} peerPort @param {string} peer */
-const flags = (port, peerPort, peer) => ['-e', peer, '-r', String(peerPort), '-p', String(port), '-u', 'user', '-W', SECRET];

@@ -28,14 +28,22 @@ export async function relayFor(stage, transport, args = []) {
     /** Where OpenSSL, Go and others look for the authorities that they trust. */
     env: tls ? { SSL_CERT_FILE: tls.authority } : {},
 
-    /** Checks that at least so many allocations were made, all of them over `transport`. @param {number} least */
-    async allocated(least) {
-      const counted = await relay.metrics();
-      const count = counted.sum('turn_relay_allocations_started_total', { transport });
-      assert.ok(count >= least, `${count} allocations over ${transport}`);
-      assert.equal(counted.sum('turn_relay_allocations_started_total'), count, 'allocations over all transports');
-    },
+    /** @param {number} least */
+    allocated: (least) => allocatedOver(relay, transport, least),
   };
+}
+
+/**
+ * Checks that at least so many allocations were made, all of them over `transport`.
+ * @param {{ metrics: () => Promise<import('../harness/metrics.js').Metrics> }} relay
+ * @param {string} transport
+ * @param {number} least
+ */
+export async function allocatedOver(relay, transport, least) {
+  const counted = await relay.metrics();
+  const count = counted.sum('turn_relay_allocations_started_total', { transport });
+  assert.ok(count >= least, `${count} allocations over ${transport}`);
+  assert.equal(counted.sum('turn_relay_allocations_started_total'), count, 'allocations over all transports');
 }
 
 /**

@@ -11,7 +11,7 @@ const TARGET = fileURLToPath(new URL('../.cache/turn-proto', import.meta.url));
 
 await promisify(execFile)('cargo', ['build', '--quiet', '--locked', '--manifest-path', MANIFEST, '--target-dir', TARGET]);
 
-for (const transport of ['udp', 'tcp']) {
+for (const transport of ['udp', 'tcp', 'tls']) {
   for (const [client, integrity, naming] of [
     ['turn-client-proto, SHA-1', 'sha1', 'name'],
     ['turn-client-proto, SHA-256', 'sha256', 'name'],
