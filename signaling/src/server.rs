@@ -99,7 +99,7 @@ impl Server {
             stop: stop.clone(),
         };
         tasks.spawn(listener.serve(socket));
-        let admin_address = admin.as_ref().map(Admin::address);
+        let admin_address = admin.as_ref().and_then(|admin| admin.address().tcp());
         if let Some(admin) = admin {
             let routes = admin::routes(Arc::new(registry), ready.clone());
             tokio::spawn(admin.serve(routes, stop.clone().cancelled_owned()));
@@ -254,7 +254,7 @@ fn summary(
         }
     });
     if let Some(admin) = admin {
-        lines.push(format!("  metrics  http://{}/metrics", admin.address()));
+        lines.push(format!("  metrics  {}/metrics", admin.address()));
     }
     lines
 }

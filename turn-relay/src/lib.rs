@@ -9,6 +9,7 @@
 //! Everything else moves bytes for it.
 
 pub mod address;
+pub mod admin;
 pub mod config;
 pub mod credentials;
 mod datapath;

@@ -1,13 +1,13 @@
 //! `turn-relay`: the binary. Flags and files only; everything else is in the library.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
+use turn_relay::admin::Console;
 use turn_relay::config::{Config, Settings};
 use turn_relay::operation::settings::Invocation;
 use turn_relay::operation::shutdown::{Hangups, Signals};
-use turn_relay::operation::{Admin, Readiness, StartError, admin, settings, start_error, telemetry};
+use turn_relay::operation::{Admin, Readiness, StartError, settings, start_error, telemetry};
 use turn_relay::server::{Reloader, Server};
 
 fn main() -> ExitCode {
@@ -41,7 +41,8 @@ fn serve(settings: Settings) -> Result<(), StartError> {
     runtime.block_on(async {
         let mut signals = Signals::listen()?;
         let mut hangups = Hangups::listen()?;
-        let admin = settings.admin().map(Admin::bind).transpose()?;
+        let admins = settings.admin().iter().cloned().map(Admin::bind).collect::<Result<Vec<_>, _>>()?;
+        let access = settings.admin_access().clone();
         let (summary, transports) = (settings.summary(), settings.transports());
         let mut registry = Registry::default();
         let server = Server::start(settings, &mut registry)?;
@@ -53,12 +54,13 @@ fn serve(settings: Settings) -> Result<(), StartError> {
         }
         let ready = Readiness::default();
         ready.set(true);
-        if let Some(admin) = admin {
-            tracing::info!("metrics and health on http://{}/metrics, /healthz, /readyz", admin.address());
-            let routes = admin::routes(Arc::new(registry), ready.clone());
+        let reloader = Reloader::new(server.control(), read);
+        let console = Console::new(server.operator(), reloader.clone(), access, registry, ready.clone());
+        for admin in admins {
+            tracing::info!("metrics, health and the admin API on {}/", admin.address());
+            let routes = console.routes(&admin);
             tokio::spawn(admin.serve(routes, std::future::pending()));
         }
-        let reloader = Reloader::new(server.control(), read);
         let signal = loop {
             tokio::select! {
                 signal = signals.requested() => break signal,

@@ -17,7 +17,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::address::Transport;
-use crate::relay::{DropReason, EndReason, RequestMethod};
+use crate::relay::{DropReason, EndReason, RequestMethod, Traffic};
 use durations::Durations;
 
 /// A counter with one writer.
@@ -176,7 +176,7 @@ impl Counters {
 }
 
 /// Sums the workers' counters whenever somebody scrapes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Totals(pub(crate) Vec<Arc<Counters>>);
 
 impl Collector for Totals {
@@ -188,6 +188,25 @@ impl Collector for Totals {
 }
 
 impl Totals {
+    pub(crate) fn workers(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Open TCP connections of clients.
+    pub(crate) fn connections(&self) -> i64 {
+        self.0.iter().map(|worker| worker.connections.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Everything relayed since the start.
+    pub(crate) fn traffic(&self) -> Traffic {
+        Traffic {
+            to_peer_bytes: self.sum(|w| &w.to_peer.bytes),
+            to_peer_packets: self.sum(|w| &w.to_peer.packets),
+            to_client_bytes: self.sum(|w| &w.to_client.bytes),
+            to_client_packets: self.sum(|w| &w.to_client.packets),
+        }
+    }
+
     fn encode_traffic(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let mut bytes =
             family(encoder, "relayed_bytes", "Payload bytes relayed, as they flow", MetricType::Counter)?;
@@ -292,8 +311,7 @@ impl Totals {
     }
 
     fn encode_connections(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let open = self.0.iter().map(|worker| worker.connections.load(Ordering::Relaxed)).sum::<i64>();
-        ConstGauge::new(open).encode(family(
+        ConstGauge::new(self.connections()).encode(family(
             encoder,
             "tcp_connections",
             "Open TCP connections of clients, with and without TLS",

@@ -37,6 +37,7 @@ impl Settings {
             ports,
             threads,
             admin,
+            admin_access,
             log_addresses,
             limits,
             identities,
@@ -75,6 +76,8 @@ impl Settings {
         new.listen_is_default = *listen_is_default;
         keep(&mut needs_restart, "threads", threads, &mut new.threads);
         keep(&mut needs_restart, "admin", admin, &mut new.admin);
+        keep(&mut needs_restart, "admin_host", &admin_access.hosts, &mut new.admin_access.hosts);
+        keep(&mut needs_restart, "admin_token_file", &admin_access.token, &mut new.admin_access.token);
         Changes { changed, needs_restart, new }
     }
 }

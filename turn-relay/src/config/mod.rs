@@ -6,6 +6,7 @@
 mod access;
 mod addresses;
 mod changes;
+mod console;
 mod limits;
 mod transports;
 
@@ -17,13 +18,14 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::admin::Access;
 use crate::credentials::{Credential, Credentials, Secret};
 use crate::listen::admission::Rules;
 use crate::operation::certificate::Identity;
-use crate::operation::{StartError, settings};
+use crate::operation::{AdminAddress, StartError, settings};
 use crate::relay::{Limits, RelayAddress};
 use access::{UserKey, networks, realm, secret_file, user_keys, users};
-use addresses::{listen_addresses, port_range, relay_addresses, shown, socket_address};
+use addresses::{listen_addresses, port_range, relay_addresses, shown};
 pub(crate) use changes::Changes;
 use transports::{identities, rules};
 
@@ -73,9 +75,10 @@ pub struct Config {
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
 
-    /// Where /metrics, /healthz and /readyz are answered [default: none]
-    #[arg(long, value_name = "IP:PORT")]
-    pub admin: Option<String>,
+    /// Where /metrics, /healthz, /readyz and the admin API are answered; repeatable [default: none]
+    #[arg(long, value_name = "IP:PORT or unix:PATH", value_delimiter = ',')]
+    #[serde(deserialize_with = "console::one_or_many")]
+    pub admin: Vec<String>,
 
     /// How log lines are written: text or json [default: text]
     #[arg(long, value_name = "FORMAT")]
@@ -171,6 +174,14 @@ pub struct Config {
     /// End the allocations of a time-limited user when its time is over, instead of refusing new ones [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub expire_with_credential: Option<bool>,
+
+    /// File with the token that opens the admin API on ports [default: none, and it is closed there]
+    #[arg(long, value_name = "FILE")]
+    pub admin_token_file: Option<PathBuf>,
+
+    /// Name by which the admin port may be called, beside its address and localhost; repeatable
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub admin_host: Vec<String>,
 }
 
 impl settings::Config for Config {
@@ -200,7 +211,8 @@ pub struct Settings {
     pub(crate) deny_peers: Vec<IpNet>,
     pub(crate) ports: PortRange,
     pub(crate) threads: NonZeroUsize,
-    pub(crate) admin: Option<SocketAddr>,
+    pub(crate) admin: Vec<AdminAddress>,
+    pub(crate) admin_access: Access,
     pub(crate) log_addresses: bool,
     pub(crate) limits: Limits,
     /// Certificates with their keys, the default one first; none: no TLS.
@@ -240,7 +252,8 @@ impl Settings {
             deny_peers: networks("deny_peer", &config.deny_peer)?,
             ports: port_range(config.port_range.as_deref())?,
             threads: threads(config.threads)?,
-            admin: config.admin.as_deref().map(|text| socket_address("admin", text)).transpose()?,
+            admin: console::addresses(&config.admin)?,
+            admin_access: console::access(config)?,
             identities,
             rules: rules(config)?,
             log_addresses: config.log_addresses.unwrap_or(false),
@@ -263,10 +276,16 @@ impl Settings {
             .with_expiry_ending_allocations(self.expire_with_credential)
     }
 
-    /// Where the admin listener belongs, if one was asked for.
+    /// Where the admin listeners belong, if any were asked for.
     #[must_use]
-    pub fn admin(&self) -> Option<SocketAddr> {
-        self.admin
+    pub fn admin(&self) -> &[AdminAddress] {
+        &self.admin
+    }
+
+    /// Who may use the admin API on a port.
+    #[must_use]
+    pub fn admin_access(&self) -> &Access {
+        &self.admin_access
     }
 
     /// What every listen address serves, in words.

@@ -63,7 +63,10 @@ fn every_bad_value_is_refused_with_its_key_and_the_value() {
         "max_allocations_per_user",
         "more than max_allocations, 10",
     );
-    bad(|c| c.admin = Some("9641".into()), "admin", "9641");
+    bad(|c| c.admin = vec!["9641".into()], "admin", "9641");
+    bad(|c| c.admin = vec!["unix:admin.sock".into()], "admin", "unix:admin.sock");
+    bad(|c| c.admin_token_file = Some("/nonexistent/token".into()), "admin_token_file", "/nonexistent/token");
+    bad(|c| c.admin_host = vec!["relay-1:9641".into()], "admin_host", "relay-1:9641");
     bad(|c| c.realm = Some("a\"b".into()), "realm", "a\\\"b");
     bad(|c| c.realm = Some("r".repeat(MAX_REALM_BYTES + 1)), "realm", "rrrr");
     bad(|c| c.secret_file = Some("/nonexistent/secret".into()), "secret_file", "/nonexistent/secret");
@@ -213,6 +216,16 @@ fn an_external_address_belongs_to_the_relay_address_of_its_family() {
 fn a_single_address_is_a_network_of_one() {
     let settings = settings(&Config { allow_peer: vec!["10.1.2.3".into(), "::1".into()], ..usable() });
     assert_eq!(joined(&settings.allow_peers), "10.1.2.3/32, ::1/128");
+}
+
+#[test]
+fn admin_is_one_address_or_a_list_of_ports_and_sockets() {
+    let parse = |text: &str| settings::parse::<Config>(text, Path::new("sample")).expect("loads").admin;
+    assert_eq!(parse("admin = \"127.0.0.1:9641\""), ["127.0.0.1:9641"]);
+    let both = parse("admin = [\"127.0.0.1:9641\", \"unix:/run/a.sock\"]");
+    let settings = settings(&Config { admin: both, ..usable() });
+    let port = "127.0.0.1:9641".parse::<SocketAddr>().expect("an address");
+    assert_eq!(settings.admin(), [AdminAddress::Tcp(port), AdminAddress::Unix("/run/a.sock".into())]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::inbox::{Done, Order, Parcel, RelayedSocketParcel};
+use super::inbox::{Done, Order, Parcel, Question, RelayedSocketParcel};
 use super::{BUDGET, Worker};
 use crate::address::FiveTuple;
 use crate::metrics::SendFailure;
@@ -32,7 +32,7 @@ impl Worker {
                     let outcome = socket.and_then(|parcel| self.unpack(parcel));
                     self.control(now, Input::Claimed { open, outcome });
                 }
-                None => return false,
+                None => return self.serve_operator(now),
             }
         }
         true
@@ -47,6 +47,26 @@ impl Worker {
             }
         }
         Done { ended: before.saturating_sub(self.relay.allocations()) }
+    }
+
+    /// Answers one question per turn of the loop; packets come in between.
+    fn serve_operator(&mut self, now: Instant) -> bool {
+        // Who asked may have given up waiting for the answer.
+        match self.inbox.question() {
+            Some(Question::Page { from, user, limit, answer }) => {
+                let _ = answer.send(self.relay.page(now, from, user.as_deref(), limit));
+            }
+            Some(Question::Find { id, answer }) => drop(answer.send(self.relay.find(now, id))),
+            Some(Question::End { ids, reason, answer }) => {
+                let before = self.relay.allocations();
+                for id in ids {
+                    self.control(now, Input::End { id, reason });
+                }
+                let _ = answer.send(before.saturating_sub(self.relay.allocations()));
+            }
+            None => return false,
+        }
+        true
     }
 
     /// Closes a connection and tells the core.

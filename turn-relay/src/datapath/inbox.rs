@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
 
 use mio::Waker;
+use tokio::sync::oneshot;
 
 use crate::address::RelayedPort;
-use crate::relay::{Claim, OpenId, RelaySettings};
+use crate::relay::{AllocationId, AllocationPage, AllocationView, Claim, EndReason, OpenId, RelaySettings};
 
 /// What one worker hands to another.
 #[derive(Debug)]
@@ -19,6 +20,17 @@ pub(crate) enum Parcel {
     Claim(Claim),
     /// Answers with it, or with nothing.
     Claimed { open: OpenId, socket: Option<RelayedSocketParcel> },
+}
+
+/// What the operator asks of one worker. Nobody may listen for the answer any more.
+#[derive(Debug)]
+pub(crate) enum Question {
+    /// A part of the worker's allocations.
+    Page { from: usize, user: Option<Box<str>>, limit: usize, answer: oneshot::Sender<AllocationPage> },
+    /// One allocation.
+    Find { id: AllocationId, answer: oneshot::Sender<Option<AllocationView>> },
+    /// Ends these, and tells how many of them stood. At most as many as were on a page.
+    End { ids: Vec<AllocationId>, reason: EndReason, answer: oneshot::Sender<usize> },
 }
 
 /// A relayed socket on its way to another worker; the port stays claimed.
@@ -52,6 +64,7 @@ pub(crate) struct Mailbox {
     parcels: SyncSender<Parcel>,
     /// Not bounded: the server waits for the answer before it gives the next order.
     errands: Sender<Errand>,
+    questions: SyncSender<Question>,
     waker: Arc<Waker>,
     stop: Arc<AtomicBool>,
 }
@@ -61,6 +74,7 @@ pub(crate) struct Mailbox {
 pub(crate) struct Inbox {
     parcels: Receiver<Parcel>,
     errands: Receiver<Errand>,
+    questions: Receiver<Question>,
     stop: Arc<AtomicBool>,
 }
 
@@ -68,9 +82,11 @@ pub(crate) struct Inbox {
 pub(crate) fn open(waker: Waker) -> (Mailbox, Inbox) {
     let (sender, receiver) = sync_channel(CAPACITY);
     let (errands, to_do) = channel();
+    let (questions, asked) = sync_channel(QUESTIONS);
     let stop = Arc::new(AtomicBool::new(false));
-    let mailbox = Mailbox { parcels: sender, errands, waker: Arc::new(waker), stop: Arc::clone(&stop) };
-    (mailbox, Inbox { parcels: receiver, errands: to_do, stop })
+    let mailbox =
+        Mailbox { parcels: sender, errands, questions, waker: Arc::new(waker), stop: Arc::clone(&stop) };
+    (mailbox, Inbox { parcels: receiver, errands: to_do, questions: asked, stop })
 }
 
 impl Mailbox {
@@ -92,6 +108,13 @@ impl Mailbox {
         let _ = self.waker.wake();
     }
 
+    /// Asks without waiting; `false` where the worker has enough questions already, or has ended.
+    pub(crate) fn ask(&self, question: Question) -> bool {
+        let asked = self.questions.try_send(question).is_ok();
+        let _ = self.waker.wake();
+        asked
+    }
+
     /// Tells the worker to end.
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::Release);
@@ -108,6 +131,10 @@ impl Inbox {
         self.errands.try_recv().ok()
     }
 
+    pub(crate) fn question(&self) -> Option<Question> {
+        self.questions.try_recv().ok()
+    }
+
     pub(crate) fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Acquire)
     }
@@ -115,3 +142,5 @@ impl Inbox {
 
 /// Parcels that wait for one worker. Each comes from one Allocate request; a worker answers far more than that per wake-up.
 const CAPACITY: usize = 1024;
+/// Questions that wait for one worker. Each is one call of the admin API, which waits for the answer.
+const QUESTIONS: usize = 64;

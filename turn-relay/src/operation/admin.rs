@@ -1,8 +1,11 @@
 //! The admin listener: `/metrics`, `/healthz` and `/readyz`, on a socket of its own so that it can stay on loopback.
 //!
-//! It never shares a port with the service, and it answers only to `GET`.
+//! It never shares a port with the service, and what is here answers only to `GET`. A program may serve more on it.
 
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -32,32 +35,111 @@ impl Readiness {
     }
 }
 
+/// Where an admin listener is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminAddress {
+    /// A TCP port.
+    Tcp(SocketAddr),
+    /// A unix socket, for the owner and the group of the process.
+    Unix(PathBuf),
+}
+
+impl AdminAddress {
+    /// The address, where it is a port.
+    #[must_use]
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+impl From<SocketAddr> for AdminAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self::Tcp(address)
+    }
+}
+
+impl std::fmt::Display for AdminAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "http://{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
 /// The bound but not yet serving admin listener. Binding comes early so that a taken port stops the start.
 #[derive(Debug)]
 pub struct Admin {
-    listener: TcpListener,
-    address: SocketAddr,
+    listener: Listening,
+    address: AdminAddress,
+}
+
+#[derive(Debug)]
+enum Listening {
+    Tcp(TcpListener),
+    Unix(UnixListener, SocketFile),
+}
+
+/// The file of a unix socket; removed with it.
+#[derive(Debug)]
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 impl Admin {
-    /// Binds `address`; port 0 takes any free one.
+    /// Binds `address`; port 0 takes any free one. A socket file that nobody listens on any more is replaced.
     ///
     /// # Errors
     /// One line naming the address and the cause when it cannot be bound.
-    pub fn bind(address: SocketAddr) -> Result<Self, StartError> {
+    pub fn bind(address: impl Into<AdminAddress>) -> Result<Self, StartError> {
+        match address.into() {
+            AdminAddress::Tcp(address) => Self::bind_port(address),
+            AdminAddress::Unix(path) => Self::bind_socket(&path).map_err(|error| {
+                StartError::new(format!("admin: cannot listen on unix:{}: {error}", path.display()))
+            }),
+        }
+    }
+
+    fn bind_port(address: SocketAddr) -> Result<Self, StartError> {
         let refused = |error: std::io::Error| {
             StartError::bind("admin", address, &error, "choose another address with --admin IP:PORT")
         };
         let listener = TcpListener::bind(address).map_err(refused)?;
         listener.set_nonblocking(true).map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
-        Ok(Self { listener, address })
+        Ok(Self { listener: Listening::Tcp(listener), address: address.into() })
+    }
+
+    fn bind_socket(path: &Path) -> std::io::Result<Self> {
+        let stale = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+        if stale {
+            if UnixStream::connect(path).is_ok() {
+                return Err(std::io::Error::other("another process listens there"));
+            }
+            std::fs::remove_file(path)?;
+        }
+        let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+        socket.bind(&socket2::SockAddr::unix(path)?)?;
+        let file = SocketFile(path.to_owned());
+        // Nobody can connect before `listen`, so nobody comes in under another mode.
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE))?;
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        let address = AdminAddress::Unix(path.to_owned());
+        Ok(Self { listener: Listening::Unix(socket.into(), file), address })
     }
 
     /// The real address, also when port 0 was asked for.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> &AdminAddress {
+        &self.address
     }
 
     /// Serves `routes` until `stop` resolves. Must run inside a tokio runtime.
@@ -69,10 +151,23 @@ impl Admin {
         routes: Router,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> std::io::Result<()> {
-        let listener = tokio::net::TcpListener::from_std(self.listener)?;
-        axum::serve(listener, routes).with_graceful_shutdown(stop).await
+        match self.listener {
+            Listening::Tcp(listener) => {
+                let listener = tokio::net::TcpListener::from_std(listener)?;
+                axum::serve(listener, routes).with_graceful_shutdown(stop).await
+            }
+            Listening::Unix(listener, _file) => {
+                let listener = tokio::net::UnixListener::from_std(listener)?;
+                axum::serve(listener, routes).with_graceful_shutdown(stop).await
+            }
+        }
     }
 }
+
+/// The owner and the group may connect, which needs the right to write.
+const SOCKET_MODE: u32 = 0o660;
+/// Connections that wait to be accepted: an operator's commands, one after the other.
+const BACKLOG: i32 = 16;
 
 /// The routes that every program of ours has; a program may merge its own into them.
 pub fn routes(registry: Arc<Registry>, ready: Readiness) -> Router {
@@ -124,9 +219,8 @@ mod tests {
             "a metric of this test",
             prometheus_client::metrics::gauge::Gauge::<i64>::default(),
         );
-        let admin =
-            Admin::bind("127.0.0.1:0".parse().expect("an address")).expect("loopback has a free port");
-        let address = admin.address();
+        let admin = Admin::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("loopback has a free port");
+        let address = admin.address().tcp().expect("a port");
         let routes = routes(Arc::new(registry), ready.clone());
         runtime.block_on(async {
             let server = tokio::spawn(admin.serve(routes, std::future::pending()));
@@ -141,6 +235,25 @@ mod tests {
             );
             server.abort();
         });
+    }
+
+    #[test]
+    fn unix_socket_is_for_owner_and_group_replaces_a_stale_one_and_goes_with_the_listener() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("admin.sock");
+        let bind = || Admin::bind(AdminAddress::Unix(path.clone()));
+        // What a killed process leaves behind.
+        drop(UnixListener::bind(&path).expect("binds"));
+        let admin = bind().expect("the stale one is replaced");
+        let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o660);
+        let refused = bind().expect_err("somebody listens").to_string();
+        assert!(refused.contains("another process") && refused.contains("admin.sock"), "{refused}");
+        drop(admin);
+        assert!(!path.exists());
+        std::fs::write(&path, "a file").expect("writes");
+        bind().expect_err("a file is not replaced");
+        assert_eq!(std::fs::read(&path).expect("it is still there"), b"a file");
     }
 
     async fn fetch(address: SocketAddr, path: &'static str) -> String {

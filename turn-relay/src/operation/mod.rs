@@ -17,5 +17,5 @@ pub mod shutdown;
 pub mod start_error;
 pub mod telemetry;
 
-pub use admin::{Admin, Readiness};
+pub use admin::{Admin, AdminAddress, Readiness};
 pub use start_error::StartError;

@@ -159,6 +159,13 @@ pub enum Input<'a> {
     /// These settings hold from here on; [`super::Shared::apply`] has seen them. Allocations stay unless what authorised them is
     /// gone, permissions stay unless the policy now refuses the peer.
     Settings(Arc<RelaySettings>),
+    /// The operator ends an allocation. One that does not stand here is nothing to end.
+    End {
+        /// Which.
+        id: AllocationId,
+        /// [`EndReason::Operator`] or [`EndReason::Revoked`].
+        reason: EndReason,
+    },
 }
 
 /// What another worker asks for.
@@ -358,16 +365,24 @@ pub enum EndReason {
     Expired,
     /// The client's TCP connection closed.
     ConnectionClosed,
-    /// What authorised it is gone: the user, its password, or the secret.
+    /// What authorised it is gone: the user, its password, or the secret; or the operator revoked the user.
     Revoked,
     /// The time-limited credential that it was made with is over (a switch).
     CredentialExpired,
+    /// The operator ended this one.
+    Operator,
 }
 
 impl EndReason {
     /// Every reason, for registering metrics.
-    pub const ALL: [Self; 5] =
-        [Self::Released, Self::Expired, Self::ConnectionClosed, Self::Revoked, Self::CredentialExpired];
+    pub const ALL: [Self; 6] = [
+        Self::Released,
+        Self::Expired,
+        Self::ConnectionClosed,
+        Self::Revoked,
+        Self::CredentialExpired,
+        Self::Operator,
+    ];
 
     /// The metric label.
     pub fn label(self) -> &'static str {
@@ -377,6 +392,7 @@ impl EndReason {
             Self::ConnectionClosed => "connection_closed",
             Self::Revoked => "revoked",
             Self::CredentialExpired => "credential_expired",
+            Self::Operator => "operator",
         }
     }
 }

@@ -17,6 +17,7 @@ mod authenticate;
 mod contract;
 mod deadlines;
 mod icmp;
+mod inspect;
 mod limiter;
 mod nonce;
 mod opening;
@@ -30,6 +31,7 @@ mod relayed;
 mod reload;
 mod requests;
 mod reservation;
+mod revocation;
 mod settings;
 mod shared;
 
@@ -43,6 +45,8 @@ mod drive;
 mod dual_tests;
 #[cfg(test)]
 mod expiry_tests;
+#[cfg(test)]
+mod inspect_tests;
 #[cfg(test)]
 mod limit_tests;
 #[cfg(test)]
@@ -73,6 +77,8 @@ pub use contract::{
 };
 #[cfg(any(test, feature = "fuzz"))]
 pub use drive::drive;
+pub use inspect::{AllocationPage, AllocationView};
+pub use revocation::{MAX_REVOKED, Revocations, TooManyRevoked};
 pub use settings::{Limits, Rate, RelayAddress, RelaySettings};
 pub use shared::{Shared, TooManyAddresses};
 
@@ -104,6 +110,8 @@ pub struct Relay {
     /// Who sits on a five-tuple.
     seats: HashMap<TupleKey, Seat, RandomState>,
     allocations: Slab<Allocation>,
+    /// Where in the slab each one is.
+    ids: HashMap<AllocationId, usize, RandomState>,
     /// Which allocation a relayed socket belongs to, by slot.
     relayed: Vec<Option<usize>>,
     /// Allocations that wait for their socket.
@@ -154,6 +162,7 @@ impl Relay {
             answers: Answers::default(),
             seats: HashMap::default(),
             allocations: Slab::new(),
+            ids: HashMap::default(),
             relayed: Vec::new(),
             openings: HashMap::default(),
             next_open: 0,
@@ -198,6 +207,7 @@ impl Relay {
             Input::ClientGone(from) => self.client_gone(now, &from),
             Input::Timeout => self.answers.forget(now),
             Input::Settings(settings) => self.apply(now, settings),
+            Input::End { id, reason } => self.end_named(now, id, reason),
         }
         Outputs(self.outputs.drain(..))
     }
@@ -353,17 +363,17 @@ impl Relay {
     fn end(&mut self, now: Instant, index: usize, reason: EndReason) {
         let allocation = self.allocations.remove(index);
         self.seats.remove(&allocation.from.key());
+        self.ids.remove(&allocation.id);
         for relayed in allocation.relayed.iter() {
             self.close_relayed(relayed);
         }
         let holder = holder(&allocation.username);
         self.shared.dismiss(holder, allocation.counted_for, allocation.relayed.places());
         self.rates.leave(allocation.user);
-        let unasked =
-            matches!(reason, EndReason::Expired | EndReason::Revoked | EndReason::CredentialExpired);
+        // Released and closed: the client did it. Otherwise nobody is there any more, and without an allocation the connection
+        // is a socket held for nothing; or it learns at once that it has to come again.
+        let unasked = !matches!(reason, EndReason::Released | EndReason::ConnectionClosed);
         if unasked && allocation.from.transport.is_connected() {
-            // Expired: nobody is there any more, and without an allocation the connection is a socket held for nothing.
-            // Revoked, or with its credential: the client learns at once that it has to come again.
             self.outputs.push(Output::Disconnect(allocation.from));
         }
         let (relayed, additional) = allocation.advertised;

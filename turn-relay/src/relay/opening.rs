@@ -186,6 +186,10 @@ impl Relay {
             self.deadlines.cancel(until, Timer::Claim(open));
         }
         match outcome {
+            Some(socket) if self.shared.revocations().holds(now, &opening.asker.username) => {
+                self.close(socket);
+                self.give_up(now, &opening, Refusal::Revoked);
+            }
             Some(socket) => {
                 opening.relayed.insert(Relayed::new(socket, now + opening.lifetime));
                 self.establish(now, opening, None);
@@ -255,6 +259,7 @@ impl Relay {
         let parts = Parts { id, from, username, key, relayed, advertised, user, counted_for, until };
         let index = self.allocations.insert(Allocation::new(now, parts));
         self.seats.insert(from.key(), Seat::Allocation(index));
+        self.ids.insert(id, index);
         self.schedule(index);
         for relayed in relayed.iter() {
             self.set_relayed(relayed.slot, Some(index));

@@ -32,6 +32,8 @@ pub(super) enum Refusal {
     Capacity(&'static str),
     /// The client's address has as many allocations as one may have.
     AddressOverQuota,
+    /// The operator refuses the user for now.
+    Revoked,
 }
 
 impl Refusal {
@@ -40,7 +42,7 @@ impl Refusal {
         match self {
             Self::ClientMalformed(_) => 400,
             Self::Challenge | Self::Unauthorized(_) => 401,
-            Self::PeerForbidden => 403,
+            Self::PeerForbidden | Self::Revoked => 403,
             Self::UnknownAttributes => 420,
             Self::AllocationMismatch(_) => 437,
             Self::StaleNonce => 438,
@@ -63,7 +65,7 @@ impl Refusal {
         match self {
             Self::ClientMalformed(_) => "Bad Request",
             Self::Challenge | Self::Unauthorized(_) => "Unauthorized",
-            Self::PeerForbidden => "Forbidden",
+            Self::PeerForbidden | Self::Revoked => "Forbidden",
             Self::UnknownAttributes => "Unknown Attribute",
             Self::AllocationMismatch(_) => "Allocation Mismatch",
             Self::StaleNonce => "Stale Nonce",
@@ -93,6 +95,7 @@ impl Refusal {
             Self::PeerFamilyMismatch => "the allocation is of the other address family",
             Self::OverQuota => "the user has as many allocations as one may have",
             Self::AddressOverQuota => "the client's address has as many allocations as one may have",
+            Self::Revoked => "the user is revoked",
         }
     }
 }

@@ -61,6 +61,9 @@ impl Relay {
         let method = method(&message.request);
         let reply_to = message.reply_to();
         let asker = Asker { from: *from, method, username, key, reply_to, question, until };
+        if self.shared.revocations().holds(now, &asker.username) {
+            return self.refuse(now, &asker, Refusal::Revoked, &[]);
+        }
         if let Err(refusal) = self.grant(now, &asker, message) {
             self.refuse(now, &asker, refusal, &[]);
         }

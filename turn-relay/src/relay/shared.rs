@@ -13,6 +13,7 @@ use rand::RngExt as _;
 
 use super::rates::{Budget, nanoseconds};
 use super::refusal::Refusal;
+use super::revocation::Revocations;
 use super::settings::{Limits, RelaySettings};
 use crate::address::{RelayedPort, Subscriber};
 use crate::credentials::is_minted;
@@ -159,6 +160,7 @@ pub struct Shared {
     bounds: RwLock<Bounds>,
     allocations: AtomicU32,
     places: Mutex<Places>,
+    revocations: Revocations,
     epoch: Instant,
     master: [u8; 32],
 }
@@ -179,6 +181,7 @@ impl Shared {
             bounds: RwLock::new(Bounds { ports: settings.ports, limits: settings.limits }),
             allocations: AtomicU32::new(0),
             places: Mutex::default(),
+            revocations: Revocations::default(),
             epoch,
             master,
         };
@@ -251,6 +254,11 @@ impl Shared {
             let was_claimed = address.claimed.remove(port.0);
             debug_assert!(was_claimed, "a port was released twice");
         }
+    }
+
+    /// Users that the operator refuses.
+    pub fn revocations(&self) -> &Revocations {
+        &self.revocations
     }
 
     pub(super) fn epoch(&self) -> Instant {

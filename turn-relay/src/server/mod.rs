@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 
+use crate::admin::Operator;
 use crate::config::Settings;
 use crate::datapath::inbox::Mailbox;
 use crate::datapath::{Worker, Workplace};
@@ -33,6 +34,7 @@ pub struct Server {
     listen: Vec<SocketAddr>,
     relay_addresses: Vec<IpAddr>,
     control: Control,
+    operator: Operator,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -66,12 +68,14 @@ impl Server {
         registry
             .sub_registry_with_prefix("turn_relay")
             .register_collector(Box::new(Totals(counters.clone())));
+        let operator = Operator::new(mailboxes.clone(), Arc::clone(&shared), Totals(counters.clone()));
 
         let log_addresses = settings.log_addresses;
         let mut server = Self {
             listen: listen.clone(),
             relay_addresses: relay_settings.relay_addresses.iter().map(|address| address.ip).collect(),
             control: Control::new(settings, listen, mailboxes.clone(), Arc::clone(&shared), admission),
+            operator,
             threads: Vec::new(),
         };
         for ((number, workplace), counters) in (0..).zip(workplaces).zip(counters) {
@@ -103,6 +107,12 @@ impl Server {
     #[must_use]
     pub fn control(&self) -> Control {
         self.control.clone()
+    }
+
+    /// For the admin API: sees and ends allocations.
+    #[must_use]
+    pub fn operator(&self) -> Operator {
+        self.operator.clone()
     }
 
     /// Stops serving, closes every socket, and waits for the workers to end.

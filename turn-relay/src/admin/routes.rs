@@ -1,0 +1,232 @@
+//! The routes of the API. Each is described in `ADMIN.md`, and a test plays the examples there.
+
+use std::time::{Duration, Instant};
+
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::access::{Door, guard};
+use super::operator::{Cursor, NotRevoked, Operator, Unanswered};
+use super::problem::Problem;
+use super::shown::ShownAllocation;
+use crate::operation::Readiness;
+use crate::relay::AllocationId;
+use crate::server::Reloader;
+
+/// Every route with its methods: a test asks `ADMIN.md` for them.
+#[cfg(test)]
+pub(super) const ROUTES: &[(&str, &[&str])] = &[
+    ("/v1/numbers", &["GET"]),
+    ("/v1/allocations", &["GET"]),
+    ("/v1/allocations/{id}", &["GET", "DELETE"]),
+    ("/v1/revocations", &["GET", "POST", "DELETE"]),
+    ("/v1/reload", &["POST"]),
+];
+
+type Answer = Result<Json<serde_json::Value>, Problem>;
+
+#[derive(Clone, Debug)]
+struct Desk {
+    operator: Operator,
+    reloader: Reloader,
+    ready: Readiness,
+}
+
+pub(super) fn api(operator: Operator, reloader: Reloader, ready: Readiness, door: Door) -> Router {
+    Router::new()
+        .route("/numbers", get(numbers))
+        .route("/allocations", get(list))
+        .route("/allocations/{id}", get(show).delete(end))
+        .route("/revocations", get(revocations).post(revoke).delete(lift))
+        .route("/reload", post(reload))
+        .fallback(|| async { Problem::not_found("there is no such route; see ADMIN.md") })
+        .method_not_allowed_fallback(|| async {
+            let message = "the route knows other methods; see ADMIN.md";
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+        })
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(from_fn_with_state(door, guard))
+        .with_state(Desk { operator, reloader, ready })
+}
+
+async fn numbers(State(desk): State<Desk>, query: Queried<Nothing>) -> Answer {
+    queried(query)?;
+    let mut numbers = json!(desk.operator.numbers());
+    numbers["ready"] = desk.ready.is_ready().into();
+    Ok(Json(numbers))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    user: Option<String>,
+    cursor: Option<String>,
+    limit: Option<usize>,
+}
+
+async fn list(State(desk): State<Desk>, query: Queried<ListQuery>) -> Answer {
+    let ListQuery { user, cursor, limit } = queried(query)?;
+    let cursor: Cursor = match cursor {
+        Some(text) => text
+            .parse()
+            .map_err(|_| Problem::bad_request("cursor: take the value of \"next\" of the page before"))?,
+        None => Cursor::default(),
+    };
+    let page = desk.operator.page(cursor, user.as_deref(), bounded(limit)?).await?;
+    let allocations: Vec<ShownAllocation> = page.allocations.into_iter().map(Into::into).collect();
+    let next = page.next.map(|next| next.to_string());
+    Ok(Json(json!({ "allocations": allocations, "next": next })))
+}
+
+async fn show(State(desk): State<Desk>, path: Pathed<String>) -> Answer {
+    let found = desk.operator.find(allocation_id(path)?).await?.ok_or_else(no_allocation)?;
+    Ok(Json(json!(ShownAllocation::from(found))))
+}
+
+async fn end(State(desk): State<Desk>, path: Pathed<String>) -> Answer {
+    let id = allocation_id(path)?;
+    if !desk.operator.end(id).await? {
+        return Err(no_allocation());
+    }
+    tracing::info!(allocation = %id, "the operator ended an allocation");
+    Ok(Json(json!({ "ended": id.to_string() })))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RevokedQuery {
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+async fn revocations(State(desk): State<Desk>, query: Queried<RevokedQuery>) -> Answer {
+    let RevokedQuery { after, limit } = queried(query)?;
+    let (now, limit) = (Instant::now(), bounded(limit)?);
+    let page = desk.operator.revocations().page(now, after.as_deref(), limit);
+    let next = (page.len() == limit).then(|| page.last().map(|(user, _)| user.clone())).flatten();
+    let shown = |(user, until): &(Box<str>, Instant)| {
+        let seconds = until.saturating_duration_since(now).as_secs();
+        json!({ "user": user, "seconds": seconds })
+    };
+    Ok(Json(json!({ "revocations": page.iter().map(shown).collect::<Vec<_>>(), "next": next })))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RevokeBody {
+    user: String,
+    seconds: Option<u64>,
+}
+
+async fn revoke(State(desk): State<Desk>, body: Result<Bytes, BytesRejection>) -> Answer {
+    let RevokeBody { user, seconds } = parsed(body)?;
+    let seconds = seconds.unwrap_or(DEFAULT_REVOCATION);
+    // RFC 8489 section 14.3: USERNAME is shorter than 509 bytes.
+    if user.is_empty() || user.len() > 508 {
+        return Err(Problem::bad_request("user: a name of 1 to 508 bytes"));
+    }
+    if !(1..=MAX_REVOCATION).contains(&seconds) {
+        return Err(Problem::bad_request(format!("seconds: 1 to {MAX_REVOCATION}")));
+    }
+    let ended = desk.operator.revoke(&user, Duration::from_secs(seconds)).await?;
+    tracing::info!(%user, seconds, ended, "the operator revoked a user");
+    Ok(Json(json!({ "user": user, "seconds": seconds, "ended": ended })))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LiftQuery {
+    user: String,
+}
+
+async fn lift(State(desk): State<Desk>, query: Queried<LiftQuery>) -> Answer {
+    let LiftQuery { user } = queried(query)?;
+    if !desk.operator.revocations().lift(Instant::now(), &user) {
+        return Err(Problem::not_found("the user is not revoked"));
+    }
+    tracing::info!(%user, "the operator lifted a revocation");
+    Ok(Json(json!({ "user": user })))
+}
+
+async fn reload(State(desk): State<Desk>, query: Queried<Nothing>) -> Answer {
+    queried(query)?;
+    // Reads files and waits for the workers.
+    let reloaded = tokio::task::spawn_blocking(move || desk.reloader.reload()).await;
+    let Ok(reloaded) = reloaded else {
+        let message = "the reload broke off; see the log";
+        return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "broken", message));
+    };
+    reloaded
+        .map(|reloaded| Json(json!(reloaded)))
+        .map_err(|error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "refused", error.to_string()))
+}
+
+type Queried<T> = Result<Query<T>, QueryRejection>;
+type Pathed<T> = Result<Path<T>, PathRejection>;
+
+fn queried<T>(query: Queried<T>) -> Result<T, Problem> {
+    query.map(|Query(query)| query).map_err(|refused| Problem::bad_request(refused.body_text()))
+}
+
+fn parsed<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, Problem> {
+    let body = body.map_err(|refused| {
+        let message = format!("the body is longer than {MAX_BODY_BYTES} bytes, or broke off");
+        Problem::new(refused.status(), "bad_body", message)
+    })?;
+    serde_json::from_slice(&body).map_err(|error| Problem::bad_request(format!("the body: {error}")))
+}
+
+fn allocation_id(path: Pathed<String>) -> Result<AllocationId, Problem> {
+    let Ok(Path(text)) = path else { return Err(Problem::bad_request("the path is not UTF-8")) };
+    text.parse().map_err(|error: crate::relay::NoAllocationId| Problem::bad_request(error.to_string()))
+}
+
+fn bounded(limit: Option<usize>) -> Result<usize, Problem> {
+    match limit.unwrap_or(DEFAULT_LIMIT) {
+        limit @ 1..=MAX_LIMIT => Ok(limit),
+        _ => Err(Problem::bad_request(format!("limit: 1 to {MAX_LIMIT}"))),
+    }
+}
+
+fn no_allocation() -> Problem {
+    Problem::not_found("no allocation of that id stands")
+}
+
+impl From<Unanswered> for Problem {
+    fn from(error: Unanswered) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", error.to_string())
+    }
+}
+
+impl From<NotRevoked> for Problem {
+    fn from(error: NotRevoked) -> Self {
+        match error {
+            NotRevoked::Unanswered(unanswered) => unanswered.into(),
+            NotRevoked::TooMany(full) => {
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, "too_many_revoked", full.to_string())
+            }
+        }
+    }
+}
+
+/// The longest body is a username of 508 bytes, escaped.
+const MAX_BODY_BYTES: usize = 16 * 1024;
+const DEFAULT_LIMIT: usize = 100;
+/// An answer of some 300 KB.
+const MAX_LIMIT: usize = 1000;
+/// A day, in seconds: time-limited credentials usually live no longer.
+const DEFAULT_REVOCATION: u64 = 86_400;
+/// Thirty days, in seconds. Whoever is to stay out for longer is taken out of the configuration.
+const MAX_REVOCATION: u64 = 30 * 86_400;
