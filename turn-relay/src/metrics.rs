@@ -346,12 +346,14 @@ impl Totals {
 }
 
 /// What the answer to a request was: success first, everything unforeseen last.
-const OUTCOMES: [(Option<u16>, &str); 17] = [
+const OUTCOMES: [(Option<u16>, &str); 19] = [
     (None, "success"),
     (Some(0), "challenged"),
+    (Some(300), "300"),
     (Some(400), "400"),
     (Some(401), "401"),
     (Some(403), "403"),
+    (Some(405), "405"),
     (Some(420), "420"),
     (Some(437), "437"),
     (Some(438), "438"),

@@ -44,6 +44,7 @@ impl Settings {
             rules,
             user_keys,
             expire_with_credential,
+            strict_channels,
         } = self;
         list(&mut changed, "relay_address", relay_addresses, &new.relay_addresses, super::shown);
         if *realm != new.realm {
@@ -71,6 +72,9 @@ impl Settings {
         }
         if *log_addresses != new.log_addresses {
             changed.push(format!("log_addresses is {}", new.log_addresses));
+        }
+        if *strict_channels != new.strict_channels {
+            changed.push(format!("strict_channels is {}", new.strict_channels));
         }
         keep(&mut needs_restart, "listen", listen, &mut new.listen);
         new.listen_is_default = *listen_is_default;

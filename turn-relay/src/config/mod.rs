@@ -182,6 +182,10 @@ pub struct Config {
     /// Name by which the admin port may be called, beside its address and localhost; repeatable
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub admin_host: Vec<String>,
+
+    /// Refuse channel numbers above 0x4FFF, as RFC 8656 has it; clients of RFC 5766 use them up to 0x7FFF [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub strict_channels: Option<bool>,
 }
 
 impl settings::Config for Config {
@@ -220,6 +224,7 @@ pub struct Settings {
     pub(crate) rules: Rules,
     user_keys: Vec<UserKey>,
     expire_with_credential: bool,
+    pub(crate) strict_channels: bool,
 }
 
 /// Relayed ports, both ends included.
@@ -258,6 +263,7 @@ impl Settings {
             rules: rules(config)?,
             log_addresses: config.log_addresses.unwrap_or(false),
             limits: limits::limits(config)?,
+            strict_channels: config.strict_channels.unwrap_or(false),
         };
         if settings.credentials().is_empty() {
             return Err(StartError::new(

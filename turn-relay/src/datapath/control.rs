@@ -45,6 +45,7 @@ impl Worker {
                 self.journal.set_log_addresses(log_addresses);
                 self.control(now, Input::Settings(relay));
             }
+            Order::Drain(drain) => self.control(now, Input::Drain(drain)),
         }
         Done { ended: before.saturating_sub(self.relay.allocations()) }
     }

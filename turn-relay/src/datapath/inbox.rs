@@ -11,7 +11,9 @@ use mio::Waker;
 use tokio::sync::oneshot;
 
 use crate::address::RelayedPort;
-use crate::relay::{AllocationId, AllocationPage, AllocationView, Claim, EndReason, OpenId, RelaySettings};
+use crate::relay::{
+    AllocationId, AllocationPage, AllocationView, Claim, Drain, EndReason, OpenId, RelaySettings,
+};
 
 /// What one worker hands to another.
 #[derive(Debug)]
@@ -46,6 +48,8 @@ pub(crate) struct RelayedSocketParcel {
 pub(crate) enum Order {
     /// These settings hold from now on.
     Settings { relay: Arc<RelaySettings>, log_addresses: bool },
+    /// The server is about to end, or is not any more.
+    Drain(Option<Arc<Drain>>),
 }
 
 /// What came of an order.

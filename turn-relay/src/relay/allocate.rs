@@ -3,6 +3,7 @@
 //! An allocation needs a socket, and the core has none: `allocate` decides and asks ([`Output::Open`] or
 //! [`Output::ClaimAt`]), an [`Opening`] keeps the five-tuple meanwhile, and the answer completes it.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::Relay;
@@ -24,9 +25,9 @@ const CLAIM_PATIENCE: Duration = Duration::from_secs(2);
 /// The relay addresses that an allocation is to have sockets on.
 #[derive(Clone, Copy, Debug)]
 struct Addresses {
-    first: usize,
+    first: IpAddr,
     /// The other family of a dual allocation.
-    second: Option<usize>,
+    second: Option<IpAddr>,
     /// The family that was asked for and cannot be had, and why.
     lacking: Option<(Family, Refusal)>,
 }
@@ -46,6 +47,9 @@ impl Relay {
             return Err(Refusal::AllocationMismatch("there is an allocation on this five-tuple"));
         }
         check(request)?;
+        if self.draining.is_some() {
+            return self.turn_away(now, asker);
+        }
         if let Some(token) = request.reservation {
             return self.allocate_reserved(now, asker, request, token);
         }
@@ -81,7 +85,7 @@ impl Relay {
     /// none, a client that does not ask (no browser does) gets what there is rather than nothing.
     fn relay_addresses(&self, request: &Allocate) -> Result<Addresses, Refusal> {
         let addresses = &self.settings.relay_addresses;
-        let first = |v4: bool| addresses.iter().position(|address| address.ip.is_ipv4() == v4);
+        let first = |v4: bool| addresses.iter().map(|address| address.ip).find(|ip| ip.is_ipv4() == v4);
         if request.additional_family {
             // Step 9: partially met with ADDRESS-ERROR-CODE.
             let (first, second, lacking) = match (first(true), first(false)) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::allocation_id::AllocationId;
+use super::drain::Drain;
 use super::settings::RelaySettings;
 use crate::address::{FiveTuple, PeerAddr, RelayedPort};
 use crate::frame::Header;
@@ -166,6 +167,8 @@ pub enum Input<'a> {
         /// [`EndReason::Operator`] or [`EndReason::Revoked`].
         reason: EndReason,
     },
+    /// The server is about to end (or is not any more, with `None`): newcomers are sent elsewhere, who is here runs on.
+    Drain(Option<Arc<Drain>>),
 }
 
 /// What another worker asks for.

@@ -16,6 +16,7 @@ mod answers;
 mod authenticate;
 mod contract;
 mod deadlines;
+mod drain;
 mod icmp;
 mod inspect;
 mod limiter;
@@ -39,6 +40,8 @@ mod shared;
 mod allocate_tests;
 #[cfg(test)]
 mod auth_tests;
+#[cfg(test)]
+mod drain_tests;
 #[cfg(any(test, feature = "fuzz"))]
 mod drive;
 #[cfg(test)]
@@ -75,6 +78,7 @@ pub use contract::{
     Claim, ClaimedSocket, DropReason, EndReason, Event, Input, OpenFailure, OpenId, Opened, Output,
     RequestMethod, SocketSlot, Traffic, Verdict, WorkerIndex,
 };
+pub use drain::Drain;
 #[cfg(any(test, feature = "fuzz"))]
 pub use drive::drive;
 pub use inspect::{AllocationPage, AllocationView};
@@ -122,6 +126,8 @@ pub struct Relay {
     rates: Rates,
     /// Transaction ids of Data indications: they need to be different, not secret.
     next_indication: [u8; 12],
+    /// The server is about to end.
+    draining: Option<Arc<Drain>>,
     outputs: Vec<Output>,
 }
 
@@ -170,6 +176,7 @@ impl Relay {
             deadlines: Deadlines::default(),
             rates: Rates::new(shared.epoch(), &settings.limits),
             next_indication,
+            draining: None,
             outputs: Vec::new(),
             settings,
             shared,
@@ -208,6 +215,7 @@ impl Relay {
             Input::Timeout => self.answers.forget(now),
             Input::Settings(settings) => self.apply(now, settings),
             Input::End { id, reason } => self.end_named(now, id, reason),
+            Input::Drain(drain) => self.draining = drain,
         }
         Outputs(self.outputs.drain(..))
     }

@@ -36,7 +36,7 @@ pub(super) struct Opening {
     /// counted when it was.
     pub(super) places: u32,
     /// The relay address of the other family, to be bound after this one.
-    pub(super) next: Option<usize>,
+    pub(super) next: Option<IpAddr>,
     /// What came so far.
     pub(super) relayed: RelayedSet,
     /// Which family cannot be had, and why: 440 or 508.
@@ -49,7 +49,7 @@ pub(super) struct Opening {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Source {
     /// The driver binds it.
-    Bind { address: usize, ip: IpAddr, port: RelayedPort, want: Want, attempts: u8 },
+    Bind { ip: IpAddr, port: RelayedPort, want: Want, attempts: u8 },
     /// Another worker hands it over, until then.
     Claim { until: Instant },
 }
@@ -78,10 +78,9 @@ impl Relay {
         self.openings.insert(open, opening);
     }
 
-    pub(super) fn draw(&mut self, address: usize, want: Want, attempts: u8) -> Option<Source> {
-        let ip = self.settings.relay_addresses.get(address)?.ip;
+    pub(super) fn draw(&mut self, ip: IpAddr, want: Want, attempts: u8) -> Option<Source> {
         let port = self.shared.claim(ip, want, &mut self.rng)?;
-        Some(Source::Bind { address, ip, port, want, attempts })
+        Some(Source::Bind { ip, port, want, attempts })
     }
 
     pub(super) fn opened(&mut self, now: Instant, open: OpenId, outcome: Result<Opened, OpenFailure>) {
@@ -89,7 +88,7 @@ impl Relay {
             debug_assert!(false, "the driver answered a request that was not made");
             return;
         };
-        let Source::Bind { address, ip, port, want, attempts } = opening.source else {
+        let Source::Bind { ip, port, want, attempts } = opening.source else {
             debug_assert!(false, "the driver opened what another worker was asked for");
             return;
         };
@@ -109,7 +108,7 @@ impl Relay {
                 }
                 let again =
                     outcome == Err(OpenFailure::PortTaken) && attempts < MAX_ATTEMPTS && !opening.abandoned;
-                match again.then(|| self.draw(address, want, attempts + 1)).flatten() {
+                match again.then(|| self.draw(ip, want, attempts + 1)).flatten() {
                     Some(source) => self.ask(open, Opening { source, ..opening }),
                     None => {
                         self.do_without(&mut opening, ip.is_ipv4());
@@ -129,11 +128,11 @@ impl Relay {
         want: Want,
         reserved: Option<ClaimedSocket>,
     ) {
-        if let Some(address) = opening.next.take() {
-            let source = if opening.abandoned { None } else { self.draw(address, want, 1) };
+        if let Some(ip) = opening.next.take() {
+            let source = if opening.abandoned { None } else { self.draw(ip, want, 1) };
             match source {
                 Some(source) => return self.ask(open, Opening { source, ..opening }),
-                None => self.do_without(&mut opening, self.settings.relay_addresses[address].ip.is_ipv4()),
+                None => self.do_without(&mut opening, ip.is_ipv4()),
             }
         }
         if opening.abandoned {

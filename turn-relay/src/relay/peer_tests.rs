@@ -170,6 +170,25 @@ fn channel_bind_without_number_or_peer_or_out_of_range_gets_400() {
 }
 
 #[test]
+fn strict_channels_end_where_rfc8656_ends_them() {
+    let mut world = World::with(RelaySettings { strict_channels: true, ..settings() }, 1);
+    world.allocate(&tuple(1));
+    assert_eq!(world.bind_channel(&tuple(1), 0x4FFF, "8.8.8.8:1"), 0);
+    for (number, address) in [(0x5000, "8.8.8.8:2"), (0x7FFF, "9.9.9.9:1")] {
+        assert_eq!(world.bind_channel(&tuple(1), number, address), 400, "{number:#x}");
+        assert_eq!(
+            world.route_client(&tuple(1), &channel_data(number, b"x")),
+            Verdict::Drop(DropReason::NoChannel)
+        );
+    }
+    assert_eq!(
+        world.route_client(&tuple(1), &send_indication("9.9.9.9:1", b"x")),
+        DENIED,
+        "nothing was permitted"
+    );
+}
+
+#[test]
 fn create_permission_takes_several_peers_and_takes_all_or_none() {
     let mut world = World::new();
     let relayed = world.allocate(&tuple(1)).relayed();

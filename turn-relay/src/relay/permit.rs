@@ -11,6 +11,9 @@ use super::requests::Asker;
 use crate::address::PeerAddr;
 use crate::stun::ChannelBind;
 
+/// RFC 8656 section 12; RFC 5766 ended the range at 0x7FFF.
+const RFC8656_LAST_CHANNEL: u16 = 0x4FFF;
+
 impl Relay {
     /// All of the peers or none.
     pub(super) fn create_permission(
@@ -44,6 +47,9 @@ impl Relay {
         let (Some(number), Some(peer)) = (request.channel, request.peer) else {
             return Err(Refusal::ClientMalformed("ChannelBind without CHANNEL-NUMBER or XOR-PEER-ADDRESS"));
         };
+        if self.settings.strict_channels && number.get() > RFC8656_LAST_CHANNEL {
+            return Err(Refusal::ClientMalformed("the channel number is above 0x4FFF"));
+        }
         let peer = self.peers.inward(peer);
         let reach = self.reach(index, peer)?;
         if !self.peers.may_reach(reach, peer, &self.shared) {

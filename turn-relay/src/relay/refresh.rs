@@ -30,11 +30,12 @@ impl Relay {
     }
 
     /// RFC 8656 section 7.2: the larger of what is asked for and the default, at most the maximum, and never beyond the time
-    /// of a credential that ends what it allowed.
+    /// of a credential that ends what it allowed, nor beyond the end of the server.
     pub(super) fn lifetime(&self, now: Instant, asker: &Asker, asked: Option<u32>) -> Duration {
         let limits = &self.settings.limits;
         let asked = Duration::from_secs(asked.unwrap_or(0).into());
-        asker.at_most(now, asked.max(limits.default_lifetime).min(limits.max_lifetime))
+        let granted = asked.max(limits.default_lifetime).min(limits.max_lifetime);
+        self.until_drained(now, asker.at_most(now, granted))
     }
 
     /// The timer of an allocation came due: ends the relayed addresses whose time has come, and with the last the allocation.

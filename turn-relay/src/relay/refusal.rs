@@ -34,6 +34,8 @@ pub(super) enum Refusal {
     AddressOverQuota,
     /// The operator refuses the user for now.
     Revoked,
+    /// Another server is to be asked.
+    TryAlternate,
 }
 
 impl Refusal {
@@ -52,6 +54,7 @@ impl Refusal {
             Self::PeerFamilyMismatch => 443,
             Self::OverQuota | Self::AddressOverQuota => 486,
             Self::Capacity(_) => 508,
+            Self::TryAlternate => 300,
         }
     }
 
@@ -75,6 +78,7 @@ impl Refusal {
             Self::PeerFamilyMismatch => "Peer Address Family Mismatch",
             Self::OverQuota | Self::AddressOverQuota => "Allocation Quota Reached",
             Self::Capacity(_) => "Insufficient Capacity",
+            Self::TryAlternate => "Try Alternate",
         }
     }
 
@@ -96,6 +100,7 @@ impl Refusal {
             Self::OverQuota => "the user has as many allocations as one may have",
             Self::AddressOverQuota => "the client's address has as many allocations as one may have",
             Self::Revoked => "the user is revoked",
+            Self::TryAlternate => "the server is about to end and names another",
         }
     }
 }

@@ -24,6 +24,8 @@ pub struct RelaySettings {
     pub ports: (u16, u16),
     /// Limits.
     pub limits: Limits,
+    /// Refuse channel numbers above 0x4FFF, as RFC 8656 section 12 has it. RFC 5766 had them up to 0x7FFF, and so do clients.
+    pub strict_channels: bool,
 }
 
 /// One address that relayed sockets are bound to.

@@ -86,6 +86,7 @@ pub(crate) fn settings() -> RelaySettings {
         listeners: vec![addr("198.51.100.1:3478")],
         ports: (50_000, 50_999),
         limits: Limits::default(),
+        strict_channels: false,
     }
 }
 

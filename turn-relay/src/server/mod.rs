@@ -140,6 +140,7 @@ fn relay_settings(settings: &Settings, listen: &[SocketAddr]) -> RelaySettings {
         listeners: listen.to_vec(),
         ports: (settings.ports.first, settings.ports.last),
         limits: settings.limits,
+        strict_channels: settings.strict_channels,
     }
 }
 

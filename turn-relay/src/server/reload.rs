@@ -14,7 +14,7 @@ use super::{StartError, relay_settings};
 use crate::config::{Changes, Settings};
 use crate::datapath::inbox::{Done, Mailbox, Order};
 use crate::listen::admission::Admission;
-use crate::relay::Shared;
+use crate::relay::{Drain, Shared};
 
 /// Changes the server while it runs. Clones control the same server; after its end they change nothing any more.
 #[derive(Clone)]
@@ -93,6 +93,15 @@ impl Control {
         let done = self.0.order(|| Order::Settings { relay: Arc::clone(&relay), log_addresses });
         *settings = new;
         Ok(Reloaded { changed, needs_restart, ended_allocations: done.iter().map(|done| done.ended).sum() })
+    }
+
+    /// Sends newcomers elsewhere from now on (RFC 8489 section 10) while clients that are here run on; with `None`, takes that
+    /// back. Blocks until every worker knows.
+    pub fn drain(&self, drain: Option<Drain>) {
+        let drain = drain.map(Arc::new);
+        // One change at a time.
+        let _settings = self.settings();
+        self.0.order(|| Order::Drain(drain.clone()));
     }
 
     /// Tells the workers to end.
