@@ -7,8 +7,8 @@ use turn_relay::admin::Console;
 use turn_relay::config::{Config, Settings};
 use turn_relay::operation::settings::Invocation;
 use turn_relay::operation::shutdown::{Hangups, Signals};
-use turn_relay::operation::{Admin, Readiness, StartError, settings, start_error, telemetry};
-use turn_relay::server::{Reloader, Server};
+use turn_relay::operation::{Admin, Readiness, StartError, settings, start_error, supervisor, telemetry};
+use turn_relay::server::{self, Reloader, Server};
 
 fn main() -> ExitCode {
     match run() {
@@ -45,7 +45,7 @@ fn serve(settings: Settings) -> Result<(), StartError> {
         let access = settings.admin_access().clone();
         let (summary, transports) = (settings.summary(), settings.transports());
         let mut registry = Registry::default();
-        let server = Server::start(settings, &mut registry)?;
+        let server = Server::start_supervised(settings, &mut registry)?;
         for address in server.listen_addresses() {
             tracing::info!("serving STUN and TURN on {address}, {transports}");
         }
@@ -61,6 +61,8 @@ fn serve(settings: Settings) -> Result<(), StartError> {
             let routes = console.routes(&admin);
             tokio::spawn(admin.serve(routes, std::future::pending()));
         }
+        supervisor::ready();
+        server::guard(server.control());
         let signal = loop {
             tokio::select! {
                 signal = signals.requested() => break signal,
@@ -69,6 +71,7 @@ fn serve(settings: Settings) -> Result<(), StartError> {
         };
         ready.set(false);
         tracing::info!("{signal}: stopping");
+        supervisor::stopping("closing");
         server.shutdown();
         Ok(())
     })

@@ -76,6 +76,10 @@ impl Settings {
         if *strict_channels != new.strict_channels {
             changed.push(format!("strict_channels is {}", new.strict_channels));
         }
+        if *listen_is_default && new.listen_is_default {
+            // What is served instead may have been handed over.
+            new.listen.clone_from(listen);
+        }
         keep(&mut needs_restart, "listen", listen, &mut new.listen);
         new.listen_is_default = *listen_is_default;
         keep(&mut needs_restart, "threads", threads, &mut new.threads);

@@ -46,6 +46,7 @@ impl Worker {
                 self.control(now, Input::Settings(relay));
             }
             Order::Drain(drain) => self.control(now, Input::Drain(drain)),
+            Order::Answer => {}
         }
         Done { ended: before.saturating_sub(self.relay.allocations()) }
     }

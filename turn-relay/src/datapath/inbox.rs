@@ -50,6 +50,8 @@ pub(crate) enum Order {
     Settings { relay: Arc<RelaySettings>, log_addresses: bool },
     /// The server is about to end, or is not any more.
     Drain(Option<Arc<Drain>>),
+    /// Nothing: the answer tells that the loop turns.
+    Answer,
 }
 
 /// What came of an order.

@@ -123,7 +123,9 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let any = "127.0.0.1:0".parse().expect("an address");
-        let listeners = listen::open(&[any], false, NonZeroUsize::MIN).expect("a free port").remove(0);
+        let listeners = listen::open(&[any], false, NonZeroUsize::MIN, Default::default())
+            .expect("a free port")
+            .remove(0);
         let address = listeners[0].address;
         let settings = Arc::new(RelaySettings {
             policy: PeerPolicy::new(vec!["127.0.0.0/8".parse().expect("a network")], vec![]),

@@ -5,6 +5,7 @@
 //! Refuses to share a port with another process, and that includes another copy of this program.
 
 pub(crate) mod admission;
+pub(crate) mod inherited;
 pub(crate) mod stream;
 pub(crate) mod tls;
 pub(crate) mod udp;
@@ -19,6 +20,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::operation::StartError;
 use crate::sys::datagram;
+use inherited::Inherited;
 use udp::UdpListener;
 
 /// One listen address, as one worker sees it.
@@ -40,7 +42,7 @@ impl Listener {
 }
 
 /// Opens every address of `listen` once per worker; the outer list is per worker, the inner one has wildcards last.
-/// With `skip_missing` a family that this host lacks is left out.
+/// With `skip_missing` a family that this host lacks is left out. What was handed over is taken instead of opened.
 ///
 /// # Errors
 /// One line: taken, not ours, not permitted.
@@ -48,10 +50,13 @@ pub(crate) fn open(
     listen: &[SocketAddr],
     skip_missing: bool,
     workers: NonZeroUsize,
+    mut inherited: Inherited,
 ) -> Result<Vec<Vec<Listener>>, StartError> {
     let (mut addresses, mut missing) = (Vec::new(), None);
     for &address in listen {
-        match probe(address) {
+        // A port that was handed over is taken: by us.
+        let probed = if inherited.has(address) { Ok(address) } else { probe(address) };
+        match probed {
             Ok(address) => addresses.push(address),
             Err(error) if skip_missing && is_missing_family(&error) => missing = Some((address, error)),
             Err(error) => return Err(refused(address, &error)),
@@ -67,9 +72,21 @@ pub(crate) fn open(
     }
     // Specific addresses come first: `Listener::serves` of a wildcard would claim their packets.
     addresses.sort_by_key(|address| address.ip().is_unspecified());
-    let worker =
-        || addresses.iter().map(|&address| bind(address).map_err(|error| refused(address, &error))).collect();
-    (0..workers.get()).map(|_| worker()).collect()
+    let mut all: Vec<Vec<Listener>> = (0..workers.get()).map(|_| Vec::new()).collect();
+    for &address in &addresses {
+        let mut take = |stream| inherited.take(address, stream, workers.get()).map(IntoIterator::into_iter);
+        let (mut udp, mut tcp) = (take(false)?, take(true)?);
+        let handed = udp.len().min(tcp.len());
+        for listeners in &mut all {
+            let listener = listener(address, udp.next(), tcp.next());
+            listeners.push(listener.map_err(|error| match error.raw_os_error() {
+                Some(libc::EADDRINUSE) if handed > 0 => too_few(address, handed, workers),
+                _ => refused(address, &error),
+            })?);
+        }
+    }
+    inherited.finish();
+    Ok(all)
 }
 
 /// Binds `address` without `SO_REUSEPORT`, which fails where anybody else has it, however they bound it. Finds a port for 0
@@ -90,10 +107,13 @@ fn probe(address: SocketAddr) -> io::Result<SocketAddr> {
     Err(last.unwrap_or_else(|| io::ErrorKind::AddrInUse.into()))
 }
 
-fn bind(address: SocketAddr) -> io::Result<Listener> {
-    let tcp = tcp_socket(address, true)?;
+/// Of the sockets that were handed over, or of new ones.
+fn listener(address: SocketAddr, udp: Option<Socket>, tcp: Option<Socket>) -> io::Result<Listener> {
+    let tcp = tcp.map_or_else(|| tcp_socket(address, true), Ok)?;
+    tcp.set_nonblocking(true)?;
     tcp.listen(BACKLOG)?;
-    let udp = udp_socket(address, true)?;
+    let udp = udp.map_or_else(|| udp_socket(address, true), Ok)?;
+    udp.set_nonblocking(true)?;
     // Without this a burst longer than the kernel's default (some 200 KiB) is lost; the kernel caps what it grants.
     datagram::set_receive_queue(udp.as_fd(), UDP_BUFFER_BYTES);
     let _ = udp.set_send_buffer_size(UDP_BUFFER_BYTES);
@@ -136,6 +156,14 @@ fn is_missing_family(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
 }
 
+/// The kernel lets only sockets of one user share a port, and those of a unit are root's.
+fn too_few(address: SocketAddr, handed: usize, workers: NonZeroUsize) -> StartError {
+    StartError::new(format!(
+        "{handed} sockets were handed over for {address}, and each of {workers} workers needs one of UDP and one of TCP; list \
+         the address so many times in the .socket unit, or choose --threads {handed}"
+    ))
+}
+
 fn refused(address: SocketAddr, error: &io::Error) -> StartError {
     StartError::bind("UDP and TCP", address, error, "choose another address with --listen IP:PORT")
 }
@@ -156,42 +184,50 @@ mod tests {
 
     #[test]
     fn a_second_copy_that_also_reuses_ports_is_refused() {
-        let first = open(&[loopback()], false, NonZeroUsize::MIN).expect("a free port");
+        let first = open(&[loopback()], false, NonZeroUsize::MIN, Inherited::default()).expect("a free port");
         let taken = first[0][0].address;
-        let refused = open(&[taken], false, NonZeroUsize::MIN).expect_err("it is taken").to_string();
+        let refused = open(&[taken], false, NonZeroUsize::MIN, Inherited::default())
+            .expect_err("it is taken")
+            .to_string();
         assert!(refused.contains(&taken.to_string()) && refused.contains("taken"), "{refused}");
     }
 
     #[test]
     fn a_port_that_only_one_protocol_holds_is_taken() {
         let udp = UdpSocket::bind(loopback()).expect("a free port");
-        open(&[udp.local_addr().expect("bound")], false, NonZeroUsize::MIN).expect_err("UDP holds it");
+        open(&[udp.local_addr().expect("bound")], false, NonZeroUsize::MIN, Inherited::default())
+            .expect_err("UDP holds it");
         let tcp = TcpListener::bind(loopback()).expect("a free port");
-        open(&[tcp.local_addr().expect("bound")], false, NonZeroUsize::MIN).expect_err("TCP holds it");
+        open(&[tcp.local_addr().expect("bound")], false, NonZeroUsize::MIN, Inherited::default())
+            .expect_err("TCP holds it");
     }
 
     #[test]
     fn an_address_of_another_host_is_refused() {
         let elsewhere = "192.0.2.77:0".parse().expect("an address");
-        let refused = open(&[elsewhere], false, NonZeroUsize::MIN).expect_err("not ours").to_string();
+        let refused = open(&[elsewhere], false, NonZeroUsize::MIN, Inherited::default())
+            .expect_err("not ours")
+            .to_string();
         assert!(refused.contains("192.0.2.77") && refused.contains("does not have"), "{refused}");
     }
 
     #[test]
     fn a_default_address_that_this_host_lacks_is_left_out_unless_it_is_the_last() {
         let elsewhere = "192.0.2.77:0".parse().expect("an address");
-        let opened = open(&[elsewhere, loopback()], true, NonZeroUsize::MIN).expect("loopback is there");
+        let opened = open(&[elsewhere, loopback()], true, NonZeroUsize::MIN, Inherited::default())
+            .expect("loopback is there");
         assert_eq!(
             opened[0].iter().map(|listener| listener.address.ip()).collect::<Vec<_>>(),
             [loopback().ip()]
         );
-        open(&[elsewhere], true, NonZeroUsize::MIN).expect_err("nothing is left");
+        open(&[elsewhere], true, NonZeroUsize::MIN, Inherited::default()).expect_err("nothing is left");
     }
 
     #[test]
     fn every_worker_listens_on_the_same_real_port() {
         let workers =
-            open(&[loopback()], false, NonZeroUsize::new(3).expect("not zero")).expect("a free port");
+            open(&[loopback()], false, NonZeroUsize::new(3).expect("not zero"), Inherited::default())
+                .expect("a free port");
         let addresses: Vec<_> = workers.iter().map(|listeners| listeners[0].address).collect();
         assert_eq!(addresses.len(), 3);
         assert!(
@@ -203,9 +239,13 @@ mod tests {
     #[test]
     fn a_specific_listener_wins_over_a_wildcard_of_the_same_port() {
         let wildcard = "0.0.0.0:0".parse().expect("an address");
-        let port = open(&[wildcard], false, NonZeroUsize::MIN).expect("a free port")[0][0].address.port();
+        let port = open(&[wildcard], false, NonZeroUsize::MIN, Inherited::default()).expect("a free port")[0]
+            [0]
+        .address
+        .port();
         let both = [SocketAddr::new(wildcard.ip(), port), SocketAddr::new(loopback().ip(), port)];
-        let listeners = open(&both, false, NonZeroUsize::MIN).expect("free again").remove(0);
+        let listeners =
+            open(&both, false, NonZeroUsize::MIN, Inherited::default()).expect("free again").remove(0);
         let serving = |server: SocketAddr| listeners.iter().find(|l| l.serves(server)).map(|l| l.address);
         assert_eq!(serving(both[1]), Some(both[1]));
         assert_eq!(serving(SocketAddr::new("127.0.0.2".parse().expect("an address"), port)), Some(both[0]));

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::{AsFd as _, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use crate::sys::datagram;
 
@@ -60,6 +60,12 @@ impl UdpListener {
     ) -> io::Result<()> {
         let from = self.address.ip().is_unspecified().then(|| server.ip());
         datagram::send(self.socket.as_fd(), bytes, client, from, traffic_class)
+    }
+}
+
+impl AsFd for UdpListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

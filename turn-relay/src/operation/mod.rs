@@ -15,6 +15,7 @@ pub mod certificate;
 pub mod settings;
 pub mod shutdown;
 pub mod start_error;
+pub mod supervisor;
 pub mod telemetry;
 
 pub use admin::{Admin, AdminAddress, Readiness};

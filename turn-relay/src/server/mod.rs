@@ -1,6 +1,8 @@
 //! Opens the listeners and starts one worker thread per core; the only place that knows all of them.
 
+mod handover;
 mod reload;
+mod watchdog;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -19,14 +21,17 @@ use crate::datapath::inbox::Mailbox;
 use crate::datapath::{Worker, Workplace};
 use crate::journal::Journal;
 use crate::listen::admission::Admission;
+use crate::listen::inherited::Inherited;
 use crate::listen::tls::Certificates;
 use crate::listen::{self, Listener};
 use crate::metrics::{Counters, Totals};
 pub use crate::operation::StartError;
+use crate::operation::supervisor;
 use crate::policy::PeerPolicy;
 use crate::relay::{Relay, RelaySettings, Shared, WorkerIndex};
-use crate::sys::descriptors;
+use crate::sys::{descriptors, inherited};
 pub use reload::{Control, Reloaded, Reloader};
+pub use watchdog::guard;
 
 /// A running relay. Dropping it stops it, as [`Server::shutdown`] does.
 #[derive(Debug)]
@@ -47,11 +52,31 @@ impl Server {
     /// # Errors
     /// One line: a port that is taken (also by another copy of this program), an address that this host does not have.
     pub fn start(settings: Settings, registry: &mut Registry) -> Result<Self, StartError> {
+        Self::open(settings, registry, Inherited::default())
+    }
+
+    /// The same for a program that is a service of its own: takes the listening sockets that it was handed over (`LISTEN_FDS`),
+    /// and hands its own to the supervisor (`NOTIFY_SOCKET`) for the process that comes after it.
+    ///
+    /// # Errors
+    /// As [`Server::start`], and for sockets that cannot be served as they are.
+    pub fn start_supervised(mut settings: Settings, registry: &mut Registry) -> Result<Self, StartError> {
+        let refused = |error| StartError::new(format!("cannot take the sockets of LISTEN_FDS: {error}"));
+        let inherited = Inherited::new(inherited::take().map_err(refused)?)?;
+        if settings.listen_is_default && !inherited.addresses().is_empty() {
+            settings.listen = inherited.addresses();
+        }
+        Self::open(settings, registry, inherited)
+    }
+
+    fn open(settings: Settings, registry: &mut Registry, inherited: Inherited) -> Result<Self, StartError> {
         match descriptors::raise_limit() {
             Ok(limit) => tracing::debug!(limit, "open descriptors"),
             Err(error) => tracing::warn!("the limit on open descriptors stays low: {error}"),
         }
-        let listeners = listen::open(&settings.listen, settings.listen_is_default, settings.threads)?;
+        let listeners =
+            listen::open(&settings.listen, settings.listen_is_default, settings.threads, inherited)?;
+        let handover = handover::copies(&listeners);
         let listen: Vec<SocketAddr> =
             listeners.first().into_iter().flatten().map(|listener| listener.address).collect();
         let relay_settings = Arc::new(relay_settings(&settings, &listen));
@@ -87,6 +112,9 @@ impl Server {
                 Worker::new(workplace, mailboxes.clone(), relay, Arc::clone(&shared), counters, journal);
             // Dropping `server` on an error stops the workers that already run.
             server.threads.push(spawn(index, worker)?);
+        }
+        for (name, socket) in handover {
+            supervisor::store(&name, &socket);
         }
         Ok(server)
     }

@@ -9,18 +9,20 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::{StartError, relay_settings};
 use crate::config::{Changes, Settings};
 use crate::datapath::inbox::{Done, Mailbox, Order};
 use crate::listen::admission::Admission;
+use crate::operation::supervisor;
 use crate::relay::{Drain, Shared};
 
 /// Changes the server while it runs. Clones control the same server; after its end they change nothing any more.
 #[derive(Clone)]
 pub struct Control(Arc<Reins>);
 
-struct Reins {
+pub(super) struct Reins {
     mailboxes: Vec<Mailbox>,
     shared: Arc<Shared>,
     admission: Arc<Admission>,
@@ -111,6 +113,19 @@ impl Control {
         }
     }
 
+    pub(super) fn reins(&self) -> &Reins {
+        &self.0
+    }
+
+    /// The same server with one worker more.
+    #[cfg(test)]
+    pub(super) fn with_worker(&self, settings: Settings, mailbox: Mailbox) -> Self {
+        let mut mailboxes = self.0.mailboxes.clone();
+        mailboxes.push(mailbox);
+        let admission = Arc::clone(&self.0.admission);
+        Self::new(settings, self.0.listen.clone(), mailboxes, Arc::clone(&self.0.shared), admission)
+    }
+
     fn settings(&self) -> MutexGuard<'_, Settings> {
         self.0.settings.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -126,6 +141,17 @@ impl Reins {
         drop(sender);
         // Ends when the last worker has answered, or has ended, which drops its sender.
         answers.into_iter().collect()
+    }
+
+    /// Whether all of them carry out an order that is none, within `patience`.
+    pub(super) fn all_answer(&self, patience: Duration) -> bool {
+        let (sender, answers) = channel();
+        for mailbox in &self.mailboxes {
+            mailbox.order(Order::Answer, sender.clone());
+        }
+        let until = Instant::now() + patience;
+        let in_time = || answers.recv_timeout(until.saturating_duration_since(Instant::now())).is_ok();
+        self.mailboxes.iter().all(|_| in_time())
     }
 }
 
@@ -156,7 +182,9 @@ impl Reloader {
     /// # Errors
     /// One line that says what is wrong with the new configuration; everything stays as it was.
     pub fn reload(&self) -> Result<Reloaded, StartError> {
+        supervisor::reloading();
         let reloaded = (self.read)().and_then(|settings| self.control.reload(settings));
+        supervisor::ready();
         match &reloaded {
             Ok(reloaded) => tracing::info!("reloaded: {reloaded}"),
             Err(error) => tracing::error!("not reloaded, everything stays as it was: {error}"),

@@ -6,3 +6,4 @@
 pub(crate) mod datagram;
 pub(crate) mod descriptors;
 pub(crate) mod error_queue;
+pub(crate) mod inherited;
