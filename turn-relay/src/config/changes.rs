@@ -40,6 +40,7 @@ impl Settings {
             admin_access,
             log_addresses,
             limits,
+            nat_discovery,
             identities,
             rules,
             user_keys,
@@ -82,6 +83,7 @@ impl Settings {
         }
         keep(&mut needs_restart, "listen", listen, &mut new.listen);
         new.listen_is_default = *listen_is_default;
+        keep(&mut needs_restart, "nat_discovery", nat_discovery, &mut new.nat_discovery);
         keep(&mut needs_restart, "threads", threads, &mut new.threads);
         keep(&mut needs_restart, "admin", admin, &mut new.admin);
         keep(&mut needs_restart, "admin_host", &admin_access.hosts, &mut new.admin_access.hosts);

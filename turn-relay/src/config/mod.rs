@@ -7,6 +7,7 @@ mod access;
 mod addresses;
 mod changes;
 mod console;
+mod discovery;
 mod limits;
 mod transports;
 
@@ -23,7 +24,7 @@ use crate::credentials::{Credential, Credentials, Secret};
 use crate::listen::admission::Rules;
 use crate::operation::certificate::Identity;
 use crate::operation::{AdminAddress, StartError, settings};
-use crate::relay::{Limits, RelayAddress};
+use crate::relay::{Limits, NatDiscovery, RelayAddress};
 use access::{UserKey, networks, realm, secret_file, user_keys, users};
 use addresses::{listen_addresses, port_range, relay_addresses, shown};
 pub(crate) use changes::Changes;
@@ -91,6 +92,10 @@ pub struct Config {
     /// Write client and relayed addresses into the lines about allocations, whatever the level [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub log_addresses: Option<bool>,
+
+    /// Second address and port, for NAT behaviour discovery (RFC 5780); both differ from the first listen address [default: none]
+    #[arg(long, value_name = "IP:PORT")]
+    pub nat_discovery: Option<String>,
 
     /// Allocations of all users together [default: 16384]
     #[arg(long, value_name = "N", help_heading = LIMITS)]
@@ -219,6 +224,7 @@ pub struct Settings {
     pub(crate) admin_access: Access,
     pub(crate) log_addresses: bool,
     pub(crate) limits: Limits,
+    pub(crate) nat_discovery: Option<NatDiscovery>,
     /// Certificates with their keys, the default one first; none: no TLS.
     pub(crate) identities: Vec<Arc<Identity>>,
     pub(crate) rules: Rules,
@@ -242,12 +248,15 @@ impl Settings {
     /// One line that names the key, the value, and what would be right.
     pub fn new(config: &Config, secrets: Vec<Secret>) -> Result<Self, StartError> {
         let identities = identities(&config.tls_cert, &config.tls_key)?;
-        let listen = listen_addresses(&config.listen, !identities.is_empty())?;
+        let mut listen = listen_addresses(&config.listen, !identities.is_empty())?;
         let users = users(&config.user)?;
+        let relay_addresses = relay_addresses(config, &listen)?;
+        let nat_discovery = discovery::nat_discovery(config, &mut listen)?;
         let settings = Self {
             user_keys: user_keys(&config.user_key, &users)?,
             expire_with_credential: config.expire_with_credential.unwrap_or(false),
-            relay_addresses: relay_addresses(config, &listen)?,
+            relay_addresses,
+            nat_discovery,
             listen,
             listen_is_default: config.listen.is_empty(),
             realm: realm(config.realm.as_deref())?,

@@ -48,6 +48,18 @@ fn every_bad_value_is_refused_with_its_key_and_the_value() {
     bad(|c| c.port_range = Some("60000-50000".into()), "port_range", "60000-50000");
     bad(|c| c.port_range = Some("80-90".into()), "port_range", "80-90");
     bad(|c| c.threads = Some(0), "threads", "0");
+    bad(|c| c.nat_discovery = Some("127.0.0.2".into()), "nat_discovery", "127.0.0.2");
+    bad(|c| c.nat_discovery = Some("0.0.0.0:1".into()), "nat_discovery", "0.0.0.0:1");
+    bad(|c| c.nat_discovery = Some("127.0.0.2:3479".into()), "nat_discovery", "fixed ports");
+    bad(|c| c.nat_discovery = Some("[::1]:3479".into()), "nat_discovery", "no wildcard");
+    bad(
+        |c| {
+            c.listen = vec!["127.0.0.1:3478".into()];
+            c.nat_discovery = Some("127.0.0.2:3478".into());
+        },
+        "nat_discovery",
+        "must differ",
+    );
     bad(|c| c.max_allocations = Some(0), "max_allocations", "0");
     bad(|c| c.max_allocations_per_user = Some(2_000_000), "max_allocations_per_user", "2000000");
     bad(|c| c.max_allocations_per_address = Some(0), "max_allocations_per_address", "0");
@@ -256,6 +268,17 @@ fn the_printed_defaults_are_the_real_ones() {
     assert_eq!(printed.first_message_deadline, Some(rules.first_message.as_secs()));
     assert_eq!(printed.port_range.as_deref(), Some(DEFAULT_PORTS));
     assert_eq!(limits::limits(&printed).expect("good limits"), Limits::default());
+}
+
+#[test]
+fn nat_discovery_serves_all_four_addresses() {
+    let config = Config {
+        listen: vec!["127.0.0.1:3478".into(), "127.0.0.2:3478".into()],
+        nat_discovery: Some("127.0.0.2:3479".into()),
+        ..usable()
+    };
+    let expected = ["127.0.0.1:3478", "127.0.0.2:3478", "127.0.0.1:3479", "127.0.0.2:3479"];
+    assert_eq!(settings(&config).listen, expected.map(|text| text.parse().expect("an address")));
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod answers;
 mod authenticate;
 mod contract;
 mod deadlines;
+mod discovery;
 mod drain;
 mod icmp;
 mod inspect;
@@ -83,7 +84,7 @@ pub use drain::Drain;
 pub use drive::drive;
 pub use inspect::{AllocationPage, AllocationView};
 pub use revocation::{MAX_REVOKED, Revocations, TooManyRevoked};
-pub use settings::{Limits, Rate, RelayAddress, RelaySettings};
+pub use settings::{Limits, NatDiscovery, Rate, RelayAddress, RelaySettings};
 pub use shared::{Shared, TooManyAddresses};
 
 use allocation::Allocation;

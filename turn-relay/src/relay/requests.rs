@@ -48,7 +48,7 @@ impl Relay {
             }
         };
         if message.request == Request::Binding {
-            return self.binding(now, from, &message);
+            return self.binding(now, from, message);
         }
         let question = self.answers.question(from, bytes);
         if let Some(answer) = self.answers.find(now, question) {
@@ -67,20 +67,6 @@ impl Relay {
         if let Err(refusal) = self.grant(now, &asker, message) {
             self.refuse(now, &asker, refusal, &[]);
         }
-    }
-
-    /// RFC 8489 section 6.3.1 and 12: no credentials, no state.
-    fn binding(&mut self, now: Instant, from: &FiveTuple, message: &Message<'_>) {
-        if !self.may_answer_stranger(now, from, message) {
-            return self.dropped(DropReason::RateLimited);
-        }
-        if !message.unknown.is_empty() {
-            return self.refuse_stranger_now(from, message, Refusal::UnknownAttributes, &[]);
-        }
-        let mapped = [Attribute::XorMappedAddress(from.client.0)];
-        let answer = stun::respond(message.reply_to(), Outcome::Success, &mapped, None);
-        self.outputs.push(Output::Send { to: *from, message: answer });
-        self.outputs.push(Output::Event(Event::Granted(RequestMethod::Binding)));
     }
 
     fn grant(&mut self, now: Instant, asker: &Asker, message: Message<'_>) -> Result<(), Refusal> {
@@ -147,7 +133,12 @@ impl Relay {
     }
 
     /// Who holds an allocation over a connection proved both an address and an account.
-    fn may_answer_stranger(&mut self, now: Instant, from: &FiveTuple, message: &Message<'_>) -> bool {
+    pub(super) fn may_answer_stranger(
+        &mut self,
+        now: Instant,
+        from: &FiveTuple,
+        message: &Message<'_>,
+    ) -> bool {
         let proved = from.transport.is_connected() && self.standing(now, from).is_some();
         proved || self.limiter.allows(now, from, message.transaction)
     }
@@ -171,7 +162,7 @@ impl Relay {
         self.refuse_stranger_now(from, message, refusal, offered);
     }
 
-    fn refuse_stranger_now(
+    pub(super) fn refuse_stranger_now(
         &mut self,
         from: &FiveTuple,
         message: &Message<'_>,

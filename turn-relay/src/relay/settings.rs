@@ -26,6 +26,36 @@ pub struct RelaySettings {
     pub limits: Limits,
     /// Refuse channel numbers above 0x4FFF, as RFC 8656 section 12 has it. RFC 5766 had them up to 0x7FFF, and so do clients.
     pub strict_channels: bool,
+    /// NAT behaviour discovery, where it is on.
+    pub nat_discovery: Option<NatDiscovery>,
+}
+
+/// The two addresses and ports of RFC 5780. They differ in both, and all four combinations are listeners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NatDiscovery {
+    /// The first address and port.
+    pub primary: SocketAddr,
+    /// The second ones.
+    pub alternate: SocketAddr,
+}
+
+impl NatDiscovery {
+    /// All four combinations.
+    pub fn addresses(&self) -> [SocketAddr; 4] {
+        let [one, other] = [self.primary, self.alternate];
+        [one, SocketAddr::new(one.ip(), other.port()), SocketAddr::new(other.ip(), one.port()), other]
+    }
+
+    /// `at` with the other address, the other port, or both; `None` where `at` is none of the four.
+    pub(super) fn changed(&self, at: SocketAddr, ip: bool, port: bool) -> Option<SocketAddr> {
+        if !self.addresses().contains(&at) {
+            return None;
+        }
+        let [one, other] = [self.primary, self.alternate];
+        let ip = if ip == (at.ip() == one.ip()) { other.ip() } else { one.ip() };
+        let port = if port == (at.port() == one.port()) { other.port() } else { one.port() };
+        Some(SocketAddr::new(ip, port))
+    }
 }
 
 /// One address that relayed sockets are bound to.

@@ -87,6 +87,7 @@ pub(crate) fn settings() -> RelaySettings {
         ports: (50_000, 50_999),
         limits: Limits::default(),
         strict_channels: false,
+        nat_discovery: None,
     }
 }
 

@@ -169,6 +169,7 @@ fn relay_settings(settings: &Settings, listen: &[SocketAddr]) -> RelaySettings {
         ports: (settings.ports.first, settings.ports.last),
         limits: settings.limits,
         strict_channels: settings.strict_channels,
+        nat_discovery: settings.nat_discovery,
     }
 }
 

@@ -25,3 +25,10 @@ pub(super) const PASSWORD_ALGORITHMS: u16 = 0x8002;
 /// The number of ADDITIONAL-ADDRESS-FAMILY in the draft of it (draft-martinsen-tram-ssoda); not assigned since.
 pub(super) const DRAFT_ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8032;
 pub(super) const FINGERPRINT: u16 = 0x8028;
+/// RFC 5780 section 7.
+pub(super) const MAPPED_ADDRESS: u16 = 0x0001;
+pub(super) const CHANGE_REQUEST: u16 = 0x0003;
+pub(super) const PADDING: u16 = 0x0026;
+pub(super) const RESPONSE_PORT: u16 = 0x0027;
+pub(super) const RESPONSE_ORIGIN: u16 = 0x802B;
+pub(super) const OTHER_ADDRESS: u16 = 0x802C;

@@ -5,6 +5,7 @@
 //!
 //! Refuses to do: state, policy, authentication. [`Message::is_signed_with`] says whether a key fits; whose key is the core's question.
 
+mod discovery;
 mod kind;
 mod request;
 mod response;
@@ -13,6 +14,7 @@ use stun_types::attribute::{AttributeFromRaw, AttributeType, Fingerprint, RawAtt
 
 use crate::credentials::{Integrity, Key, Tag};
 use crate::frame::{self, RawAttribute, TransactionId};
+pub use discovery::Discovery;
 use request::method;
 pub use request::{Allocate, ChannelBind, Family, Refresh, Request};
 pub use response::{Attribute, Outcome, ReplyTo, respond};
@@ -53,6 +55,8 @@ pub struct Message<'a> {
     pub password_algorithm: Option<&'a [u8]>,
     /// PASSWORD-ALGORITHMS: the whole value.
     pub password_algorithms: Option<&'a [u8]>,
+    /// What a Binding request asks for by RFC 5780.
+    pub discovery: Discovery,
 }
 
 /// MESSAGE-INTEGRITY or MESSAGE-INTEGRITY-SHA256.
@@ -102,6 +106,7 @@ pub fn parse(bytes: &[u8]) -> Result<Message<'_>, NotARequest> {
         userhash: None,
         password_algorithm: None,
         password_algorithms: None,
+        discovery: Discovery::default(),
     };
     let mut attributes = frame::Attributes::new(bytes);
     for (count, attribute) in attributes.by_ref().enumerate() {
@@ -170,6 +175,9 @@ impl<'a> Message<'a> {
 
     /// Keeps one attribute. Of a repeated attribute the first counts (RFC 8489 section 14), XOR-PEER-ADDRESS excepted.
     fn read(&mut self, attribute: RawAttribute<'a>) {
+        if self.request == Request::Binding && self.discovery.read(attribute) {
+            return;
+        }
         match attribute.kind {
             kind::USERNAME if self.username.is_none() => match std::str::from_utf8(attribute.value) {
                 Ok(name) if name.len() <= MAX_USERNAME_BYTES => self.username = Some(name),

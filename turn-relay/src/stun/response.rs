@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use stun_types::attribute::{
     AlternateDomain, AlternateServer, AttributeType, AttributeWrite, ErrorCode, MessageIntegrity,
-    MessageIntegritySha256, Nonce, PasswordAlgorithmValue, PasswordAlgorithms, Realm, UnknownAttributes,
-    XorMappedAddress,
+    MessageIntegritySha256, Nonce, PasswordAlgorithmValue, PasswordAlgorithms, RawAttribute, Realm,
+    UnknownAttributes, XorMappedAddress,
 };
 use stun_types::message::{
     Message as StunMessage, MessageType, MessageWrite, MessageWriteExt as _, MessageWriteVec,
@@ -13,7 +13,7 @@ use stun_types::message::{
 use turn_types::AddressFamily;
 use turn_types::attribute::{AddressErrorCode, Lifetime, ReservationToken, XorRelayedAddress};
 
-use super::codec_id;
+use super::{codec_id, kind};
 use crate::credentials::{Integrity, Key, PasswordAlgorithm};
 use crate::frame::TransactionId;
 
@@ -49,6 +49,14 @@ pub enum Attribute<'a> {
     AlternateServer(SocketAddr),
     /// The name in the certificate of the alternate server. At most 255 bytes.
     AlternateDomain(&'a str),
+    /// Where the request came from, in the clear: RFC 5780 section 4.6 compares it with the other one.
+    MappedAddress(SocketAddr),
+    /// Which of our addresses the answer comes from.
+    ResponseOrigin(SocketAddr),
+    /// The address and port of ours that differ in both.
+    OtherAddress(SocketAddr),
+    /// So many zeroes.
+    Padding(usize),
 }
 
 /// What a response repeats of its request.
@@ -115,6 +123,8 @@ fn sign(message: &mut MessageWriteVec, key: &Key) {
 
 fn push(message: &mut MessageWriteVec, attribute: Attribute<'_>, id: stun_types::message::TransactionId) {
     let mut write = |attribute: &dyn AttributeWrite| message.push_attribute_unchecked(attribute);
+    let plain =
+        |kind, address| RawAttribute::new(AttributeType::new(kind), &plain_address(address)).into_owned();
     match attribute {
         Attribute::XorMappedAddress(address) => write(&XorMappedAddress::new(address, id)),
         Attribute::XorRelayedAddress(address) => write(&XorRelayedAddress::new(address, id)),
@@ -141,5 +151,20 @@ fn push(message: &mut MessageWriteVec, attribute: Attribute<'_>, id: stun_types:
         }
         Attribute::AlternateServer(address) => write(&AlternateServer::new(address)),
         Attribute::AlternateDomain(name) => write(&AlternateDomain::new(name)),
+        Attribute::MappedAddress(address) => write(&plain(kind::MAPPED_ADDRESS, address)),
+        Attribute::ResponseOrigin(address) => write(&plain(kind::RESPONSE_ORIGIN, address)),
+        Attribute::OtherAddress(address) => write(&plain(kind::OTHER_ADDRESS, address)),
+        Attribute::Padding(bytes) => {
+            write(&RawAttribute::new(AttributeType::new(kind::PADDING), &vec![0; bytes]).into_owned());
+        }
+    }
+}
+
+/// The layout of MAPPED-ADDRESS (RFC 8489 section 14.1), which those of RFC 5780 share.
+fn plain_address(address: SocketAddr) -> Vec<u8> {
+    let [high, low] = address.port().to_be_bytes();
+    match address.ip() {
+        std::net::IpAddr::V4(ip) => [&[0, 1, high, low][..], &ip.octets()].concat(),
+        std::net::IpAddr::V6(ip) => [&[0, 2, high, low][..], &ip.octets()].concat(),
     }
 }
