@@ -7,11 +7,12 @@
 )]
 
 mod client;
+mod namespace;
 
 use std::net::{SocketAddr, UdpSocket};
-use std::process::{Child, Command, Stdio};
 
 use client::{Client, Message, PATIENCE};
+use namespace::{Namespace, in_namespace, run, said};
 use prometheus_client::registry::Registry;
 use turn_relay::address::Transport;
 use turn_relay::config::{Config, Settings};
@@ -157,67 +158,5 @@ impl Relay {
 
     fn client(&self, transport: Transport) -> Client {
         Client::connect(transport, self.address, "user", "password")
-    }
-}
-
-/// Runs `test` on a thread that has a network of its own, which what it starts inherits. False: not permitted, nothing was run.
-fn in_namespace(test: impl FnOnce() + Send + 'static) -> bool {
-    let thread = std::thread::spawn(|| {
-        let permitted = unshare_network();
-        if permitted {
-            test();
-        }
-        permitted
-    });
-    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
-#[allow(unsafe_code, reason = "unshare has no safe wrapper here")]
-fn unshare_network() -> bool {
-    // SAFETY: the call takes no pointer, and changes nothing but which network this thread sees.
-    unsafe { libc::unshare(libc::CLONE_NEWNET) == 0 }
-}
-
-/// Says loudly that a test could not run; where everything must run that is a failure.
-fn said(tested: bool) {
-    if !tested {
-        eprintln!("!!! SKIPPED, so not tested: a network namespace takes root");
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "CI=true: what is skipped counts as failed");
-    }
-}
-
-fn run(command: &str) {
-    let mut words = command.split(' ');
-    let status = Command::new(words.next().unwrap()).args(words).status();
-    assert!(status.expect("is installed").success(), "{command}");
-}
-
-/// Another network namespace, held by a process that ends with this value.
-struct Namespace(Child);
-
-impl Namespace {
-    fn new() -> Self {
-        let mut command = Command::new("unshare");
-        // It says a line when it is there, and ends when its input does.
-        command.args(["-n", "sh", "-c", "echo there; cat >/dev/null"]);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("is installed");
-        let mut line = [0; 6];
-        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).expect("it is there");
-        Self(child)
-    }
-
-    fn pid(&self) -> u32 {
-        self.0.id()
-    }
-
-    fn run(&self, command: &str) {
-        run(&format!("nsenter -t {} -n {command}", self.pid()));
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        drop(self.0.stdin.take());
-        let _ = self.0.wait();
     }
 }

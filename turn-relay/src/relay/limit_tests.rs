@@ -237,3 +237,18 @@ fn lifetimes_of_the_settings_are_granted() {
         assert_eq!(world.ask(&tuple(n), &Account::alice(), draft).lifetime(), granted);
     }
 }
+
+#[test]
+fn no_answer_to_a_stranger_is_longer_than_documented() {
+    // RFC.md: 2.6 times the request, with 28 bytes of IPv4 and UDP around both. The shortest request is a header.
+    let mut world = World::new();
+    let discovery = NatDiscovery { primary: addr("198.51.100.1:3478"), alternate: addr("198.51.100.2:3479") };
+    let mut discovering = World::with(RelaySettings { nat_discovery: Some(discovery), ..settings() }, 1);
+    for method in [BINDING, ALLOCATE, REFRESH, CREATE_PERMISSION, CHANNEL_BIND] {
+        for world in [&mut world, &mut discovering] {
+            let answer = world.send(&tuple(1), &Draft::new(method, 1).bytes()).expect("an answer");
+            let (sent, received) = (20 + 28, answer.bytes.len() + 28);
+            assert!(received * 10 <= sent * 26, "{method:#06x}: {received} bytes for {sent}");
+        }
+    }
+}

@@ -7,7 +7,7 @@ pub(crate) mod tls;
 pub(crate) mod wire;
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use turn_relay::address::Transport;
 use turn_relay::credentials::Key;
@@ -39,6 +39,8 @@ pub(crate) struct Client {
     user: String,
     password: String,
     transactions: u64,
+    /// Over UDP, requests are sent again as RFC 8489 section 6.2.1 says.
+    pub(crate) retransmits: bool,
 }
 
 #[derive(Debug)]
@@ -69,6 +71,7 @@ impl Client {
             user: user.into(),
             password: password.into(),
             transactions: 0,
+            retransmits: false,
         }
     }
 
@@ -102,6 +105,9 @@ impl Client {
             all.push((0x0015, self.nonce.clone()));
         }
         let message = encode(method, transaction, &all, self.key.as_ref());
+        if self.retransmits {
+            return self.exchange_with_loss(&message, transaction);
+        }
         self.send_raw(&message);
         loop {
             if let Some(response) = Message::decode(&self.receive_raw())
@@ -110,6 +116,34 @@ impl Client {
                 return response;
             }
         }
+    }
+
+    fn exchange_with_loss(&mut self, message: &[u8], transaction: [u8; 12]) -> Message {
+        for attempt in 0..7 {
+            self.send_raw(message);
+            let until = Instant::now() + Duration::from_millis(500 << attempt);
+            loop {
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    break;
+                }
+                self.wait_at_most(left);
+                let Wire::Udp(socket) = &self.wire else { panic!("streams lose nothing") };
+                let mut buffer = [0; 2048];
+                let Ok(length) = socket.recv(&mut buffer) else {
+                    // Nobody is there yet, or nothing came in time.
+                    std::thread::sleep(until.saturating_duration_since(Instant::now()));
+                    break;
+                };
+                if let Some(response) = Message::decode(&buffer[..length])
+                    && response.transaction == transaction
+                {
+                    self.wait_at_most(PATIENCE);
+                    return response;
+                }
+            }
+        }
+        panic!("no answer to seven requests")
     }
 
     fn next_transaction(&mut self) -> [u8; 12] {
