@@ -24,6 +24,7 @@ const CHANNEL_HEADER: usize = 4;
 const MAGIC_COOKIE: u32 = 0x2112_A442;
 const SEND_INDICATION: u16 = 0x0016;
 const DATA_INDICATION: u16 = 0x0017;
+const CONNECTION_BIND: u16 = 0x000B;
 const XOR_PEER_ADDRESS: u16 = 0x0012;
 const DATA: u16 = 0x0013;
 const DONT_FRAGMENT: u16 = 0x001A;
@@ -362,6 +363,11 @@ pub fn split(unread: &[u8]) -> Split {
     } else {
         Split::Frame { len, consumed }
     }
+}
+
+/// Whether a frame is a ConnectionBind request (RFC 6062 section 6.1), by its first bytes.
+pub(crate) fn is_connection_bind(frame: &[u8]) -> bool {
+    read_u16(frame, 0) == Some(CONNECTION_BIND)
 }
 
 /// The transaction id of a STUN message.

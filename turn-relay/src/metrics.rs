@@ -44,6 +44,11 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
+    /// Of a stream, which has no packets.
+    pub(crate) fn add_bytes(&self, bytes: usize) {
+        self.bytes.add(bytes);
+    }
+
     pub(crate) fn add(&self, bytes: usize) {
         self.bytes.add(bytes);
         self.packets.add(1);

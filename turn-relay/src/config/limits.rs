@@ -54,6 +54,16 @@ pub(super) fn limits(config: &Config) -> Result<Limits, StartError> {
             config.max_allocations_per_minted_user,
             default.allocations_per_minted_user,
         )?,
+        connections_per_allocation: per_allocation(
+            "max_peer_connections",
+            config.max_peer_connections,
+            default.connections_per_allocation,
+        )?,
+        connections_per_user: count(
+            "max_peer_connections_per_user",
+            config.max_peer_connections_per_user,
+            default.connections_per_user,
+        )?,
     };
     agree(config, &limits)?;
     Ok(limits)

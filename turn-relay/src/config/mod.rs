@@ -153,6 +153,14 @@ pub struct Config {
     #[arg(long, value_name = "N", help_heading = LIMITS)]
     pub user_new_peers_per_minute: Option<u32>,
 
+    /// TCP connections with peers of one TCP allocation [default: 32]
+    #[arg(long, value_name = "N", help_heading = LIMITS)]
+    pub max_peer_connections: Option<u16>,
+
+    /// The same of all allocations of one user [default: 1024]
+    #[arg(long, value_name = "N", help_heading = LIMITS)]
+    pub max_peer_connections_per_user: Option<u32>,
+
     /// PEM certificate chain for TLS, leaf first; repeatable, the one that fits the client is chosen [default: no TLS]
     #[arg(long, value_name = "FILE", value_delimiter = ',')]
     pub tls_cert: Vec<PathBuf>,

@@ -300,6 +300,8 @@ fn every_limit_of_the_configuration_reaches_the_relay() {
         user_packets_per_second: Some(12),
         allocation_new_peers_per_minute: Some(13),
         user_new_peers_per_minute: Some(14),
+        max_peer_connections: Some(15),
+        max_peer_connections_per_user: Some(116),
         ..usable()
     };
     let expected = Limits {
@@ -316,6 +318,8 @@ fn every_limit_of_the_configuration_reaches_the_relay() {
         new_peers_per_minute: 13,
         user_new_peers_per_minute: 14,
         allocations_per_minted_user: 114,
+        connections_per_allocation: 15,
+        connections_per_user: 116,
     };
     assert_eq!(settings(&config).limits, expected);
 }

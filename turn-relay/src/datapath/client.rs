@@ -7,7 +7,7 @@ use mio::Interest;
 
 use super::{BUDGET, Source, Worker};
 use crate::address::{ClientAddr, FiveTuple, Transport};
-use crate::frame::{Split, split};
+use crate::frame::{Split, is_connection_bind, split};
 use crate::listen::stream::{Reading, Refused};
 use crate::listen::udp::FromClient;
 use crate::metrics::SendFailure;
@@ -62,17 +62,26 @@ impl Worker {
         // Only of a connection that is gone already there is nothing to learn.
         let Ok(server) = stream.local_addr() else { return };
         let tuple = FiveTuple { transport: Transport::Tcp, client: ClientAddr(peer), server };
-        // The kernel reuses a five-tuple when it is done with the connection; its end may still wait to be read here.
-        for transport in [Transport::Tcp, Transport::Tls] {
-            if let Some(old) = self.connections.slot_of(&FiveTuple { transport, ..tuple }) {
-                self.close_connection(now, old);
-            }
-        }
+        self.replace(now, &tuple);
         let Some(slot) = self.connections.insert(now, stream, tuple) else {
             self.counters.connections_refused.add(1);
             return;
         };
         self.counters.connections(1);
+        self.listen_to(now, slot);
+    }
+
+    /// The kernel reuses a five-tuple when it is done with the connection; its end may still wait to be read here.
+    pub(super) fn replace(&mut self, now: Instant, tuple: &FiveTuple) {
+        for transport in [Transport::Tcp, Transport::Tls] {
+            if let Some(old) = self.connections.slot_of(&FiveTuple { transport, ..*tuple }) {
+                self.close_connection(now, old);
+            }
+        }
+    }
+
+    /// Registers a new connection in the event loop.
+    pub(super) fn listen_to(&mut self, now: Instant, slot: usize) {
         let token = Source::Connection(slot).token();
         let registry = self.poll.registry();
         let registered = self
@@ -144,6 +153,12 @@ impl Worker {
                 return true;
             };
             *budget -= 1;
+            if is_connection_bind(frame) {
+                // What lies behind it may be the peer's, or another worker's to read: it goes where the connection goes.
+                self.connections.keep(slot, rest.get(whole..).unwrap_or_default(), true);
+                self.frame(now, &tuple, frame, 0);
+                return self.connections.tuple_of(slot) == Some(tuple);
+            }
             // RFC 8656 section 15: Not-ECT, and best effort.
             self.frame(now, &tuple, frame, 0);
             // Answering may have found the connection broken: what came behind is nobody's.
@@ -155,7 +170,7 @@ impl Worker {
     }
 
     /// One frame from a client: the data path, or the control path.
-    fn frame(&mut self, now: Instant, from: &FiveTuple, frame: &[u8], traffic_class: u8) {
+    pub(super) fn frame(&mut self, now: Instant, from: &FiveTuple, frame: &[u8], traffic_class: u8) {
         match self.relay.route_client(now, from, frame) {
             Verdict::ToPeer { via, to, start, len, dont_fragment } => {
                 let start = usize::from(start);
@@ -211,9 +226,9 @@ pub(super) fn failure(error: &io::Error) -> SendFailure {
     }
 }
 
-fn is_exhaustion(error: &io::Error) -> bool {
+pub(super) fn is_exhaustion(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
 /// Long enough not to spin, short enough that a client's connect does not time out.
-const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
+pub(super) const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(500);

@@ -32,6 +32,7 @@ impl Worker {
                     let outcome = socket.and_then(|parcel| self.unpack(parcel));
                     self.control(now, Input::Claimed { open, outcome });
                 }
+                Some(Parcel::Client { client, message }) => self.take_in(now, *client, &message),
                 None => return self.serve_operator(now),
             }
         }
@@ -119,6 +120,14 @@ impl Worker {
             // An answer that cannot be delivered is as good as none: the asking core gives up by itself.
             Output::DenyClaim { to, open } => drop(self.post(to, Parcel::Claimed { open, socket: None })),
             Output::Event(event) => self.event(now, event),
+            Output::ListenTcp { open, ip, port } => {
+                let outcome = self.relayed.listen(self.poll.registry(), ip, port);
+                return Some(Input::Opened { open, outcome });
+            }
+            Output::ConnectPeer { connection, from, to } => return self.connect_peer(connection, from, to),
+            Output::ClosePeer(connection) => self.close_peer(connection),
+            Output::Join { connection, client } => return self.join(connection, &client),
+            Output::MoveClient { client, to, message } => self.move_client(&client, to, message),
         }
         None
     }
@@ -164,7 +173,7 @@ impl Worker {
         slot.map(|slot| ClaimedSocket { slot, ip, port })
     }
 
-    fn post(&self, to: WorkerIndex, parcel: Parcel) -> Result<(), Parcel> {
+    pub(super) fn post(&self, to: WorkerIndex, parcel: Parcel) -> Result<(), Parcel> {
         match self.mailboxes.get(usize::from(to.0)) {
             Some(mailbox) => mailbox.deliver(parcel),
             None => Err(parcel),

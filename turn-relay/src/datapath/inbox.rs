@@ -1,5 +1,5 @@
 //! How workers talk to each other, which they do only when a client's second five-tuple arrives at another worker than its
-//! first (a reservation token): bounded channels, and a wake-up for the other event loop. And how the server tells its
+//! first (a reservation token, a ConnectionBind): bounded channels, and a wake-up for the other event loop. And how the server tells its
 //! workers what to do: orders, which are never refused, since all workers must carry them out or none.
 
 use std::net::{IpAddr, UdpSocket};
@@ -11,6 +11,7 @@ use mio::Waker;
 use tokio::sync::oneshot;
 
 use crate::address::RelayedPort;
+use crate::listen::stream::Detached;
 use crate::relay::{
     AllocationId, AllocationPage, AllocationView, Claim, Drain, EndReason, OpenId, RelaySettings,
 };
@@ -22,6 +23,8 @@ pub(crate) enum Parcel {
     Claim(Claim),
     /// Answers with it, or with nothing.
     Claimed { open: OpenId, socket: Option<RelayedSocketParcel> },
+    /// A client's connection and the message that it is handed over for (RFC 6062).
+    Client { client: Box<Detached>, message: Vec<u8> },
 }
 
 /// What the operator asks of one worker. Nobody may listen for the answer any more.
@@ -146,7 +149,7 @@ impl Inbox {
     }
 }
 
-/// Parcels that wait for one worker. Each comes from one Allocate request; a worker answers far more than that per wake-up.
+/// Parcels that wait for one worker. Each comes from one request; a worker answers far more than that per wake-up.
 const CAPACITY: usize = 1024;
 /// Questions that wait for one worker. Each is one call of the admin API, which waits for the answer.
 const QUESTIONS: usize = 64;

@@ -12,6 +12,7 @@ mod control;
 pub(crate) mod inbox;
 mod peer;
 mod relayed;
+mod tcp;
 
 use std::collections::VecDeque;
 use std::io;
@@ -31,6 +32,7 @@ use crate::metrics::Counters;
 use crate::relay::{Input, Output, Relay, Shared, SocketSlot};
 use inbox::{Inbox, Mailbox};
 use relayed::RelayedSockets;
+use tcp::PeerSockets;
 
 /// What an event belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +47,10 @@ pub(crate) enum Source {
     Relayed(SocketSlot),
     /// A TCP client.
     Connection(usize),
+    /// A connection with a peer, and the client's that it is joined with.
+    Peer(usize),
+    /// The listening socket of a TCP allocation.
+    Listening(SocketSlot),
 }
 
 impl Source {
@@ -56,6 +62,8 @@ impl Source {
             Self::Tcp(index) => (index, 2),
             Self::Relayed(slot) => (slot.0 as usize, 3),
             Self::Connection(slot) => (slot, 4),
+            Self::Peer(slot) => (slot, 5),
+            Self::Listening(slot) => (slot.0 as usize, 6),
         };
         Token(index << 3 | kind)
     }
@@ -68,6 +76,8 @@ impl Source {
             2 => Some(Self::Tcp(index)),
             3 => u32::try_from(index).ok().map(|slot| Self::Relayed(SocketSlot(slot))),
             4 => Some(Self::Connection(index)),
+            5 => Some(Self::Peer(index)),
+            6 => u32::try_from(index).ok().map(|slot| Self::Listening(SocketSlot(slot))),
             _ => None,
         }
     }
@@ -116,6 +126,7 @@ pub(crate) struct Worker {
     shared: Arc<Shared>,
     relayed: RelayedSockets,
     connections: Connections,
+    peers: PeerSockets,
     counters: Arc<Counters>,
     journal: Journal,
     /// Where every packet lies while it is worked on: headroom, the packet, tailroom.
@@ -147,6 +158,7 @@ impl Worker {
             shared,
             relayed: RelayedSockets::default(),
             connections,
+            peers: PeerSockets::default(),
             journal,
             counters,
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
@@ -206,6 +218,8 @@ impl Worker {
             Some(Source::Tcp(index)) => self.serve_accept(now, index),
             Some(Source::Relayed(slot)) => self.serve_relayed(now, slot),
             Some(Source::Connection(slot)) => self.serve_connection(now, slot),
+            Some(Source::Peer(slot)) => self.serve_peer(now, slot),
+            Some(Source::Listening(slot)) => self.serve_listening(now, slot),
             None => false,
         }
     }
@@ -232,6 +246,7 @@ impl Worker {
             self.accepting_from = None;
             // Edge-triggered: connections that came in the meantime are not announced again.
             self.again.extend((0..self.listeners.len()).map(|index| Source::Tcp(index).token()));
+            self.again.extend(self.relayed.listening().map(|slot| Source::Listening(slot).token()));
         }
     }
 }

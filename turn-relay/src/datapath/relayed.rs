@@ -18,13 +18,20 @@ use crate::sys::{datagram, error_queue};
 /// The slab. Slots are dense and used again.
 #[derive(Debug, Default)]
 pub(crate) struct RelayedSockets {
-    slab: Slab<RelayedSocket>,
+    pub(super) slab: Slab<Entry>,
     /// When a socket that could not be opened was last complained about.
     complained: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct RelayedSocket {
+pub(super) enum Entry {
+    Datagrams(RelayedSocket),
+    /// Of a TCP allocation.
+    Listening(mio::net::TcpListener),
+}
+
+#[derive(Debug)]
+pub(super) struct RelayedSocket {
     socket: UdpSocket,
     ipv4: bool,
     /// What the socket's DF option is set to.
@@ -81,27 +88,41 @@ impl RelayedSockets {
         let slot = SocketSlot(u32::try_from(entry.key()).ok()?);
         let token = Source::Relayed(slot).token();
         registry.register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE).ok()?;
-        entry.insert(RelayedSocket {
+        entry.insert(Entry::Datagrams(RelayedSocket {
             socket,
             ipv4,
             dont_fragment: false,
             overflows: 0,
             errors: true,
             too_large: None,
-        });
+        }));
         Some(slot)
     }
 
     /// Lets a socket go; dropping what is returned closes it.
     pub(crate) fn release(&mut self, registry: &Registry, slot: SocketSlot) -> Option<UdpSocket> {
-        let relayed = self.slab.try_remove(slot.0 as usize)?;
-        let _ = registry.deregister(&mut SourceFd(&relayed.socket.as_raw_fd()));
-        Some(relayed.socket)
+        match self.slab.try_remove(slot.0 as usize)? {
+            Entry::Datagrams(relayed) => {
+                let _ = registry.deregister(&mut SourceFd(&relayed.socket.as_raw_fd()));
+                Some(relayed.socket)
+            }
+            Entry::Listening(mut listener) => {
+                let _ = registry.deregister(&mut listener);
+                None
+            }
+        }
+    }
+
+    fn datagrams(&mut self, slot: SocketSlot) -> Option<&mut RelayedSocket> {
+        match self.slab.get_mut(slot.0 as usize)? {
+            Entry::Datagrams(relayed) => Some(relayed),
+            Entry::Listening(_) => None,
+        }
     }
 
     /// One datagram into `buffer`; `None` for a slot that is empty.
     pub(crate) fn receive(&mut self, slot: SocketSlot, buffer: &mut [u8]) -> Option<io::Result<FromPeer>> {
-        let relayed = self.slab.get_mut(slot.0 as usize)?;
+        let relayed = self.datagrams(slot)?;
         let received = match datagram::receive(relayed.socket.as_fd(), buffer) {
             Ok(received) => received,
             Err(error) => {
@@ -119,14 +140,14 @@ impl RelayedSockets {
 
     /// The event loop says that there are ICMP errors.
     pub(crate) fn expect_errors(&mut self, slot: SocketSlot) {
-        if let Some(relayed) = self.slab.get_mut(slot.0 as usize) {
+        if let Some(relayed) = self.datagrams(slot) {
             relayed.errors = true;
         }
     }
 
     /// One ICMP error, `Some(None)` where it means nothing; `None`: there is none. Asks the kernel only if there may be one.
     pub(crate) fn take_error(&mut self, slot: SocketSlot) -> Option<Option<SendError>> {
-        let relayed = self.slab.get_mut(slot.0 as usize).filter(|relayed| relayed.errors)?;
+        let relayed = self.datagrams(slot).filter(|relayed| relayed.errors)?;
         let taken = error_queue::take(relayed.socket.as_fd());
         relayed.errors = taken.is_ok();
         let mut error = taken.ok()?;
@@ -148,7 +169,7 @@ impl RelayedSockets {
         dont_fragment: bool,
         traffic_class: u8,
     ) -> io::Result<()> {
-        let relayed = self.slab.get_mut(slot.0 as usize).ok_or(io::ErrorKind::NotConnected)?;
+        let relayed = self.datagrams(slot).ok_or(io::ErrorKind::NotConnected)?;
         if relayed.ipv4 && relayed.dont_fragment != dont_fragment {
             datagram::set_dont_fragment(relayed.socket.as_fd(), dont_fragment)?;
             relayed.dont_fragment = dont_fragment;
@@ -169,17 +190,20 @@ impl RelayedSockets {
     }
 
     fn bind(&mut self, ip: IpAddr, port: u16) -> Result<UdpSocket, OpenFailure> {
-        bind(ip, port).map_err(|error| {
-            if error.kind() == io::ErrorKind::AddrInUse {
-                return OpenFailure::PortTaken;
-            }
-            let now = Instant::now();
-            if self.complained.is_none_or(|at| now.saturating_duration_since(at) >= QUIET) {
-                self.complained = Some(now);
-                tracing::warn!("cannot open a relayed socket: {error}");
-            }
-            OpenFailure::Unavailable
-        })
+        bind(ip, port).map_err(|error| self.failure(&error))
+    }
+
+    /// What the core is told of it, and the operator now and then.
+    pub(super) fn failure(&mut self, error: &io::Error) -> OpenFailure {
+        if error.kind() == io::ErrorKind::AddrInUse {
+            return OpenFailure::PortTaken;
+        }
+        let now = Instant::now();
+        if self.complained.is_none_or(|at| now.saturating_duration_since(at) >= QUIET) {
+            self.complained = Some(now);
+            tracing::warn!("cannot open a relayed socket: {error}");
+        }
+        OpenFailure::Unavailable
     }
 }
 

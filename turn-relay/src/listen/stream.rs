@@ -59,12 +59,24 @@ struct Connection {
     wire: Wire,
     tuple: FiveTuple,
     serial: u64,
-    _place: Place,
+    place: Place,
     first_message: Duration,
     /// Frames that the last turn had no budget for, and then the beginning of one that is not complete yet.
     unread: Vec<u8>,
     phase: Phase,
     /// When the connection came, its allocation ended, or its closing began.
+    since: Instant,
+}
+
+/// A connection that has left its worker's care, with all that belongs to it: for another worker, or to be joined with a peer's.
+#[derive(Debug)]
+pub(crate) struct Detached {
+    pub(crate) wire: Wire,
+    pub(crate) tuple: FiveTuple,
+    /// What was read and not worked off.
+    pub(crate) unread: Vec<u8>,
+    place: Place,
+    first_message: Duration,
     since: Instant,
 }
 
@@ -107,7 +119,7 @@ impl Connections {
             wire: Wire::new(stream, self.admission.certificates().current()),
             tuple,
             serial,
-            _place: place,
+            place,
             first_message,
             unread: Vec::new(),
             phase: Phase::Silent,
@@ -126,6 +138,39 @@ impl Connections {
             self.by_tuple.remove(&connection.tuple);
         }
         Some(connection.tuple)
+    }
+
+    /// Hands a connection out. It goes on counting for its client's address.
+    pub(crate) fn take(&mut self, slot: usize) -> Option<Detached> {
+        let connection = self.slab.try_remove(slot)?;
+        if self.by_tuple.get(&connection.tuple) == Some(&slot) {
+            self.by_tuple.remove(&connection.tuple);
+        }
+        let Connection { wire, tuple, unread, place, first_message, since, .. } = connection;
+        Some(Detached { wire, tuple, unread, place, first_message, since })
+    }
+
+    /// Takes a connection that another worker handed out; it has spoken, and holds no allocation. Its minute goes on.
+    pub(crate) fn adopt(&mut self, detached: Detached) -> Option<usize> {
+        if self.slab.len() >= MAX_CONNECTIONS {
+            return None;
+        }
+        let Detached { wire, tuple, unread, place, first_message, since } = detached;
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        let slot = self.slab.insert(Connection {
+            wire,
+            tuple,
+            serial,
+            place,
+            first_message,
+            unread,
+            phase: Phase::Idle,
+            since,
+        });
+        self.by_tuple.insert(tuple, slot);
+        self.due.push(Reverse((since + IDLE, slot, serial)));
+        Some(slot)
     }
 
     #[cfg(test)]

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::Relay;
+use super::allocation::Protocol;
 use super::contract::{Claim, ClaimedSocket, DropReason, Output};
 use super::deadlines::Timer;
 use super::opening::{NO_RESERVATION, Opening, Source};
@@ -14,10 +15,12 @@ use super::refusal::Refusal;
 use super::relayed::{Relayed, RelayedSet};
 use super::requests::Asker;
 use super::shared::Want;
+use super::tcp::{self, TCP};
+use crate::address::FiveTuple;
 use crate::credentials::holder;
 use crate::stun::{Allocate, Family};
 
-/// IP protocol number of UDP, the only transport that is relayed (RFC 8656 section 7.2).
+/// IP protocol number of UDP (RFC 8656 section 7.2).
 const UDP: u8 = 17;
 /// How long another worker may take to hand over a socket; it needs microseconds.
 const CLAIM_PATIENCE: Duration = Duration::from_secs(2);
@@ -46,7 +49,7 @@ impl Relay {
         if self.seats.contains_key(&asker.from.key()) {
             return Err(Refusal::AllocationMismatch("there is an allocation on this five-tuple"));
         }
-        check(request)?;
+        let protocol = check(&asker.from, request)?;
         if self.draining.is_some() {
             return self.turn_away(now, asker);
         }
@@ -77,7 +80,7 @@ impl Relay {
         };
         let (next, lacking) = (addresses.second, addresses.lacking);
         let lifetime = self.lifetime(now, asker, request.lifetime);
-        self.begin(Opening { places, next, lacking, ..opening(asker, lifetime, source) });
+        self.begin(Opening { places, next, lacking, protocol, ..opening(asker, lifetime, source) });
         Ok(())
     }
 
@@ -162,17 +165,19 @@ fn opening(asker: &Asker, lifetime: Duration, source: Source) -> Opening {
         next: None,
         relayed: RelayedSet::default(),
         lacking: None,
+        protocol: Protocol::Udp,
         abandoned: false,
     }
 }
 
 /// RFC 8656 section 7.2, steps 3 to 9: what an Allocate must have and what excludes each other.
-fn check(request: &Allocate) -> Result<(), Refusal> {
-    match request.transport {
-        Some(UDP) => {}
+fn check(from: &FiveTuple, request: &Allocate) -> Result<Protocol, Refusal> {
+    let protocol = match request.transport {
+        Some(UDP) => Protocol::Udp,
+        Some(TCP) => tcp::check(from, request)?,
         Some(_) => return Err(Refusal::TransportUnsupported),
         None => return Err(Refusal::ClientMalformed("Allocate without REQUESTED-TRANSPORT")),
-    }
+    };
     let family = request.family.is_some() || request.additional_family;
     if request.reservation.is_some() && (request.even_port.is_some() || family) {
         return Err(Refusal::ClientMalformed("RESERVATION-TOKEN with EVEN-PORT or an address family"));
@@ -183,5 +188,5 @@ fn check(request: &Allocate) -> Result<(), Refusal> {
     if request.even_port == Some(true) && request.additional_family {
         return Err(Refusal::ClientMalformed("EVEN-PORT with the R bit with ADDITIONAL-ADDRESS-FAMILY"));
     }
-    Ok(())
+    Ok(protocol)
 }

@@ -36,8 +36,8 @@ fn second_allocate_on_a_five_tuple_gets_437() {
 fn other_transports_get_442_and_a_missing_one_400() {
     let mut world = World::new();
     let alice = Account::alice();
-    let tcp_relay = Draft::new(ALLOCATE, 1).with(0x0019, &[6, 0, 0, 0]);
-    assert_eq!(world.ask(&tuple(1), &alice, tcp_relay).code(), 442);
+    let sctp_relay = Draft::new(ALLOCATE, 1).with(0x0019, &[132, 0, 0, 0]);
+    assert_eq!(world.ask(&tuple(1), &alice, sctp_relay).code(), 442);
     assert_eq!(world.ask(&tuple(1), &alice, Draft::new(ALLOCATE, 2)).code(), 400);
 }
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::allocation_id::AllocationId;
-use super::contract::Traffic;
+use super::contract::{PeerConnectionId, Traffic};
 use super::peers::Reach;
 use super::rates::{Meter, UserSlot};
 use super::relayed::RelayedSet;
@@ -18,6 +18,15 @@ use crate::frame::ChannelNumber;
 pub(super) const PERMISSION_LIFETIME: Duration = Duration::from_secs(300);
 /// RFC 8656 section 12: ten minutes.
 pub(super) const CHANNEL_LIFETIME: Duration = Duration::from_secs(600);
+
+/// What an allocation relays: its REQUESTED-TRANSPORT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// Datagrams (RFC 8656).
+    Udp,
+    /// Connections (RFC 6062).
+    Tcp,
+}
 
 #[derive(Debug)]
 pub(super) struct Allocation {
@@ -38,6 +47,9 @@ pub(super) struct Allocation {
     pub(super) counted_for: Subscriber,
     /// When its credential ends it, refreshed or not.
     pub(super) until: Option<Instant>,
+    pub(super) protocol: Protocol,
+    /// Of a TCP allocation.
+    pub(super) connections: Vec<PeerConnectionId>,
     permissions: Vec<Permission>,
     channels: Vec<Channel>,
     /// Peers of `channels`, sorted: for the way back.
@@ -70,6 +82,7 @@ pub(super) struct Parts {
     pub(super) user: UserSlot,
     pub(super) counted_for: Subscriber,
     pub(super) until: Option<Instant>,
+    pub(super) protocol: Protocol,
 }
 
 /// A channel number or a peer is bound otherwise (400), or there are as many as there may be (508).
@@ -95,6 +108,8 @@ impl Allocation {
             user: parts.user,
             counted_for: parts.counted_for,
             until: parts.until,
+            protocol: parts.protocol,
+            connections: Vec::new(),
             permissions: Vec::new(),
             channels: Vec::new(),
             channel_peers: Vec::new(),

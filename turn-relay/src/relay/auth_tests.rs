@@ -154,10 +154,10 @@ fn unknown_comprehension_required_attribute_gets_420_that_names_it() {
 fn request_of_an_unknown_method_is_met_with_silence() {
     let mut world = World::new();
     let nonce = world.nonce(0, &tuple(1));
-    // CONNECT of RFC 6062.
-    let connect = Draft::new(0x000A, 1);
-    assert_eq!(world.send(&tuple(1), &connect.clone().bytes()), None);
-    assert_eq!(world.send(&tuple(1), &connect.sign(&Account::alice(), &nonce).bytes()), None);
+    // ConnectionAttempt of RFC 6062, which is an indication of the server's, as a request.
+    let unknown = Draft::new(0x000C, 1);
+    assert_eq!(world.send(&tuple(1), &unknown.clone().bytes()), None);
+    assert_eq!(world.send(&tuple(1), &unknown.sign(&Account::alice(), &nonce).bytes()), None);
     assert_eq!(world.events.last(), Some(&Event::Dropped(DropReason::Unexpected)));
 }
 

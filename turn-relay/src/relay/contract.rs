@@ -19,6 +19,15 @@ pub struct WorkerIndex(pub u16);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SocketSlot(pub u32);
 
+/// Names a TCP connection with a peer. Never used twice by one worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PeerConnectionId {
+    /// Made for a Connect; named by the core.
+    Outgoing(u64),
+    /// Made by the peer; named by the driver.
+    Incoming(u64),
+}
+
 /// Names one [`Output::Open`] or [`Output::ClaimAt`] until its answer comes. Never used twice by one worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OpenId(pub u64);
@@ -83,11 +92,15 @@ pub enum DropReason {
     NewPeers,
     /// More ICMP messages than a client is told of in a second.
     IcmpRate,
+    /// A Send indication, or a datagram, for an allocation that relays TCP.
+    TcpAllocation,
+    /// A peer's connection that was one too many of its allocation or user.
+    TooManyConnections,
 }
 
 impl DropReason {
     /// Every reason, for registering metrics.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Malformed,
         Self::Unexpected,
         Self::NoAllocation,
@@ -102,6 +115,8 @@ impl DropReason {
         Self::UserRate,
         Self::NewPeers,
         Self::IcmpRate,
+        Self::TcpAllocation,
+        Self::TooManyConnections,
     ];
 
     /// The metric label.
@@ -121,6 +136,8 @@ impl DropReason {
             Self::UserRate => "user_rate",
             Self::NewPeers => "new_peers",
             Self::IcmpRate => "icmp_rate",
+            Self::TcpAllocation => "tcp_allocation",
+            Self::TooManyConnections => "too_many_connections",
         }
     }
 }
@@ -169,6 +186,20 @@ pub enum Input<'a> {
     },
     /// The server is about to end (or is not any more, with `None`): newcomers are sent elsewhere, who is here runs on.
     Drain(Option<Arc<Drain>>),
+    /// What [`Output::ConnectPeer`] asked for stands.
+    PeerConnected(PeerConnectionId),
+    /// A peer connected to a TCP allocation. [`Output::ClosePeer`] in answer refuses it; otherwise the driver keeps it, reading nothing.
+    PeerAccepted {
+        /// The listening socket.
+        on: SocketSlot,
+        /// The driver's name for it.
+        connection: PeerConnectionId,
+        /// The peer.
+        from: PeerAddr,
+    },
+    /// A peer connection could not be made or is over, and so is the client's connection that was joined with it. None is needed
+    /// after [`Output::ClosePeer`], and none hurts.
+    PeerGone(PeerConnectionId),
 }
 
 /// What another worker asks for.
@@ -269,6 +300,44 @@ pub enum Output {
     },
     /// For the log and the metrics; nothing depends on it.
     Event(Event),
+    /// Bind a TCP socket, listen on it, and answer with [`Input::Opened`]. Its slot is like that of a UDP socket, and closed alike.
+    ListenTcp {
+        /// To be repeated in the answer.
+        open: OpenId,
+        /// The relay address to bind.
+        ip: IpAddr,
+        /// The port to bind; nobody else of ours has it.
+        port: RelayedPort,
+    },
+    /// Connect to a peer and answer with [`Input::PeerConnected`] or [`Input::PeerGone`]. Nothing is read from it until it is joined.
+    ConnectPeer {
+        /// Its name from now on.
+        connection: PeerConnectionId,
+        /// The relayed address, on which a socket listens already.
+        from: SocketAddr,
+        /// The peer.
+        to: PeerAddr,
+    },
+    /// Close a peer connection, standing or not, and the client's connection that is joined with it.
+    ClosePeer(PeerConnectionId),
+    /// From here on the client's connection and the peer's are one: bytes as they are, both ways, those that wait in either
+    /// included, behind what was sent to the client before. When it is over answer with [`Input::PeerGone`].
+    Join {
+        /// The peer's side.
+        connection: PeerConnectionId,
+        /// The client's side, of which the core will hear nothing more.
+        client: FiveTuple,
+    },
+    /// Hand a client's connection to another worker, with what was not read of it, and this message to be read first. If that
+    /// cannot be done close it.
+    MoveClient {
+        /// The connection.
+        client: FiveTuple,
+        /// The worker that has the peer connection; never this one.
+        to: WorkerIndex,
+        /// A whole request.
+        message: Vec<u8>,
+    },
 }
 
 /// What an operator may want to know.
@@ -327,7 +396,7 @@ pub enum Event {
     Challenged(RequestMethod),
 }
 
-/// The requests of RFC 8489 and RFC 8656 that the relay answers. A metric label.
+/// The requests of RFC 8489, RFC 8656 and RFC 6062 that the relay answers. A metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RequestMethod {
     /// RFC 8489 section 3.
@@ -340,12 +409,23 @@ pub enum RequestMethod {
     CreatePermission,
     /// RFC 8656 section 12.
     ChannelBind,
+    /// RFC 6062 section 5.2.
+    Connect,
+    /// RFC 6062 section 5.4.
+    ConnectionBind,
 }
 
 impl RequestMethod {
     /// Every method, for registering metrics.
-    pub const ALL: [Self; 5] =
-        [Self::Binding, Self::Allocate, Self::Refresh, Self::CreatePermission, Self::ChannelBind];
+    pub const ALL: [Self; 7] = [
+        Self::Binding,
+        Self::Allocate,
+        Self::Refresh,
+        Self::CreatePermission,
+        Self::ChannelBind,
+        Self::Connect,
+        Self::ConnectionBind,
+    ];
 
     /// The metric label.
     pub fn label(self) -> &'static str {
@@ -355,6 +435,8 @@ impl RequestMethod {
             Self::Refresh => "refresh",
             Self::CreatePermission => "create_permission",
             Self::ChannelBind => "channel_bind",
+            Self::Connect => "connect",
+            Self::ConnectionBind => "connection_bind",
         }
     }
 }

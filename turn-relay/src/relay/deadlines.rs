@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use super::contract::OpenId;
+use super::contract::{OpenId, PeerConnectionId};
 
 /// Something with a deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,6 +14,8 @@ pub(super) enum Timer {
     Reservation(u64),
     /// The patience with another worker.
     Claim(OpenId),
+    /// The patience with a peer that does not answer, or with a client that binds no connection.
+    PeerConnection(PeerConnectionId),
 }
 
 /// Timers by time. Whoever sets one remembers its time: that is what finds it again.

@@ -36,6 +36,7 @@ mod reservation;
 mod revocation;
 mod settings;
 mod shared;
+mod tcp;
 
 #[cfg(test)]
 mod allocate_tests;
@@ -77,7 +78,7 @@ pub use crate::frame::{Header, Icmp};
 pub use allocation_id::{AllocationId, NoAllocationId};
 pub use contract::{
     Claim, ClaimedSocket, DropReason, EndReason, Event, Input, OpenFailure, OpenId, Opened, Output,
-    RequestMethod, SocketSlot, Traffic, Verdict, WorkerIndex,
+    PeerConnectionId, RequestMethod, SocketSlot, Traffic, Verdict, WorkerIndex,
 };
 pub use drain::Drain;
 #[cfg(any(test, feature = "fuzz"))]
@@ -87,7 +88,7 @@ pub use revocation::{MAX_REVOKED, Revocations, TooManyRevoked};
 pub use settings::{Limits, NatDiscovery, Rate, RelayAddress, RelaySettings};
 pub use shared::{Shared, TooManyAddresses};
 
-use allocation::Allocation;
+use allocation::{Allocation, Protocol};
 use answers::Answers;
 use deadlines::{Deadlines, Timer};
 use limiter::Limiter;
@@ -97,6 +98,7 @@ use peers::Peers;
 use rates::{Direction, Rates};
 use relayed::Relayed;
 use reservation::Reservations;
+use tcp::PeerConnections;
 
 use crate::address::{FiveTuple, PeerAddr, TupleKey, same_family};
 use crate::credentials::holder;
@@ -125,6 +127,7 @@ pub struct Relay {
     reservations: Reservations,
     deadlines: Deadlines,
     rates: Rates,
+    peer_connections: PeerConnections,
     /// Transaction ids of Data indications: they need to be different, not secret.
     next_indication: [u8; 12],
     /// The server is about to end.
@@ -176,6 +179,7 @@ impl Relay {
             reservations: Reservations::new(worker, shared.master()),
             deadlines: Deadlines::default(),
             rates: Rates::new(shared.epoch(), &settings.limits),
+            peer_connections: PeerConnections::default(),
             next_indication,
             draining: None,
             outputs: Vec::new(),
@@ -217,6 +221,9 @@ impl Relay {
             Input::Settings(settings) => self.apply(now, settings),
             Input::End { id, reason } => self.end_named(now, id, reason),
             Input::Drain(drain) => self.draining = drain,
+            Input::PeerConnected(connection) => self.peer_connected(now, connection),
+            Input::PeerAccepted { on, connection, from } => self.peer_accepted(now, on, connection, from),
+            Input::PeerGone(connection) => self.peer_gone(now, connection),
         }
         Outputs(self.outputs.drain(..))
     }
@@ -279,10 +286,13 @@ impl Relay {
         dont_fragment: bool,
     ) -> Result<Verdict, DropReason> {
         let allocation = &mut self.allocations[index];
+        if allocation.protocol != Protocol::Udp {
+            return Err(DropReason::TcpAllocation);
+        }
         let relayed = allocation.relayed.towards(to.ip()).filter(|relayed| now < relayed.expires);
         let via = relayed.ok_or(DropReason::PeerFamily)?.slot;
         let reach = allocation.permitted(now, to.ip()).ok_or(DropReason::NoPermission)?;
-        if !self.peers.may_reach(reach, to, &self.shared) {
+        if !self.peers.may_reach(reach, to, Protocol::Udp, &self.shared) {
             return Err(DropReason::PeerForbidden);
         }
         let too_large = |_| DropReason::TooLarge;
@@ -306,8 +316,11 @@ impl Relay {
         if allocation.relayed.towards(from.ip()).is_none_or(|relayed| relayed.expires <= now) {
             return Err(DropReason::NoAllocation);
         }
+        if allocation.protocol != Protocol::Udp {
+            return Err(DropReason::TcpAllocation);
+        }
         let reach = allocation.permitted(now, from.ip()).ok_or(DropReason::NoPermission)?;
-        if !self.peers.may_reach(reach, from, &self.shared) {
+        if !self.peers.may_reach(reach, from, Protocol::Udp, &self.shared) {
             return Err(DropReason::PeerForbidden);
         }
         if len > frame::MAX_PEER_PAYLOAD {
@@ -353,6 +366,7 @@ impl Relay {
                 Timer::Allocation(index) => self.lapse(now, index),
                 Timer::Reservation(token) => self.drop_reservation(token),
                 Timer::Claim(open) => self.claim_timed_out(now, open),
+                Timer::PeerConnection(connection) => self.peer_connection_timed_out(now, connection),
             }
         }
     }
@@ -373,6 +387,7 @@ impl Relay {
         let allocation = self.allocations.remove(index);
         self.seats.remove(&allocation.from.key());
         self.ids.remove(&allocation.id);
+        self.end_connections(now, &allocation.username, &allocation.connections, reason);
         for relayed in allocation.relayed.iter() {
             self.close_relayed(relayed);
         }

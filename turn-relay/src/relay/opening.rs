@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 
-use super::allocation::{Allocation, Parts};
+use super::allocation::{Allocation, Parts, Protocol};
 use super::allocation_id::AllocationId;
 use super::contract::{ClaimedSocket, Event, OpenFailure, OpenId, Opened, Output};
 use super::deadlines::Timer;
@@ -41,6 +41,7 @@ pub(super) struct Opening {
     pub(super) relayed: RelayedSet,
     /// Which family cannot be had, and why: 440 or 508.
     pub(super) lacking: Option<(Family, Refusal)>,
+    pub(super) protocol: Protocol,
     /// The client is gone: what comes is closed again.
     pub(super) abandoned: bool,
 }
@@ -73,7 +74,10 @@ impl Relay {
 
     fn ask(&mut self, open: OpenId, opening: Opening) {
         if let Source::Bind { ip, port, want, .. } = opening.source {
-            self.outputs.push(Output::Open { open, ip, port, reserve_next: want == Want::EvenPair });
+            self.outputs.push(match opening.protocol {
+                Protocol::Udp => Output::Open { open, ip, port, reserve_next: want == Want::EvenPair },
+                Protocol::Tcp => Output::ListenTcp { open, ip, port },
+            });
         }
         self.openings.insert(open, opening);
     }
@@ -236,7 +240,7 @@ impl Relay {
 
     /// The allocation stands from here on, over the relayed addresses of the opening.
     pub(super) fn establish(&mut self, now: Instant, opening: Opening, token: Option<u64>) {
-        let Opening { asker, lifetime, mut relayed, lacking, .. } = opening;
+        let Opening { asker, lifetime, mut relayed, lacking, protocol, .. } = opening;
         let lifetime = asker.at_most(now, lifetime);
         relayed.renew(&relayed.clone(), now + lifetime);
         let mut addresses =
@@ -250,12 +254,13 @@ impl Relay {
         let id = AllocationId(self.rng.random());
         let counted_for = asker.subscriber();
         for relayed in relayed.iter() {
-            self.shared.set_live(relayed.ip, relayed.port, counted_for);
+            self.shared.set_live(relayed.ip, relayed.port, protocol, counted_for);
         }
         let user = self.rates.enter(holder(&username), self.shared.budget(holder(&username)));
         let advertised = (first, additional);
         let until = asker.until;
-        let parts = Parts { id, from, username, key, relayed, advertised, user, counted_for, until };
+        let parts =
+            Parts { id, from, username, key, relayed, advertised, user, counted_for, until, protocol };
         let index = self.allocations.insert(Allocation::new(now, parts));
         self.seats.insert(from.key(), Seat::Allocation(index));
         self.ids.insert(id, index);

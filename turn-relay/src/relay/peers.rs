@@ -6,6 +6,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::allocation::Protocol;
 use super::settings::{RelayAddress, RelaySettings};
 use super::shared::Shared;
 use crate::address::PeerAddr;
@@ -92,12 +93,18 @@ impl Peers {
     }
 
     /// Whether this very peer may be reached now, its address being permitted as `reach` says.
-    pub(super) fn may_reach(&self, reach: Reach, peer: PeerAddr, shared: &Shared) -> bool {
+    pub(super) fn may_reach(
+        &self,
+        reach: Reach,
+        peer: PeerAddr,
+        protocol: Protocol,
+        shared: &Shared,
+    ) -> bool {
         match reach {
             _ if peer.port() == 0 => false,
             Reach::Anywhere => true,
             Reach::NotOurListeners => !self.is_listener(peer),
-            Reach::LiveAllocations => shared.is_live(peer.ip(), peer.port()),
+            Reach::LiveAllocations => shared.is_live(peer.ip(), peer.port(), protocol),
         }
     }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use super::Relay;
-use super::allocation::Unbindable;
+use super::allocation::{Protocol, Unbindable};
 use super::peers::Reach;
 use super::refusal::Refusal;
 use super::requests::Asker;
@@ -44,6 +44,9 @@ impl Relay {
         request: &ChannelBind,
     ) -> Result<(), Refusal> {
         let index = self.own_allocation(now, asker)?;
+        if self.allocations[index].protocol != Protocol::Udp {
+            return Err(Refusal::NoChannels);
+        }
         let (Some(number), Some(peer)) = (request.channel, request.peer) else {
             return Err(Refusal::ClientMalformed("ChannelBind without CHANNEL-NUMBER or XOR-PEER-ADDRESS"));
         };
@@ -52,7 +55,7 @@ impl Relay {
         }
         let peer = self.peers.inward(peer);
         let reach = self.reach(index, peer)?;
-        if !self.peers.may_reach(reach, peer, &self.shared) {
+        if !self.peers.may_reach(reach, peer, Protocol::Udp, &self.shared) {
             return Err(Refusal::PeerForbidden);
         }
         let limit = self.settings.limits.channels;
@@ -64,7 +67,7 @@ impl Relay {
         Ok(())
     }
 
-    fn reach(&self, index: usize, peer: PeerAddr) -> Result<Reach, Refusal> {
+    pub(super) fn reach(&self, index: usize, peer: PeerAddr) -> Result<Reach, Refusal> {
         if self.allocations[index].relayed.towards(peer.ip()).is_none() {
             return Err(Refusal::PeerFamilyMismatch);
         }
@@ -72,7 +75,7 @@ impl Relay {
     }
 
     /// Counts the peers that are new.
-    fn meet(
+    pub(super) fn meet(
         &mut self,
         now: Instant,
         index: usize,

@@ -63,6 +63,7 @@ impl Relay {
         let (username, counted_for) = (allocation.username.clone(), allocation.counted_for);
         for relayed in ended.iter() {
             self.reschedule(index, |set| set.remove(relayed.ip));
+            self.end_connections_of(now, index, relayed.ip, reason);
             self.close_relayed(relayed);
         }
         self.shared.dismiss(holder(&username), counted_for, ended.places());

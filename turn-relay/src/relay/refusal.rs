@@ -22,7 +22,7 @@ pub(super) enum Refusal {
     FamilyUnsupported,
     /// Not the user that made the allocation.
     WrongCredentials,
-    /// Anything but UDP.
+    /// Neither UDP nor TCP.
     TransportUnsupported,
     /// A peer or a Refresh of the other family.
     PeerFamilyMismatch,
@@ -36,15 +36,23 @@ pub(super) enum Refusal {
     Revoked,
     /// Another server is to be asked.
     TryAlternate,
+    /// A Connect to a peer that the allocation is connected to.
+    ConnectionExists,
+    /// A peer did not accept a connection, or not in time.
+    ConnectionFailure,
+    /// The user has as many peer connections as one may have.
+    ConnectionQuota,
+    /// Channels are for datagrams.
+    NoChannels,
 }
 
 impl Refusal {
-    /// RFC 8489 section 14.8 and RFC 8656 section 19.
+    /// RFC 8489 section 14.8 and RFC 8656 section 19, RFC 6062 section 6.3.
     pub(super) fn code(self) -> u16 {
         match self {
             Self::ClientMalformed(_) => 400,
             Self::Challenge | Self::Unauthorized(_) => 401,
-            Self::PeerForbidden | Self::Revoked => 403,
+            Self::PeerForbidden | Self::Revoked | Self::NoChannels => 403,
             Self::UnknownAttributes => 420,
             Self::AllocationMismatch(_) => 437,
             Self::StaleNonce => 438,
@@ -52,7 +60,9 @@ impl Refusal {
             Self::WrongCredentials => 441,
             Self::TransportUnsupported => 442,
             Self::PeerFamilyMismatch => 443,
-            Self::OverQuota | Self::AddressOverQuota => 486,
+            Self::ConnectionExists => 446,
+            Self::ConnectionFailure => 447,
+            Self::OverQuota | Self::AddressOverQuota | Self::ConnectionQuota => 486,
             Self::Capacity(_) => 508,
             Self::TryAlternate => 300,
         }
@@ -68,7 +78,7 @@ impl Refusal {
         match self {
             Self::ClientMalformed(_) => "Bad Request",
             Self::Challenge | Self::Unauthorized(_) => "Unauthorized",
-            Self::PeerForbidden | Self::Revoked => "Forbidden",
+            Self::PeerForbidden | Self::Revoked | Self::NoChannels => "Forbidden",
             Self::UnknownAttributes => "Unknown Attribute",
             Self::AllocationMismatch(_) => "Allocation Mismatch",
             Self::StaleNonce => "Stale Nonce",
@@ -76,7 +86,9 @@ impl Refusal {
             Self::WrongCredentials => "Wrong Credentials",
             Self::TransportUnsupported => "Unsupported Transport Protocol",
             Self::PeerFamilyMismatch => "Peer Address Family Mismatch",
-            Self::OverQuota | Self::AddressOverQuota => "Allocation Quota Reached",
+            Self::OverQuota | Self::AddressOverQuota | Self::ConnectionQuota => "Allocation Quota Reached",
+            Self::ConnectionExists => "Connection Already Exists",
+            Self::ConnectionFailure => "Connection Timeout or Failure",
             Self::Capacity(_) => "Insufficient Capacity",
             Self::TryAlternate => "Try Alternate",
         }
@@ -95,8 +107,12 @@ impl Refusal {
             Self::UnknownAttributes => "comprehension-required attributes that are not supported",
             Self::FamilyUnsupported => "no relay address of that family",
             Self::WrongCredentials => "the allocation belongs to another user",
-            Self::TransportUnsupported => "only UDP is relayed",
+            Self::TransportUnsupported => "only UDP and TCP are relayed",
             Self::PeerFamilyMismatch => "the allocation is of the other address family",
+            Self::NoChannels => "a TCP allocation has no channels",
+            Self::ConnectionExists => "the allocation is connected to this peer",
+            Self::ConnectionFailure => "the peer did not accept the connection",
+            Self::ConnectionQuota => "the user has as many peer connections as one may have",
             Self::OverQuota => "the user has as many allocations as one may have",
             Self::AddressOverQuota => "the client's address has as many allocations as one may have",
             Self::Revoked => "the user is revoked",

@@ -21,6 +21,7 @@ impl Relay {
         for (_, allocation) in &mut self.allocations {
             allocation.review(|ip| self.peers.reach(ip));
         }
+        self.review_connections(now);
     }
 
     /// Ends what nobody stands behind any more. A reserved port stays until its hold is over: only credentials that are still

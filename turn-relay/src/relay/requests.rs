@@ -87,6 +87,8 @@ impl Relay {
             Request::Refresh(request) => self.refresh(now, asker, &request),
             Request::CreatePermission(peers) => self.create_permission(now, asker, &peers),
             Request::ChannelBind(request) => self.channel_bind(now, asker, &request),
+            Request::Connect(to) => self.connect(now, asker, to),
+            Request::ConnectionBind(id) => self.connection_bind(now, asker, id, message.bytes()),
             Request::Binding => Err(Refusal::ClientMalformed("Binding was answered before")),
         }
     }
@@ -198,5 +200,7 @@ fn method(request: &Request) -> RequestMethod {
         Request::Refresh(_) => RequestMethod::Refresh,
         Request::CreatePermission(_) => RequestMethod::CreatePermission,
         Request::ChannelBind(_) => RequestMethod::ChannelBind,
+        Request::Connect(_) => RequestMethod::Connect,
+        Request::ConnectionBind(_) => RequestMethod::ConnectionBind,
     }
 }

@@ -105,6 +105,11 @@ pub struct Limits {
     pub user_new_peers_per_minute: u32,
     /// Like `allocations_per_user`, of the id of a time-limited credential.
     pub allocations_per_minted_user: u32,
+    /// Peer connections of one TCP allocation (RFC 6062), those that wait for a ConnectionBind included. A Connect above it is
+    /// refused with 508, a peer's connection is closed.
+    pub connections_per_allocation: u16,
+    /// The same of all allocations of one user; more are refused with 486.
+    pub connections_per_user: u32,
 }
 
 /// Payload per second, in each direction by itself, and as much at once. 0: no limit.
@@ -120,7 +125,8 @@ impl Default for Limits {
     /// 16,384 allocations (the default port range). 1,024 per user: a browser in a mesh of six gathers a relay candidate per
     /// transport, interface and connection, which is some 60, but a static user may stand for everybody on a small site. The id
     /// of a time-limited credential stands for one person: 128.
-    /// 128 permissions and channels each: ICE installs one per remote candidate.
+    /// 128 permissions and channels each: ICE installs one per remote candidate. 32 peer connections each: ICE over TCP (RFC 6544)
+    /// tries one per remote candidate and keeps one; each costs two descriptors. As many of a user as allocations.
     ///
     /// 4,096 allocations of one address: an office or a carrier's NAT may hide many users, but none takes the whole server.
     /// 100 Mbit/s and 10,000 packets/s of one allocation: ten times a call in high definition. Ten times that of one user, which
@@ -141,6 +147,8 @@ impl Default for Limits {
             new_peers_per_minute: 300,
             user_new_peers_per_minute: 12_000,
             allocations_per_minted_user: 128,
+            connections_per_allocation: 32,
+            connections_per_user: 1024,
         }
     }
 }

@@ -11,10 +11,12 @@ use std::time::Instant;
 
 use rand::RngExt as _;
 
+use super::allocation::Protocol;
 use super::rates::{Budget, nanoseconds};
 use super::refusal::Refusal;
 use super::revocation::Revocations;
 use super::settings::{Limits, RelaySettings};
+use super::tcp::connections::ConnectionTable;
 use crate::address::{RelayedPort, Subscriber};
 use crate::credentials::is_minted;
 
@@ -62,6 +64,22 @@ struct AddressPorts {
     claimed: Box<PortSet>,
     /// Relayed addresses of allocations that stand: the ports that one client may name as another's.
     live: Box<PortSet>,
+    /// The same of TCP allocations: the ports that a Connect may name. UDP and TCP ports are different doors, so a live one of
+    /// one kind opens nothing of the other; but a number is claimed for both at once, so that it names one allocation.
+    live_tcp: Box<PortSet>,
+}
+
+impl AddressPorts {
+    fn new(ip: IpAddr) -> Self {
+        Self { ip, claimed: PortSet::new(), live: PortSet::new(), live_tcp: PortSet::new() }
+    }
+
+    fn live_ports(&self, protocol: Protocol) -> &PortSet {
+        match protocol {
+            Protocol::Udp => &self.live,
+            Protocol::Tcp => &self.live_tcp,
+        }
+    }
 }
 
 /// What kind of port an allocation needs.
@@ -161,6 +179,7 @@ pub struct Shared {
     allocations: AtomicU32,
     places: Mutex<Places>,
     revocations: Revocations,
+    pub(super) connections: ConnectionTable,
     epoch: Instant,
     master: [u8; 32],
 }
@@ -182,6 +201,7 @@ impl Shared {
             allocations: AtomicU32::new(0),
             places: Mutex::default(),
             revocations: Revocations::default(),
+            connections: ConnectionTable::default(),
             epoch,
             master,
         };
@@ -208,8 +228,7 @@ impl Shared {
             return Err(TooManyAddresses);
         }
         for (slot, ip) in free.iter().zip(new) {
-            let was_free =
-                slot.set(AddressPorts { ip, claimed: PortSet::new(), live: PortSet::new() }).is_ok();
+            let was_free = slot.set(AddressPorts::new(ip)).is_ok();
             debug_assert!(was_free, "two reloads at once");
         }
         *self.bounds.write().unwrap_or_else(PoisonError::into_inner) =
@@ -251,6 +270,7 @@ impl Shared {
         drop(places);
         if let Some(address) = self.known().find(|address| address.ip == ip) {
             address.live.remove(port.0);
+            address.live_tcp.remove(port.0);
             let was_claimed = address.claimed.remove(port.0);
             debug_assert!(was_claimed, "a port was released twice");
         }
@@ -317,7 +337,7 @@ impl Shared {
 
     /// From here on the port is one that other clients may name as their peer. The place of a reserved one is the allocation's,
     /// and counts for the address that claimed it.
-    pub(super) fn set_live(&self, ip: IpAddr, port: RelayedPort, client: Subscriber) {
+    pub(super) fn set_live(&self, ip: IpAddr, port: RelayedPort, protocol: Protocol, client: Subscriber) {
         let mut places = self.places();
         if let Some((_, reserved_for)) = places.reserved.remove(&(ip, port)) {
             places.give_address_back(reserved_for, 1);
@@ -325,7 +345,7 @@ impl Shared {
         }
         drop(places);
         if let Some(address) = self.known().find(|address| address.ip == ip) {
-            address.live.insert(port.0);
+            address.live_ports(protocol).insert(port.0);
         }
     }
 
@@ -333,12 +353,13 @@ impl Shared {
     pub(super) fn set_dead(&self, ip: IpAddr, port: RelayedPort) {
         if let Some(address) = self.known().find(|address| address.ip == ip) {
             address.live.remove(port.0);
+            address.live_tcp.remove(port.0);
         }
     }
 
-    /// Whether an allocation's relayed address is `ip` and `port`.
-    pub(super) fn is_live(&self, ip: IpAddr, port: u16) -> bool {
-        self.known().any(|address| address.ip == ip && address.live.contains(port))
+    /// Whether the relayed address of an allocation for `protocol` is `ip` and `port`.
+    pub(super) fn is_live(&self, ip: IpAddr, port: u16, protocol: Protocol) -> bool {
+        self.known().any(|address| address.ip == ip && address.live_ports(protocol).contains(port))
     }
 
     /// Counts `wanted` allocations for `account` and `client`, if the total and the share of each allow them.
@@ -388,7 +409,7 @@ impl Shared {
     pub(super) fn counts_nobody(&self) -> bool {
         let places = self.places();
         let nobody = places.of_account.values().all(|held| held.count == 0) && places.of_address.is_empty();
-        self.allocations() == 0 && nobody && places.reserved.is_empty()
+        self.allocations() == 0 && nobody && places.reserved.is_empty() && self.connections.is_empty()
     }
 
     fn places(&self) -> MutexGuard<'_, Places> {

@@ -18,6 +18,7 @@ use crate::address::{ClientAddr, Transport};
 use crate::credentials::{Credentials, Integrity, Key, Secret, Tag, mint};
 use crate::frame::Attributes;
 use crate::policy::PeerPolicy;
+use crate::relay::tcp::paper::PaperPeers;
 
 pub(crate) const REALM: &str = "example.org";
 pub(crate) const COOKIE: [u8; 4] = [0x21, 0x12, 0xA4, 0x42];
@@ -293,7 +294,7 @@ impl Answer {
         self.xored(0x0020)
     }
 
-    fn xored(&self, kind: u16) -> SocketAddr {
+    pub(crate) fn xored(&self, kind: u16) -> SocketAddr {
         self.unmasked(&self.attribute(kind).expect("the address"))
     }
 
@@ -346,6 +347,7 @@ pub(crate) struct World {
     /// Addresses that are not there any more.
     pub(crate) unbindable: Vec<IpAddr>,
     pub(crate) opens: usize,
+    pub(crate) peers: PaperPeers,
 }
 
 impl World {
@@ -378,6 +380,7 @@ impl World {
             exhausted: false,
             unbindable: Vec::new(),
             opens: 0,
+            peers: PaperPeers::default(),
         }
     }
 
@@ -456,6 +459,15 @@ impl World {
             }
             Output::DenyClaim { to, open } => self.input(to.0.into(), Input::Claimed { open, outcome: None }),
             Output::Event(event) => self.events.push(event),
+            Output::ListenTcp { open, ip, port } => {
+                self.opens += 1;
+                let outcome = self.bind(worker, ip, port.0, false);
+                self.input(worker, Input::Opened { open, outcome });
+            }
+            Output::ConnectPeer { .. }
+            | Output::ClosePeer(_)
+            | Output::Join { .. }
+            | Output::MoveClient { .. } => self.carry_out_tcp(worker, output),
         }
     }
 
@@ -554,6 +566,8 @@ impl World {
         assert!(self.sockets.iter().all(Slab::is_empty), "open sockets");
         assert!(self.workers.iter().all(|relay| relay.allocations() == 0), "allocations");
         assert!(self.workers.iter().all(|relay| relay.rates.knows_nobody()), "users");
+        assert!(self.workers.iter().all(|relay| relay.peer_connections.len() == 0), "peer connections");
+        assert!(self.peers.open.is_empty(), "open peer connections: {:?}", self.peers.open);
         assert!(self.workers.iter().all(|relay| relay.deadline().is_none()), "deadlines");
     }
 }

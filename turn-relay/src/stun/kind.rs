@@ -1,4 +1,4 @@
-//! Attribute types (RFC 8489 section 18.3, RFC 8656 section 18).
+//! Attribute types (RFC 8489 section 18.3, RFC 8656 section 18, RFC 6062 section 6.2).
 
 pub(super) const USERNAME: u16 = 0x0006;
 pub(super) const MESSAGE_INTEGRITY: u16 = 0x0008;
@@ -20,6 +20,7 @@ pub(super) const PASSWORD_ALGORITHM: u16 = 0x001D;
 pub(super) const USERHASH: u16 = 0x001E;
 pub(super) const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 pub(super) const RESERVATION_TOKEN: u16 = 0x0022;
+pub(super) const CONNECTION_ID: u16 = 0x002A;
 pub(super) const ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8000;
 pub(super) const PASSWORD_ALGORITHMS: u16 = 0x8002;
 /// The number of ADDITIONAL-ADDRESS-FAMILY in the draft of it (draft-martinsen-tram-ssoda); not assigned since.

@@ -1,4 +1,4 @@
-//! STUN requests and responses (RFC 8489, RFC 8656): bytes to [`Request`], attributes to bytes.
+//! STUN requests and responses (RFC 8489, RFC 8656, RFC 6062): bytes to [`Request`], attributes to bytes.
 //!
 //! The only folder that imports the codec library (`stun-types`, `turn-types`), and only its attributes: the walk over the
 //! message is ours, because it must be bounded, must ignore what follows the integrity and must not log what strangers send.
@@ -17,7 +17,7 @@ use crate::frame::{self, RawAttribute, TransactionId};
 pub use discovery::Discovery;
 use request::method;
 pub use request::{Allocate, ChannelBind, Family, Refresh, Request};
-pub use response::{Attribute, Outcome, ReplyTo, respond};
+pub use response::{Attribute, Outcome, ReplyTo, connection_attempt, respond};
 
 /// Longer requests are dropped. The longest USERNAME, REALM and NONCE together are some 2 KiB, the rest is for peers.
 pub const MAX_REQUEST_BYTES: usize = 4096;
@@ -167,6 +167,11 @@ impl<'a> Message<'a> {
         }
     }
 
+    /// The message as it came.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// What a response, now or later, needs to know of this request.
     pub fn reply_to(&self) -> ReplyTo {
         let kind = self.bytes.get(..2).and_then(|kind| kind.try_into().ok()).map_or(0, u16::from_be_bytes);
@@ -213,6 +218,7 @@ impl<'a> Message<'a> {
             | kind::REQUESTED_TRANSPORT
             | kind::DONT_FRAGMENT
             | kind::RESERVATION_TOKEN
+            | kind::CONNECTION_ID
             | kind::ADDITIONAL_ADDRESS_FAMILY
             | kind::DRAFT_ADDITIONAL_ADDRESS_FAMILY => {
                 if self.request.read(attribute, self.transaction).is_none() {

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use turn_types::AddressFamily;
 use turn_types::attribute::{
-    ChannelNumber as ChannelNumberAttribute, EvenPort, Lifetime, RequestedAddressFamily, RequestedTransport,
-    ReservationToken, XorPeerAddress,
+    ChannelNumber as ChannelNumberAttribute, ConnectionId, EvenPort, Lifetime, RequestedAddressFamily,
+    RequestedTransport, ReservationToken, XorPeerAddress,
 };
 
 use super::{codec_id, decode, kind};
@@ -24,6 +24,10 @@ pub enum Request {
     CreatePermission(Vec<SocketAddr>),
     /// RFC 8656 section 12.
     ChannelBind(ChannelBind),
+    /// RFC 6062 section 5.2: XOR-PEER-ADDRESS.
+    Connect(Option<SocketAddr>),
+    /// RFC 6062 section 5.4: CONNECTION-ID.
+    ConnectionBind(Option<u32>),
 }
 
 /// The attributes of Allocate.
@@ -41,6 +45,8 @@ pub struct Allocate {
     pub reservation: Option<u64>,
     /// LIFETIME in seconds.
     pub lifetime: Option<u32>,
+    /// DONT-FRAGMENT was there.
+    pub dont_fragment: bool,
 }
 
 /// The attributes of Refresh.
@@ -78,6 +84,8 @@ pub(super) fn method(bytes: &[u8]) -> Option<Request> {
         0x0004 => Request::Refresh(Refresh::default()),
         0x0008 => Request::CreatePermission(Vec::new()),
         0x0009 => Request::ChannelBind(ChannelBind::default()),
+        0x000A => Request::Connect(None),
+        0x000B => Request::ConnectionBind(None),
         _ => return None,
     })
 }
@@ -104,6 +112,10 @@ impl Request {
                 let raw = decode::<ChannelNumberAttribute>(kind::CHANNEL_NUMBER, attribute.value)?;
                 ChannelNumber::new(raw.channel())
             }),
+            (Self::Connect(to), kind::XOR_PEER_ADDRESS) => first(to, || peer(attribute.value, transaction)),
+            (Self::ConnectionBind(id), kind::CONNECTION_ID) => {
+                first(id, || Some(decode::<ConnectionId>(kind::CONNECTION_ID, attribute.value)?.id()))
+            }
             _ => Some(()),
         }
     }
@@ -132,7 +144,10 @@ impl Allocate {
                 first(&mut self.reservation, || Some(decode::<ReservationToken>(kind, value)?.token()))
             }
             kind::LIFETIME => first(&mut self.lifetime, || lifetime(value)),
-            kind::DONT_FRAGMENT => value.is_empty().then_some(()),
+            kind::DONT_FRAGMENT => {
+                self.dont_fragment = true;
+                value.is_empty().then_some(())
+            }
             _ => Some(()),
         }
     }

@@ -11,11 +11,16 @@ use stun_types::message::{
     Message as StunMessage, MessageType, MessageWrite, MessageWriteExt as _, MessageWriteVec,
 };
 use turn_types::AddressFamily;
-use turn_types::attribute::{AddressErrorCode, Lifetime, ReservationToken, XorRelayedAddress};
+use turn_types::attribute::{
+    AddressErrorCode, ConnectionId, Lifetime, ReservationToken, XorPeerAddress, XorRelayedAddress,
+};
 
 use super::{codec_id, kind};
 use crate::credentials::{Integrity, Key, PasswordAlgorithm};
 use crate::frame::TransactionId;
+
+/// Method 0x00C (RFC 6062 section 6.1), class indication.
+const CONNECTION_ATTEMPT: u16 = 0x001C;
 
 /// An attribute of a response.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +62,10 @@ pub enum Attribute<'a> {
     OtherAddress(SocketAddr),
     /// So many zeroes.
     Padding(usize),
+    /// Names a peer connection (RFC 6062 section 6.2.1).
+    ConnectionId(u32),
+    /// Where a peer is, as the client may call it.
+    XorPeerAddress(SocketAddr),
 }
 
 /// What a response repeats of its request.
@@ -121,6 +130,17 @@ fn sign(message: &mut MessageWriteVec, key: &Key) {
     attribute[4..].copy_from_slice(&key.sign(&[signed]));
 }
 
+/// Writes a ConnectionAttempt indication (RFC 6062 section 5.3), unsigned, as RFC 8489 section 9.2.5 has it of all indications.
+pub fn connection_attempt(transaction: TransactionId, peer: SocketAddr, connection: u32) -> Vec<u8> {
+    let kind = MessageType::from_bytes(&CONNECTION_ATTEMPT.to_be_bytes())
+        .expect("an indication's type has its two highest bits clear");
+    let id = codec_id(transaction);
+    let mut message = StunMessage::builder(kind, id, MessageWriteVec::with_capacity(56));
+    push(&mut message, Attribute::XorPeerAddress(peer), id);
+    push(&mut message, Attribute::ConnectionId(connection), id);
+    message.finish()
+}
+
 fn push(message: &mut MessageWriteVec, attribute: Attribute<'_>, id: stun_types::message::TransactionId) {
     let mut write = |attribute: &dyn AttributeWrite| message.push_attribute_unchecked(attribute);
     let plain =
@@ -157,6 +177,8 @@ fn push(message: &mut MessageWriteVec, attribute: Attribute<'_>, id: stun_types:
         Attribute::Padding(bytes) => {
             write(&RawAttribute::new(AttributeType::new(kind::PADDING), &vec![0; bytes]).into_owned());
         }
+        Attribute::ConnectionId(id) => write(&ConnectionId::new(id)),
+        Attribute::XorPeerAddress(address) => write(&XorPeerAddress::new(address, id)),
     }
 }
 

@@ -235,6 +235,15 @@ fn of_a_repeated_attribute_the_first_counts() {
 }
 
 #[test]
+fn connection_attempt_names_the_peer_and_the_connection() {
+    for peer in ["8.8.8.8:5000", "[2a00:9::1]:5000"] {
+        let written = connection_attempt(TransactionId([9; 12]), peer.parse().unwrap(), 0x0102_0304);
+        let expected = Draft::new(0x001C, 9).peer(peer).connection(0x0102_0304).bytes();
+        assert_eq!(written, expected);
+    }
+}
+
+#[test]
 fn allocate_attributes_are_read() {
     let bytes = Draft::new(ALLOCATE, 1)
         .udp()
@@ -251,6 +260,7 @@ fn allocate_attributes_are_read() {
         even_port: Some(true),
         reservation: Some(0x0102_0304_0506_0708),
         lifetime: Some(777),
+        dont_fragment: true,
     };
     let message = parse(&bytes).unwrap();
     assert_eq!(message.request, Request::Allocate(expected));

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 pub(crate) mod bench;
+pub(crate) mod tcp;
 pub(crate) mod tls;
 pub(crate) mod wire;
 
@@ -97,14 +98,7 @@ impl Client {
     }
 
     fn exchange(&mut self, method: u16, attributes: &[(u16, Vec<u8>)]) -> Message {
-        let transaction = self.next_transaction();
-        let mut all = attributes.to_vec();
-        if self.key.is_some() {
-            all.push((0x0006, self.user.clone().into_bytes()));
-            all.push((0x0014, self.realm.clone()));
-            all.push((0x0015, self.nonce.clone()));
-        }
-        let message = encode(method, transaction, &all, self.key.as_ref());
+        let (transaction, message) = self.encode(method, attributes);
         if self.retransmits {
             return self.exchange_with_loss(&message, transaction);
         }
@@ -144,6 +138,23 @@ impl Client {
             }
         }
         panic!("no answer to seven requests")
+    }
+
+    /// A request, signed if there was a challenge before.
+    fn encode(&mut self, method: u16, attributes: &[(u16, Vec<u8>)]) -> ([u8; 12], Vec<u8>) {
+        let transaction = self.next_transaction();
+        let mut all = attributes.to_vec();
+        if self.key.is_some() {
+            all.push((0x0006, self.user.clone().into_bytes()));
+            all.push((0x0014, self.realm.clone()));
+            all.push((0x0015, self.nonce.clone()));
+        }
+        (transaction, encode(method, transaction, &all, self.key.as_ref()))
+    }
+
+    /// The next message, whatever it is.
+    pub(crate) fn receive_message(&mut self) -> Message {
+        Message::decode(&self.receive_raw()).expect("a STUN message")
     }
 
     fn next_transaction(&mut self) -> [u8; 12] {
