@@ -5,6 +5,7 @@
 mod key;
 mod origin;
 mod secret;
+mod token;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -14,6 +15,8 @@ use foldhash::fast::RandomState;
 
 pub use key::{Integrity, Key, PasswordAlgorithm, PasswordDigest, Tag, digest};
 pub use secret::{Credential, MAX_SECRETS, Secret, SecretError, account, holder, is_minted, mint};
+
+pub use token::{MAX_SERVER_NAME_BYTES, ThirdParty, TokenKey, TokenKeyError, goes_by, is_same_user};
 
 use key::userhash;
 use origin::Origin;
@@ -102,8 +105,9 @@ pub struct Credentials {
     secrets: Vec<Secret>,
     /// A time-limited credential ends what it allowed when its time is over.
     expiry_ends_allocations: bool,
+    third_party: Option<ThirdParty>,
     features: Features,
-    /// Of all users and secrets.
+    /// Of all users, secrets and keys of authorization servers.
     origins: HashSet<Origin, RandomState>,
     /// Verified against when there is no such user, so that the answer takes as long as for a wrong password.
     decoy: PasswordDigest,
@@ -126,11 +130,25 @@ pub enum Unauthenticated {
     WrongPassword,
     /// Neither a user of the configuration nor a time-limited username.
     UnknownUser,
+    /// A token of no authorization server that is known here, or sealed for another server, or no token at all.
+    WrongToken,
+    /// A token that is too old, or from the future.
+    ExpiredToken,
+    /// A good token in the hands of somebody who does not have its key.
+    StolenToken,
 }
 
 impl Unauthenticated {
     /// Every reason.
-    pub const ALL: [Self; 4] = [Self::Expired, Self::WrongSecret, Self::WrongPassword, Self::UnknownUser];
+    pub const ALL: [Self; 7] = [
+        Self::Expired,
+        Self::WrongSecret,
+        Self::WrongPassword,
+        Self::UnknownUser,
+        Self::WrongToken,
+        Self::ExpiredToken,
+        Self::StolenToken,
+    ];
 
     /// The metric label.
     #[must_use]
@@ -140,6 +158,9 @@ impl Unauthenticated {
             Self::WrongSecret => "wrong_secret",
             Self::WrongPassword => "wrong_password",
             Self::UnknownUser => "unknown_user",
+            Self::WrongToken => "wrong_token",
+            Self::ExpiredToken => "expired_token",
+            Self::StolenToken => "stolen_token",
         }
     }
 
@@ -153,6 +174,11 @@ impl Unauthenticated {
             }
             Self::WrongPassword => "wrong password for a static user",
             Self::UnknownUser => "unknown user: neither a static nor a time-limited one",
+            Self::WrongToken => {
+                "a token that no configured key opens (is oauth_server_name the same at both ends?)"
+            }
+            Self::ExpiredToken => "the time of a token has passed, or not come (do the clocks agree?)",
+            Self::StolenToken => "a token whose bearer does not have its key",
         }
     }
 }
@@ -171,6 +197,7 @@ impl Credentials {
             origins: secrets.iter().map(Origin::of_secret).collect(),
             secrets,
             expiry_ends_allocations: false,
+            third_party: None,
             features: Features { password_algorithms: &[], username_anonymity: false },
             decoy: digest(PasswordAlgorithm::Md5, "", realm, ""),
         };
@@ -207,6 +234,20 @@ impl Credentials {
         self
     }
 
+    /// Bearers of tokens are users too.
+    #[must_use]
+    pub fn with_third_party(mut self, third_party: Option<ThirdParty>) -> Self {
+        self.origins.extend(third_party.iter().flat_map(ThirdParty::origins));
+        self.third_party = third_party;
+        self.features = self.common_features();
+        self
+    }
+
+    /// Whose tokens are good, if anybody's.
+    pub fn third_party(&self) -> Option<&ThirdParty> {
+        self.third_party.as_ref()
+    }
+
     /// Whether the end of a time-limited credential ends the allocations that it made.
     #[must_use]
     pub fn with_expiry_ending_allocations(self, expiry_ends_allocations: bool) -> Self {
@@ -219,7 +260,7 @@ impl Credentials {
         self.users.insert(name.into(), user);
     }
 
-    /// A secret gives a password, and with it every key, but its users are known by name alone.
+    /// A secret gives a password, and with it every key, but its users are known by name alone, and so are bearers of tokens.
     fn common_features(&self) -> Features {
         let serve = |algorithm| self.users.values().all(|user| user.digest(algorithm).is_some());
         let password_algorithms: &[PasswordAlgorithm] =
@@ -228,10 +269,8 @@ impl Credentials {
                 (true, false) => &[PasswordAlgorithm::Sha256],
                 (false, _) => &[],
             };
-        Features {
-            password_algorithms,
-            username_anonymity: self.secrets.is_empty() && !self.users.is_empty(),
-        }
+        let named_only = self.secrets.is_empty() && self.third_party.is_none();
+        Features { password_algorithms, username_anonymity: named_only && !self.users.is_empty() }
     }
 
     /// What may be offered to everybody.
@@ -241,7 +280,7 @@ impl Credentials {
 
     /// Whether nobody could ever be authenticated: a server with such credentials must not start.
     pub fn is_empty(&self) -> bool {
-        self.users.is_empty() && self.secrets.is_empty()
+        self.users.is_empty() && self.secrets.is_empty() && self.third_party.is_none()
     }
 
     /// Whether what `key` comes from is still here. A key of another source than these credentials is not theirs to revoke.
@@ -308,6 +347,25 @@ impl Credentials {
         }
         let until = self.expiry_ends_allocations.then_some(expires);
         Ok(Authenticated { username: username.into(), key, until })
+    }
+
+    /// Finds the key in a token (RFC 7635 section 7); `key_id` is what the request has as USERNAME.
+    pub fn authorize(
+        &self,
+        (key_id, token): (&str, &[u8]),
+        integrity: Integrity,
+        wall: SystemTime,
+        verifies: impl Fn(&Key) -> bool,
+    ) -> Result<Authenticated, Unauthenticated> {
+        let third_party = self.third_party.as_ref().ok_or(Unauthenticated::WrongToken)?;
+        let token = third_party.open(key_id, token).ok_or(Unauthenticated::WrongToken)?;
+        let until = token.until(wall).ok_or(Unauthenticated::ExpiredToken)?;
+        let key = Key::from_bytes(token.mac_key.as_bytes(), integrity);
+        if !verifies(&key) {
+            return Err(Unauthenticated::StolenToken);
+        }
+        let username = token::bearer(key_id, &token.mac_key);
+        Ok(Authenticated { username, key: key.with_origin(token.origin), until: Some(until) })
     }
 
     /// Takes as long as a wrong password does.

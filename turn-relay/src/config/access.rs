@@ -5,7 +5,10 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
-use crate::credentials::{Credential, MAX_REALM_BYTES, PasswordAlgorithm, PasswordDigest, Secret};
+use crate::credentials::{
+    Credential, MAX_REALM_BYTES, MAX_SERVER_NAME_BYTES, PasswordAlgorithm, PasswordDigest, Secret,
+    ThirdParty, TokenKey,
+};
 use crate::operation::StartError;
 
 pub(super) fn realm(written: Option<&str>) -> Result<String, StartError> {
@@ -98,18 +101,57 @@ fn byte(pair: &[u8]) -> Option<u8> {
 }
 
 pub(super) fn secret_file(path: Option<&Path>) -> Result<Vec<Secret>, StartError> {
-    use std::os::unix::fs::PermissionsExt as _;
     let Some(path) = path else { return Ok(Vec::new()) };
     let shown = path.display();
     let text = std::fs::read_to_string(path)
         .map_err(|error| StartError::new(format!("secret_file: cannot read {shown}: {error}")))?;
     let secrets = Secret::parse_file(&text)
         .map_err(|error| StartError::new(format!("secret_file: {shown} {error}")))?;
+    warn_of_readers("secret_file", path);
+    Ok(secrets)
+}
+
+/// The file of keys shared with authorization servers, and the name that tokens are sealed for: both or none.
+pub(super) fn third_party(
+    path: Option<&Path>,
+    server_name: Option<&str>,
+) -> Result<Option<ThirdParty>, StartError> {
+    let (path, name) = match (path, server_name) {
+        (None, None) => return Ok(None),
+        (Some(path), Some(name)) => (path, name),
+        (Some(_), None) => {
+            return Err(StartError::new(
+                "oauth_key_file: give --oauth-server-name too, the name that tokens are sealed for",
+            ));
+        }
+        (None, Some(_)) => {
+            return Err(StartError::new(
+                "oauth_server_name: give --oauth-key-file too, the keys that tokens are sealed with",
+            ));
+        }
+    };
+    let visible = |c: char| c.is_ascii_graphic() && c != '"';
+    if name.is_empty() || name.len() > MAX_SERVER_NAME_BYTES || !name.chars().all(visible) {
+        return Err(StartError::new(format!(
+            "oauth_server_name: {name:?} must be 1 to {MAX_SERVER_NAME_BYTES} visible ASCII characters, as a domain name is"
+        )));
+    }
+    let shown = path.display();
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| StartError::new(format!("oauth_key_file: cannot read {shown}: {error}")))?;
+    let keys = TokenKey::parse_file(&text)
+        .map_err(|error| StartError::new(format!("oauth_key_file: {shown} {error}")))?;
+    warn_of_readers("oauth_key_file", path);
+    Ok(Some(ThirdParty::new(name, keys)))
+}
+
+fn warn_of_readers(key: &str, path: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
     let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
     if mode & 0o007 != 0 {
-        tracing::warn!("secret_file: {shown} can be read by every user of this machine; chmod 640 it");
+        let shown = path.display();
+        tracing::warn!("{key}: {shown} can be read by every user of this machine; chmod 640 it");
     }
-    Ok(secrets)
 }
 
 pub(super) fn networks(key: &str, written: &[String]) -> Result<Vec<IpNet>, StartError> {

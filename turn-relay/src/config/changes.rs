@@ -46,6 +46,7 @@ impl Settings {
             user_keys,
             expire_with_credential,
             strict_channels,
+            third_party,
         } = self;
         list(&mut changed, "relay_address", relay_addresses, &new.relay_addresses, super::shown);
         if *realm != new.realm {
@@ -56,6 +57,9 @@ impl Settings {
         changed.extend(changed_secrets(secrets, &new.secrets));
         if *expire_with_credential != new.expire_with_credential {
             changed.push(format!("expire_with_credential is {}", new.expire_with_credential));
+        }
+        if *third_party != new.third_party {
+            changed.push("keys or name for tokens (oauth_key_file, oauth_server_name)".to_owned());
         }
         list(&mut changed, "allow_peer", allow_peers, &new.allow_peers, ToString::to_string);
         list(&mut changed, "deny_peer", deny_peers, &new.deny_peers, ToString::to_string);

@@ -20,12 +20,12 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::Access;
-use crate::credentials::{Credential, Credentials, Secret};
+use crate::credentials::{Credential, Credentials, Secret, ThirdParty};
 use crate::listen::admission::Rules;
 use crate::operation::certificate::Identity;
 use crate::operation::{AdminAddress, StartError, settings};
 use crate::relay::{Limits, NatDiscovery, RelayAddress};
-use access::{UserKey, networks, realm, secret_file, user_keys, users};
+use access::{UserKey, networks, realm, secret_file, third_party, user_keys, users};
 use addresses::{listen_addresses, port_range, relay_addresses, shown};
 pub(crate) use changes::Changes;
 use transports::{identities, rules};
@@ -199,6 +199,14 @@ pub struct Config {
     /// Refuse channel numbers above 0x4FFF, as RFC 8656 has it; clients of RFC 5766 use them up to 0x7FFF [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub strict_channels: Option<bool>,
+
+    /// File with the keys of authorization servers, KEY-ID and base64 a line: bearers of their tokens are users (RFC 7635)
+    #[arg(long, value_name = "FILE")]
+    pub oauth_key_file: Option<PathBuf>,
+
+    /// The name of this server that clients ask tokens for and tokens are sealed with
+    #[arg(long, value_name = "NAME")]
+    pub oauth_server_name: Option<String>,
 }
 
 impl settings::Config for Config {
@@ -239,6 +247,7 @@ pub struct Settings {
     user_keys: Vec<UserKey>,
     expire_with_credential: bool,
     pub(crate) strict_channels: bool,
+    third_party: Option<ThirdParty>,
 }
 
 /// Relayed ports, both ends included.
@@ -263,6 +272,7 @@ impl Settings {
         let settings = Self {
             user_keys: user_keys(&config.user_key, &users)?,
             expire_with_credential: config.expire_with_credential.unwrap_or(false),
+            third_party: third_party(config.oauth_key_file.as_deref(), config.oauth_server_name.as_deref())?,
             relay_addresses,
             nat_discovery,
             listen,
@@ -285,7 +295,7 @@ impl Settings {
         if settings.credentials().is_empty() {
             return Err(StartError::new(
                 "no credentials are configured, and a relay without them would serve anybody: give --secret-file FILE \
-                 (time-limited users), --user NAME:PASSWORD or --user-key",
+                 (time-limited users), --user NAME:PASSWORD, --user-key or --oauth-key-file",
             ));
         }
         Ok(settings)
@@ -297,6 +307,7 @@ impl Settings {
         Credentials::new(&self.realm, users, self.secrets.clone())
             .with_stored_keys(self.user_keys.iter().cloned())
             .with_expiry_ending_allocations(self.expire_with_credential)
+            .with_third_party(self.third_party.clone())
     }
 
     /// Where the admin listeners belong, if any were asked for.
@@ -331,6 +342,9 @@ impl Settings {
         names.dedup();
         if !names.is_empty() {
             kinds.push(plural(names.len(), "static user"));
+        }
+        if let Some(third_party) = &self.third_party {
+            kinds.push(format!("bearers of tokens for {}", third_party.server_name()));
         }
         let policy = if self.allow_peers.is_empty() {
             "public addresses only".to_owned()

@@ -24,6 +24,10 @@ impl Origin {
         Self::of(2, &[name.as_bytes(), digest.bytes()])
     }
 
+    pub(super) fn of_token_key(key_id: &str, key: &[u8]) -> Self {
+        Self::of(3, &[key_id.as_bytes(), key])
+    }
+
     fn of(kind: u8, parts: &[&[u8]]) -> Self {
         let mut digest = Sha256::new_with_prefix([kind]);
         for part in parts {

@@ -12,6 +12,8 @@ use hmac::Hmac;
 use sha1::Sha1;
 use sha2::Sha256;
 
+use super::token::is_bearer;
+
 /// More secrets are refused: a username that names no key id is tried with each of them.
 pub const MAX_SECRETS: usize = 16;
 /// Longer key ids are refused: they travel in every username.
@@ -216,7 +218,7 @@ pub fn holder(username: &str) -> &str {
     }
 }
 
-/// Whether a [`holder`] is somebody whose credentials are minted.
+/// Whether a [`holder`] is somebody whose credentials are minted, or the bearer of a token.
 pub fn is_minted(holder: &str) -> bool {
-    holder.starts_with(':')
+    holder.starts_with(':') || is_bearer(holder)
 }

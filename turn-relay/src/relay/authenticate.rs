@@ -8,7 +8,7 @@ use super::Relay;
 use super::refusal::Refusal;
 use crate::address::FiveTuple;
 use crate::credentials::{
-    Authenticated, Claimant, Features, Hashes, Key, PasswordAlgorithm, Unauthenticated,
+    Authenticated, Claimant, Features, Hashes, Key, PasswordAlgorithm, Unauthenticated, goes_by, is_same_user,
 };
 use crate::stun::Message;
 
@@ -44,6 +44,15 @@ impl Relay {
         }
         let hashes = Hashes { password: agreed_algorithm(features, message)?, integrity };
         let credentials = &self.settings.credentials;
+        if let Some(token) = message.access_token {
+            let Claimant::Name(key_id) = claimant else {
+                return Err(Refusal::ClientMalformed("ACCESS-TOKEN without the key id as USERNAME"));
+            };
+            let bearer = credentials
+                .authorize((key_id, token), integrity, wall, |key| message.is_signed_with(key))
+                .map_err(Refusal::Unauthorized)?;
+            return Ok(proved(now, wall, bearer));
+        }
         let Some(username) = credentials.name_of(claimant) else {
             credentials.refuse_stranger(hashes, |key| message.is_signed_with(key));
             return Err(Refusal::Unauthorized(Unauthenticated::UnknownUser));
@@ -51,17 +60,33 @@ impl Relay {
         // The user of a standing allocation proved itself when it began; its key is at hand.
         if let Some(index) = self.standing(now, from) {
             let allocation = &self.allocations[index];
-            if *allocation.username == *username && message.is_signed_with(&allocation.key) {
+            if goes_by(&allocation.username, username) && message.is_signed_with(&allocation.key) {
                 let (username, key) = (allocation.username.clone(), allocation.key.clone());
                 return Ok(Proved { username, key, until: allocation.until });
             }
         }
-        let Authenticated { username, key, until } = credentials
+        let user = credentials
             .authenticate(username, hashes, wall, |key| message.is_signed_with(key))
             .map_err(Refusal::Unauthorized)?;
-        let left = |until: SystemTime| until.duration_since(wall).unwrap_or_default();
-        Ok(Proved { username, key, until: until.map(|until| now + left(until)) })
+        Ok(proved(now, wall, user))
     }
+
+    /// RFC 7635 section 7: the bearer of a token comes to its allocation with another one. From here on that one's key and time
+    /// hold; whom the allocation counts for stays.
+    pub(super) fn adopt(&mut self, now: Instant, from: &FiveTuple, bearer: &Proved) {
+        let Some(index) = self.standing(now, from) else { return };
+        let allocation = &mut self.allocations[index];
+        if is_same_user(&allocation.username, &bearer.username) {
+            allocation.key = bearer.key.clone();
+            allocation.until = bearer.until;
+        }
+    }
+}
+
+fn proved(now: Instant, wall: SystemTime, user: Authenticated) -> Proved {
+    let Authenticated { username, key, until } = user;
+    let left = |until: SystemTime| until.duration_since(wall).unwrap_or_default();
+    Proved { username, key, until: until.map(|until| now + left(until)) }
 }
 
 /// By whom the request says it is signed. `None`: it does not say.

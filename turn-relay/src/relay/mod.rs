@@ -64,6 +64,8 @@ mod reload_tests;
 mod sha256_tests;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod testing;
+#[cfg(test)]
+mod token_tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -8,7 +8,7 @@ use super::contract::{DropReason, Event, Output, RequestMethod};
 use super::refusal::Refusal;
 use super::{Relay, Seat};
 use crate::address::{FiveTuple, Subscriber};
-use crate::credentials::{Key, holder};
+use crate::credentials::{Key, ThirdParty, holder, is_same_user};
 use crate::stun::{self, Attribute, Message, NotARequest, Outcome, ReplyTo, Request};
 
 /// Where an answer goes, and how it is signed and kept.
@@ -38,7 +38,7 @@ impl Asker {
 
 impl Relay {
     pub(super) fn message(&mut self, now: Instant, from: &FiveTuple, bytes: &[u8], wall: SystemTime) {
-        let message = match stun::parse(bytes) {
+        let mut message = match stun::parse(bytes) {
             Ok(message) => message,
             Err(NotARequest::OtherClass | NotARequest::OtherMethod) => {
                 return self.dropped(DropReason::Unexpected);
@@ -50,14 +50,21 @@ impl Relay {
         if message.request == Request::Binding {
             return self.binding(now, from, message);
         }
+        if self.settings.credentials.third_party().is_none() {
+            message.without_access_token();
+        }
         let question = self.answers.question(from, bytes);
         if let Some(answer) = self.answers.find(now, question) {
             return self.outputs.push(Output::Send { to: *from, message: answer });
         }
-        let Proved { username, key, until } = match self.authenticate(now, from, &message, wall) {
-            Ok(authenticated) => authenticated,
+        let proved = match self.authenticate(now, from, &message, wall) {
+            Ok(proved) => proved,
             Err(refusal) => return self.refuse_stranger(now, from, &message, refusal),
         };
+        if message.access_token.is_some() {
+            self.adopt(now, from, &proved);
+        }
+        let Proved { username, key, until } = proved;
         let method = method(&message.request);
         let reply_to = message.reply_to();
         let asker = Asker { from: *from, method, username, key, reply_to, question, until };
@@ -98,7 +105,7 @@ impl Relay {
         let index =
             self.standing(now, &asker.from).ok_or(Refusal::AllocationMismatch("there is no allocation"))?;
         // RFC 8656 section 5: the credentials that made it, and no others.
-        if self.allocations[index].username != asker.username {
+        if !is_same_user(&self.allocations[index].username, &asker.username) {
             return Err(Refusal::WrongCredentials);
         }
         Ok(index)
@@ -156,12 +163,14 @@ impl Relay {
         let settings = self.settings.clone();
         let features = settings.credentials.features();
         let nonce = self.nonces.issue(now, from, features);
-        let algorithms = Attribute::PasswordAlgorithms(features.password_algorithms);
-        let challenge =
-            [Attribute::Realm(settings.credentials.realm()), Attribute::Nonce(&nonce), algorithms];
+        let mut challenge = vec![Attribute::Realm(settings.credentials.realm()), Attribute::Nonce(&nonce)];
         // An empty PASSWORD-ALGORITHMS would offer nothing.
-        let offered = if features.password_algorithms.is_empty() { &challenge[..2] } else { &challenge[..] };
-        self.refuse_stranger_now(from, message, refusal, offered);
+        if !features.password_algorithms.is_empty() {
+            challenge.push(Attribute::PasswordAlgorithms(features.password_algorithms));
+        }
+        let third_party = settings.credentials.third_party().map(ThirdParty::server_name);
+        challenge.extend(third_party.map(Attribute::ThirdPartyAuthorization));
+        self.refuse_stranger_now(from, message, refusal, &challenge);
     }
 
     pub(super) fn refuse_stranger_now(

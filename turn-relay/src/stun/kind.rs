@@ -1,4 +1,4 @@
-//! Attribute types (RFC 8489 section 18.3, RFC 8656 section 18, RFC 6062 section 6.2).
+//! Attribute types (RFC 8489 section 18.3, RFC 8656 section 18, RFC 6062 section 6.2, RFC 7635 section 11).
 
 pub(super) const USERNAME: u16 = 0x0006;
 pub(super) const MESSAGE_INTEGRITY: u16 = 0x0008;
@@ -15,6 +15,7 @@ pub(super) const REQUESTED_ADDRESS_FAMILY: u16 = 0x0017;
 pub(super) const EVEN_PORT: u16 = 0x0018;
 pub(super) const REQUESTED_TRANSPORT: u16 = 0x0019;
 pub(super) const DONT_FRAGMENT: u16 = 0x001A;
+pub(super) const ACCESS_TOKEN: u16 = 0x001B;
 pub(super) const MESSAGE_INTEGRITY_SHA256: u16 = 0x001C;
 pub(super) const PASSWORD_ALGORITHM: u16 = 0x001D;
 pub(super) const USERHASH: u16 = 0x001E;
@@ -25,6 +26,7 @@ pub(super) const ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8000;
 pub(super) const PASSWORD_ALGORITHMS: u16 = 0x8002;
 /// The number of ADDITIONAL-ADDRESS-FAMILY in the draft of it (draft-martinsen-tram-ssoda); not assigned since.
 pub(super) const DRAFT_ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8032;
+pub(super) const THIRD_PARTY_AUTHORIZATION: u16 = 0x802E;
 pub(super) const FINGERPRINT: u16 = 0x8028;
 /// RFC 5780 section 7.
 pub(super) const MAPPED_ADDRESS: u16 = 0x0001;

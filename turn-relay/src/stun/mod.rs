@@ -57,6 +57,8 @@ pub struct Message<'a> {
     pub password_algorithms: Option<&'a [u8]>,
     /// What a Binding request asks for by RFC 5780.
     pub discovery: Discovery,
+    /// ACCESS-TOKEN: the whole value.
+    pub access_token: Option<&'a [u8]>,
 }
 
 /// MESSAGE-INTEGRITY or MESSAGE-INTEGRITY-SHA256.
@@ -107,6 +109,7 @@ pub fn parse(bytes: &[u8]) -> Result<Message<'_>, NotARequest> {
         password_algorithm: None,
         password_algorithms: None,
         discovery: Discovery::default(),
+        access_token: None,
     };
     let mut attributes = frame::Attributes::new(bytes);
     for (count, attribute) in attributes.by_ref().enumerate() {
@@ -156,6 +159,13 @@ impl<'a> Message<'a> {
         key.verify(&[kind, &length.to_be_bytes(), rest], &tag)
     }
 
+    /// Where no token is good, ACCESS-TOKEN is an attribute like any other that is not known here.
+    pub fn without_access_token(&mut self) {
+        if self.access_token.take().is_some() && self.unknown.len() < MAX_UNKNOWN {
+            self.unknown.push(kind::ACCESS_TOKEN);
+        }
+    }
+
     /// RFC 8489 section 9.2.4: where both are there MESSAGE-INTEGRITY-SHA256 decides, in whichever order they come.
     fn seal(&mut self, integrity: Integrity, attribute: RawAttribute<'_>) {
         match (self.integrity(), integrity) {
@@ -200,9 +210,11 @@ impl<'a> Message<'a> {
             kind::PASSWORD_ALGORITHMS if self.password_algorithms.is_none() => {
                 self.password_algorithms = Some(attribute.value);
             }
+            kind::ACCESS_TOKEN if self.access_token.is_none() => self.access_token = Some(attribute.value),
             kind::USERNAME
             | kind::NONCE
             | kind::USERHASH
+            | kind::ACCESS_TOKEN
             | kind::PASSWORD_ALGORITHM
             | kind::PASSWORD_ALGORITHMS
             | kind::ERROR_CODE

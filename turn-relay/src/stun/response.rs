@@ -66,6 +66,8 @@ pub enum Attribute<'a> {
     ConnectionId(u32),
     /// Where a peer is, as the client may call it.
     XorPeerAddress(SocketAddr),
+    /// The name that tokens for this server are sealed with (RFC 7635 section 6.1). At most 253 bytes.
+    ThirdPartyAuthorization(&'a str),
 }
 
 /// What a response repeats of its request.
@@ -179,6 +181,10 @@ fn push(message: &mut MessageWriteVec, attribute: Attribute<'_>, id: stun_types:
         }
         Attribute::ConnectionId(id) => write(&ConnectionId::new(id)),
         Attribute::XorPeerAddress(address) => write(&XorPeerAddress::new(address, id)),
+        Attribute::ThirdPartyAuthorization(name) => {
+            let attribute = AttributeType::new(kind::THIRD_PARTY_AUTHORIZATION);
+            write(&RawAttribute::new(attribute, name.as_bytes()));
+        }
     }
 }
 
