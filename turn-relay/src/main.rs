@@ -6,9 +6,9 @@ use prometheus_client::registry::Registry;
 use turn_relay::admin::Console;
 use turn_relay::config::{Config, Settings};
 use turn_relay::operation::settings::Invocation;
-use turn_relay::operation::shutdown::{Hangups, Signals};
+use turn_relay::operation::shutdown::{Hangups, Requested, Signals};
 use turn_relay::operation::{Admin, Readiness, StartError, settings, start_error, supervisor, telemetry};
-use turn_relay::server::{self, Reloader, Server};
+use turn_relay::server::{self, Control, Reloader, Server};
 
 fn main() -> ExitCode {
     match run() {
@@ -59,10 +59,15 @@ fn serve(settings: Settings) -> Result<(), StartError> {
         for admin in admins {
             tracing::info!("metrics, health and the admin API on {}/", admin.address());
             let routes = console.routes(&admin);
-            tokio::spawn(admin.serve(routes, std::future::pending()));
+            tokio::spawn(async move {
+                if let Err(error) = admin.serve(routes, std::future::pending()).await {
+                    tracing::error!("the admin listener has failed and is gone: {error}");
+                }
+            });
         }
         supervisor::ready();
         server::guard(server.control());
+        server::watch_certificates(server.control());
         let signal = loop {
             tokio::select! {
                 signal = signals.requested() => break signal,
@@ -70,11 +75,27 @@ fn serve(settings: Settings) -> Result<(), StartError> {
             }
         };
         ready.set(false);
+        if signal == Requested::Terminate {
+            drain(&server.control(), &mut signals).await;
+        }
         tracing::info!("{signal}: stopping");
         supervisor::stopping("closing");
         server.shutdown();
         Ok(())
     })
+}
+
+/// Until nobody is left, the deadline has passed, or a second signal comes.
+async fn drain(control: &Control, signals: &mut Signals) {
+    let deadline = control.start_drain();
+    let status =
+        format!("draining: {} allocations have {} s left", control.allocations(), deadline.as_secs());
+    tracing::info!("{status}; a second signal ends them now");
+    supervisor::stopping(&status);
+    tokio::select! {
+        () = control.drained(deadline) => {}
+        _ = signals.requested() => {}
+    }
 }
 
 /// The configuration as it is written now: the same file and flags, read again.

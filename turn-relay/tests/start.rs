@@ -128,6 +128,10 @@ fn it_serves_says_so_and_stops_cleanly_when_asked() {
         let standing = "turn_relay_allocations{transport=\"udp\",family=\"ipv4\"} 1";
         assert!(metrics.contains(standing), "{metrics}");
         assert!(get(running.admin.unwrap(), "/readyz").contains("200 OK"));
+        // SIGTERM waits for the allocation; SIGINT does not.
+        if signal == libc::SIGTERM {
+            assert!(client.release().is_success());
+        }
         assert_eq!(running.stop(signal), Some(0));
     }
 }

@@ -47,6 +47,8 @@ impl Settings {
             expire_with_credential,
             strict_channels,
             third_party,
+            certificate_files,
+            drain,
         } = self;
         list(&mut changed, "relay_address", relay_addresses, &new.relay_addresses, super::shown);
         if *realm != new.realm {
@@ -80,6 +82,12 @@ impl Settings {
         }
         if *strict_channels != new.strict_channels {
             changed.push(format!("strict_channels is {}", new.strict_channels));
+        }
+        if *certificate_files != new.certificate_files {
+            changed.push("tls_cert and tls_key are other files".to_owned());
+        }
+        if *drain != new.drain {
+            changed.push("alternate_server, alternate_domain or drain_deadline".to_owned());
         }
         if *listen_is_default && new.listen_is_default {
             // What is served instead may have been handed over.

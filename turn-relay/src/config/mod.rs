@@ -8,6 +8,7 @@ mod addresses;
 mod changes;
 mod console;
 mod discovery;
+mod drain;
 mod limits;
 mod transports;
 
@@ -28,6 +29,8 @@ use crate::relay::{Limits, NatDiscovery, RelayAddress};
 use access::{UserKey, networks, realm, secret_file, third_party, user_keys, users};
 use addresses::{listen_addresses, port_range, relay_addresses, shown};
 pub(crate) use changes::Changes;
+pub(crate) use drain::DrainRules;
+pub(crate) use transports::load;
 use transports::{identities, rules};
 
 /// The configuration as written. Each field is a flag, a TOML key and an environment variable (`TURN_RELAY_...`).
@@ -207,6 +210,18 @@ pub struct Config {
     /// The name of this server that clients ask tokens for and tokens are sealed with
     #[arg(long, value_name = "NAME")]
     pub oauth_server_name: Option<String>,
+
+    /// Where newcomers are sent while this server drains (300, ALTERNATE-SERVER); one per address family [default: none, 508]
+    #[arg(long, value_name = "IP:PORT", value_delimiter = ',')]
+    pub alternate_server: Vec<String>,
+
+    /// The name in the certificate of the alternate servers, where it is not ours
+    #[arg(long, value_name = "NAME")]
+    pub alternate_domain: Option<String>,
+
+    /// Seconds that live allocations may run on after SIGTERM; 0 ends them at once [default: 60]
+    #[arg(long, value_name = "SECONDS")]
+    pub drain_deadline: Option<u64>,
 }
 
 impl settings::Config for Config {
@@ -248,6 +263,9 @@ pub struct Settings {
     expire_with_credential: bool,
     pub(crate) strict_channels: bool,
     third_party: Option<ThirdParty>,
+    /// Where `identities` come from.
+    pub(crate) certificate_files: Vec<(PathBuf, PathBuf)>,
+    pub(crate) drain: DrainRules,
 }
 
 /// Relayed ports, both ends included.
@@ -291,6 +309,8 @@ impl Settings {
             log_addresses: config.log_addresses.unwrap_or(false),
             limits: limits::limits(config)?,
             strict_channels: config.strict_channels.unwrap_or(false),
+            certificate_files: config.tls_cert.iter().cloned().zip(config.tls_key.iter().cloned()).collect(),
+            drain: drain::rules(config)?,
         };
         if settings.credentials().is_empty() {
             return Err(StartError::new(

@@ -1,6 +1,6 @@
 //! How clients come in beside plain UDP and TCP, and how patient the server is with their connections.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,12 +18,14 @@ pub(super) fn identities(certs: &[PathBuf], keys: &[PathBuf]) -> Result<Vec<Arc<
             keys.len()
         )));
     }
-    let load = |(cert, key): (&PathBuf, &PathBuf)| {
-        Identity::from_files(cert, key)
-            .map(Arc::new)
-            .map_err(|error| StartError::new(format!("tls_cert: {error}")))
-    };
-    certs.iter().zip(keys).map(load).collect()
+    certs.iter().zip(keys).map(|(cert, key)| load(cert, key)).collect()
+}
+
+/// One certificate with its key.
+pub(crate) fn load(cert: &Path, key: &Path) -> Result<Arc<Identity>, StartError> {
+    Identity::from_files(cert, key)
+        .map(Arc::new)
+        .map_err(|error| StartError::new(format!("tls_cert: {error}")))
 }
 
 pub(super) fn rules(config: &Config) -> Result<Rules, StartError> {

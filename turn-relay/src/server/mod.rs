@@ -1,5 +1,7 @@
 //! Opens the listeners and starts one worker thread per core; the only place that knows all of them.
 
+mod certificates;
+mod drain;
 mod handover;
 mod reload;
 mod watchdog;
@@ -30,6 +32,7 @@ use crate::operation::supervisor;
 use crate::policy::PeerPolicy;
 use crate::relay::{Relay, RelaySettings, Shared, WorkerIndex};
 use crate::sys::{descriptors, inherited};
+pub use certificates::watch_certificates;
 pub use reload::{Control, Reloaded, Reloader};
 pub use watchdog::guard;
 

@@ -126,12 +126,20 @@ impl Control {
         Self::new(settings, self.0.listen.clone(), mailboxes, Arc::clone(&self.0.shared), admission)
     }
 
-    fn settings(&self) -> MutexGuard<'_, Settings> {
+    pub(super) fn settings(&self) -> MutexGuard<'_, Settings> {
         self.0.settings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Reins {
+    pub(super) fn allocations(&self) -> u32 {
+        self.shared.allocations()
+    }
+
+    pub(super) fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
     /// Gives every worker its order and waits for all of them.
     fn order(&self, order: impl Fn() -> Order) -> Vec<Done> {
         let (sender, answers) = channel();
