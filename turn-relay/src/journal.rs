@@ -6,17 +6,20 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::address::FiveTuple;
 use crate::credentials::Unauthenticated;
+use crate::hook::usage::{Addresses, UsageEvent, UsageKind, UsageQueue, milliseconds};
 use crate::metrics::{CHALLENGED, Counters, Families};
-use crate::relay::{AllocationId, EndReason, Event, RequestMethod, Traffic};
+use crate::relay::{AllocationId, AllocationView, EndReason, Event, RequestMethod, Traffic};
 
 /// Turns one worker's events into log lines and counts.
 #[derive(Debug)]
 pub(crate) struct Journal {
     counters: Arc<Counters>,
+    /// Where usage events go, if anywhere.
+    usage: Option<UsageQueue>,
     /// Write addresses into lines above debug level.
     log_addresses: bool,
     /// Per reason (they are literals, so this is bounded): when it was last said, and how often it was not said since.
@@ -25,7 +28,51 @@ pub(crate) struct Journal {
 
 impl Journal {
     pub(crate) fn new(counters: Arc<Counters>, log_addresses: bool) -> Self {
-        Self { counters, log_addresses, refusals: HashMap::new() }
+        Self { counters, log_addresses, usage: None, refusals: HashMap::new() }
+    }
+
+    /// Writes usage events too.
+    pub(crate) fn with_usage(self, usage: Option<UsageQueue>) -> Self {
+        Self { usage, ..self }
+    }
+
+    /// Writes a usage event about an allocation that goes on.
+    pub(crate) fn interim(&self, view: &AllocationView) {
+        let relayed = (view.relayed, view.additional);
+        self.tell(UsageKind::Interim, view.id, &view.client, &view.username, relayed, |event| UsageEvent {
+            seconds: view.age.as_secs(),
+            ..event.with_traffic(view.traffic)
+        });
+    }
+
+    /// Puts a usage event into the queue, where there is one.
+    fn tell(
+        &self,
+        event: UsageKind,
+        id: AllocationId,
+        client: &FiveTuple,
+        username: &str,
+        relayed: (SocketAddr, Option<SocketAddr>),
+        complete: impl FnOnce(UsageEvent) -> UsageEvent,
+    ) {
+        let Some(usage) = &self.usage else { return };
+        let addresses =
+            Addresses { client: client.client.0, relayed: relayed.0, relayed_additional: relayed.1 };
+        usage.put(complete(UsageEvent {
+            event,
+            id,
+            time: milliseconds(SystemTime::now()),
+            user: username.into(),
+            transport: client.transport.label(),
+            family: Families::of(relayed).label(),
+            seconds: 0,
+            to_peer_bytes: 0,
+            to_peer_packets: 0,
+            to_client_bytes: 0,
+            to_client_packets: 0,
+            reason: None,
+            addresses: self.log_addresses.then_some(addresses),
+        }));
     }
 
     /// Whether addresses belong into lines above debug level from now on.
@@ -40,6 +87,7 @@ impl Journal {
                 let relayed = (relayed, additional);
                 self.counters.allocation_started(client.transport, Families::of(relayed));
                 self.started(id, &client, &username, relayed, lifetime);
+                self.tell(UsageKind::Start, id, &client, &username, relayed, |event| event);
             }
             Event::AllocationEnded {
                 id,
@@ -54,6 +102,11 @@ impl Journal {
                 let relayed = (relayed, additional);
                 self.counters.allocation_ended(client.transport, Families::of(relayed), reason, duration);
                 self.ended(id, &client, &username, relayed, (reason, duration), traffic);
+                self.tell(UsageKind::End, id, &client, &username, relayed, |event| UsageEvent {
+                    seconds: duration.as_secs(),
+                    reason: Some(reason.label()),
+                    ..event.with_traffic(traffic)
+                });
             }
             Event::Refused { client, method, code, reason } => {
                 self.counters.request(method, Some(code));

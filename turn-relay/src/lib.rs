@@ -14,6 +14,7 @@ pub mod config;
 pub mod credentials;
 mod datapath;
 pub mod frame;
+pub mod hook;
 mod journal;
 mod listen;
 mod metrics;

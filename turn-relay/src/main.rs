@@ -45,7 +45,8 @@ fn serve(settings: Settings) -> Result<(), StartError> {
         let access = settings.admin_access().clone();
         let (summary, transports) = (settings.summary(), settings.transports());
         let mut registry = Registry::default();
-        let server = Server::start_supervised(settings, &mut registry)?;
+        let mut server = Server::start_supervised(settings, &mut registry)?;
+        let hooks = tokio::spawn(server.take_hook_work().run());
         for address in server.listen_addresses() {
             tracing::info!("serving STUN and TURN on {address}, {transports}");
         }
@@ -81,6 +82,9 @@ fn serve(settings: Settings) -> Result<(), StartError> {
         tracing::info!("{signal}: stopping");
         supervisor::stopping("closing");
         server.shutdown();
+        if tokio::time::timeout(LAST_CALLS, hooks).await.is_err() {
+            tracing::warn!("the usage hook did not take the last events in time and they are lost");
+        }
         Ok(())
     })
 }
@@ -118,6 +122,9 @@ fn command() -> clap::Command {
         .about("STUN and TURN server for WebRTC (RFC 8489, RFC 8656) over UDP, TCP and TLS, IPv4 and IPv6")
         .after_help(EXAMPLES)
 }
+
+/// How long the hooks may take to hear the last of it. A service manager's patience is a minute and a half.
+const LAST_CALLS: std::time::Duration = std::time::Duration::from_secs(5);
 
 const EXAMPLES: &str = "\
 Examples:

@@ -127,6 +127,18 @@ impl Operator {
         Ok(ended)
     }
 
+    /// Has the workers write a usage event about every allocation that has stood that long.
+    pub(crate) async fn report(&self, min_age: Duration) {
+        for worker in 0..self.0.mailboxes.len() {
+            let mut from = Some(0);
+            while let Some(place) = from {
+                let report = |answer| Question::Report { from: place, min_age, answer };
+                // A worker that is too busy to report now will be asked again in the next round.
+                from = self.ask(worker, report).await.ok().flatten();
+            }
+        }
+    }
+
     pub(crate) fn revocations(&self) -> &Revocations {
         self.0.shared.revocations()
     }

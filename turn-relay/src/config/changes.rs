@@ -38,6 +38,7 @@ impl Settings {
             threads,
             admin,
             admin_access,
+            hooks,
             log_addresses,
             limits,
             nat_discovery,
@@ -98,6 +99,7 @@ impl Settings {
         keep(&mut needs_restart, "nat_discovery", nat_discovery, &mut new.nat_discovery);
         keep(&mut needs_restart, "threads", threads, &mut new.threads);
         keep(&mut needs_restart, "admin", admin, &mut new.admin);
+        hooks.keep(&mut needs_restart, &mut new.hooks);
         keep(&mut needs_restart, "admin_host", &admin_access.hosts, &mut new.admin_access.hosts);
         keep(&mut needs_restart, "admin_token_file", &admin_access.token, &mut new.admin_access.token);
         Changes { changed, needs_restart, new }
@@ -105,7 +107,7 @@ impl Settings {
 }
 
 /// Keeps the old value, and says that a restart would take the new one.
-fn keep<T: PartialEq + Clone>(
+pub(super) fn keep<T: PartialEq + Clone>(
     needs_restart: &mut Vec<&'static str>,
     key: &'static str,
     old: &T,

@@ -41,7 +41,8 @@ fn address(text: &str) -> Result<AdminAddress, StartError> {
 }
 
 pub(super) fn access(config: &Config) -> Result<Access, StartError> {
-    let token = config.admin_token_file.as_deref().map(token).transpose()?;
+    let token =
+        config.admin_token_file.as_deref().map(|path| secret_line("admin_token_file", path)).transpose()?;
     for name in &config.admin_host {
         // A port would never match: names are compared without it.
         if name.is_empty() || name.contains([':', '/']) {
@@ -50,17 +51,27 @@ pub(super) fn access(config: &Config) -> Result<Access, StartError> {
             )));
         }
     }
-    Ok(Access { token, hosts: config.admin_host.clone() })
+    Ok(Access { token: token.as_deref().map(Token::new), hosts: config.admin_host.clone() })
 }
 
-fn token(path: &Path) -> Result<Token, StartError> {
+/// The one line of a file that holds a token or a secret.
+pub(super) fn secret_line(key: &str, path: &Path) -> Result<String, StartError> {
     let shown = path.display();
     let text = std::fs::read_to_string(path)
-        .map_err(|error| StartError::new(format!("admin_token_file: cannot read {shown}: {error}")))?;
-    let token = Token::parse_file(&text, path)?;
+        .map_err(|error| StartError::new(format!("{key}: cannot read {shown}: {error}")))?;
+    let line = text.trim();
+    if line.len() < MIN_SECRET_BYTES || !line.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(StartError::new(format!(
+            "{key}: {shown} must hold one line of at least {MIN_SECRET_BYTES} visible ASCII characters; make one with: \
+             openssl rand -hex 32"
+        )));
+    }
     let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
     if mode & 0o007 != 0 {
-        tracing::warn!("admin_token_file: {shown} can be read by every user of this machine; chmod 640 it");
+        tracing::warn!("{key}: {shown} can be read by every user of this machine; chmod 640 it");
     }
-    Ok(token)
+    Ok(line.to_owned())
 }
+
+/// 128 random bits are 22 characters in base64; what is shorter than this is no random secret.
+const MIN_SECRET_BYTES: usize = 20;

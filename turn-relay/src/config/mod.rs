@@ -9,6 +9,7 @@ mod changes;
 mod console;
 mod discovery;
 mod drain;
+mod hooks;
 mod limits;
 mod transports;
 
@@ -31,6 +32,7 @@ use addresses::{listen_addresses, port_range, relay_addresses, shown};
 pub(crate) use changes::Changes;
 pub(crate) use drain::DrainRules;
 pub(crate) use transports::load;
+pub(crate) use hooks::Hooks;
 use transports::{identities, rules};
 
 /// The configuration as written. Each field is a flag, a TOML key and an environment variable (`TURN_RELAY_...`).
@@ -222,6 +224,18 @@ pub struct Config {
     /// Seconds that live allocations may run on after SIGTERM; 0 ends them at once [default: 60]
     #[arg(long, value_name = "SECONDS")]
     pub drain_deadline: Option<u64>,
+
+    /// Where usage events are posted: start and end of every allocation, and in between [default: nowhere]
+    #[arg(long, value_name = "URL")]
+    pub usage_hook: Option<String>,
+
+    /// Seconds between the usage events of an allocation that goes on; 0: none in between [default: 300]
+    #[arg(long, value_name = "SECONDS")]
+    pub usage_interval: Option<u32>,
+
+    /// File with the secret that requests to hooks are signed with
+    #[arg(long, value_name = "FILE")]
+    pub hook_secret_file: Option<PathBuf>,
 }
 
 impl settings::Config for Config {
@@ -253,6 +267,7 @@ pub struct Settings {
     pub(crate) threads: NonZeroUsize,
     pub(crate) admin: Vec<AdminAddress>,
     pub(crate) admin_access: Access,
+    pub(crate) hooks: Hooks,
     pub(crate) log_addresses: bool,
     pub(crate) limits: Limits,
     pub(crate) nat_discovery: Option<NatDiscovery>,
@@ -304,6 +319,7 @@ impl Settings {
             threads: threads(config.threads)?,
             admin: console::addresses(&config.admin)?,
             admin_access: console::access(config)?,
+            hooks: hooks::hooks(config)?,
             identities,
             rules: rules(config)?,
             log_addresses: config.log_addresses.unwrap_or(false),

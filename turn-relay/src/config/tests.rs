@@ -231,6 +231,42 @@ fn a_single_address_is_a_network_of_one() {
 }
 
 #[test]
+fn token_and_hook_secret_are_one_long_line_and_never_repeated() {
+    for bad in ["", "short", "two words that are long enough", "äöüäöüäöüäöüäöüäöüäöü"] {
+        let file = file(bad);
+        let path = Some(file.path().to_owned());
+        let token = refusal(&Config { admin_token_file: path.clone(), ..usable() });
+        let hook = Some("https://hooks.example/".to_owned());
+        let secret = refusal(&Config { hook_secret_file: path, usage_hook: hook, ..usable() });
+        for (key, refused) in [("admin_token_file", token), ("hook_secret_file", secret)] {
+            assert!(refused.starts_with(key) && (bad.is_empty() || !refused.contains(bad)), "{refused}");
+        }
+    }
+}
+
+#[test]
+fn hook_needs_its_secret_and_its_settings_need_the_hook() {
+    let file = file("0123456789abcdef0123456789abcdef\n");
+    let (hook, path) = (Some("https://hooks.example/".to_owned()), Some(file.path().to_owned()));
+    let refused = refusal(&Config { usage_hook: hook.clone(), ..usable() });
+    assert!(refused.starts_with("usage_hook") && refused.contains("hook_secret_file"), "{refused}");
+    let refused = refusal(&Config { hook_secret_file: path.clone(), ..usable() });
+    assert!(refused.starts_with("hook_secret_file") && refused.contains("usage_hook"), "{refused}");
+    let refused = refusal(&Config { usage_interval: Some(60), ..usable() });
+    assert!(refused.starts_with("usage_interval") && refused.contains("usage_hook"), "{refused}");
+    let with = |usage_interval| {
+        let config =
+            Config { usage_hook: hook.clone(), hook_secret_file: path.clone(), usage_interval, ..usable() };
+        settings(&config).hooks.usage.expect("a hook").interval
+    };
+    let seconds = |seconds| Some(std::time::Duration::from_secs(seconds));
+    assert_eq!([with(None), with(Some(0)), with(Some(60))], [seconds(300), None, seconds(60)]);
+    let config =
+        Config { usage_hook: hook, hook_secret_file: path, usage_interval: Some(86_401), ..usable() };
+    assert!(refusal(&config).starts_with("usage_interval: 86401"));
+}
+
+#[test]
 fn admin_is_one_address_or_a_list_of_ports_and_sockets() {
     let parse = |text: &str| settings::parse::<Config>(text, Path::new("sample")).expect("loads").admin;
     assert_eq!(parse("admin = \"127.0.0.1:9641\""), ["127.0.0.1:9641"]);
@@ -256,6 +292,25 @@ fn the_printed_configuration_loads_and_so_does_every_example_in_it() {
         .filter(|id| !keys.contains_key(*id))
         .collect();
     assert!(missing.is_empty(), "not explained in turn-relay.toml: {missing:?}");
+}
+
+#[test]
+fn every_key_that_the_migration_page_names_is_in_the_template() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/MIGRATING.md");
+    let page = std::fs::read_to_string(page).expect("the page");
+    let config: Config = settings::parse(&uncommented(), Path::new("template")).expect("every example loads");
+    let keys = given(&config);
+    let is_key = |word: &&str| !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    let mut named = 0;
+    for row in page.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = row.split(" | ").collect();
+        assert_eq!(cells.len(), 2, "{row}");
+        for key in cells[1].split('`').skip(1).step_by(2).filter(is_key) {
+            assert!(keys.contains_key(key), "{key} is no key: {row}");
+            named += 1;
+        }
+    }
+    assert!(named > 30, "{named} keys");
 }
 
 #[test]

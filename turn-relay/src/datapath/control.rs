@@ -6,7 +6,7 @@ use super::inbox::{Done, Order, Parcel, Question, RelayedSocketParcel};
 use super::{BUDGET, Worker};
 use crate::address::FiveTuple;
 use crate::metrics::SendFailure;
-use crate::relay::{ClaimedSocket, Event, Input, OpenId, Output, WorkerIndex};
+use crate::relay::{ClaimedSocket, EndReason, Event, Input, OpenId, Output, WorkerIndex};
 
 impl Worker {
     /// Feeds one input to the core and does everything that follows from it, in order.
@@ -59,6 +59,13 @@ impl Worker {
             Some(Question::Page { from, user, limit, answer }) => {
                 let _ = answer.send(self.relay.page(now, from, user.as_deref(), limit));
             }
+            Some(Question::Report { from, min_age, answer }) => {
+                let page = self.relay.page(now, from, None, REPORT);
+                for view in page.allocations.iter().filter(|view| view.age >= min_age) {
+                    self.journal.interim(view);
+                }
+                let _ = answer.send(page.next);
+            }
             Some(Question::Find { id, answer }) => drop(answer.send(self.relay.find(now, id))),
             Some(Question::End { ids, reason, answer }) => {
                 let before = self.relay.allocations();
@@ -70,6 +77,18 @@ impl Worker {
             None => return false,
         }
         true
+    }
+
+    /// Ends what stands when the server does, so that the log and the account of every allocation are closed.
+    pub(super) fn end_all(&mut self, now: Instant) {
+        let mut from = Some(0);
+        while let Some(place) = from {
+            let page = self.relay.page(now, place, None, REPORT);
+            for view in page.allocations {
+                self.control(now, Input::End { id: view.id, reason: EndReason::Shutdown });
+            }
+            from = page.next;
+        }
     }
 
     /// Closes a connection and tells the core.
@@ -191,3 +210,6 @@ impl Worker {
         self.journal.record(now, event);
     }
 }
+
+/// Usage events per turn of the loop: each is a few strings and a place in a queue.
+const REPORT: usize = 256;

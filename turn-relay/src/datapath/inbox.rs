@@ -6,6 +6,7 @@ use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
+use std::time::Duration;
 
 use mio::Waker;
 use tokio::sync::oneshot;
@@ -34,6 +35,8 @@ pub(crate) enum Question {
     Page { from: usize, user: Option<Box<str>>, limit: usize, answer: oneshot::Sender<AllocationPage> },
     /// One allocation.
     Find { id: AllocationId, answer: oneshot::Sender<Option<AllocationView>> },
+    /// Writes a usage event about each of a part of the allocations that have stood that long, and tells where to go on.
+    Report { from: usize, min_age: Duration, answer: oneshot::Sender<Option<usize>> },
     /// Ends these, and tells how many of them stood. At most as many as were on a page.
     End { ids: Vec<AllocationId>, reason: EndReason, answer: oneshot::Sender<usize> },
 }

@@ -178,6 +178,7 @@ impl Worker {
         while !self.inbox.is_stopped() {
             self.turn(&mut events, &mut ready)?;
         }
+        self.end_all(Instant::now());
         Ok(())
     }
 

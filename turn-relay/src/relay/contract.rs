@@ -181,7 +181,7 @@ pub enum Input<'a> {
     End {
         /// Which.
         id: AllocationId,
-        /// [`EndReason::Operator`] or [`EndReason::Revoked`].
+        /// [`EndReason::Operator`], [`EndReason::Revoked`] or [`EndReason::Shutdown`].
         reason: EndReason,
     },
     /// The server is about to end (or is not any more, with `None`): newcomers are sent elsewhere, who is here runs on.
@@ -456,17 +456,20 @@ pub enum EndReason {
     CredentialExpired,
     /// The operator ended this one.
     Operator,
+    /// The server ended.
+    Shutdown,
 }
 
 impl EndReason {
     /// Every reason, for registering metrics.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Released,
         Self::Expired,
         Self::ConnectionClosed,
         Self::Revoked,
         Self::CredentialExpired,
         Self::Operator,
+        Self::Shutdown,
     ];
 
     /// The metric label.
@@ -478,6 +481,7 @@ impl EndReason {
             Self::Revoked => "revoked",
             Self::CredentialExpired => "credential_expired",
             Self::Operator => "operator",
+            Self::Shutdown => "shutdown",
         }
     }
 }

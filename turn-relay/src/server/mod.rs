@@ -21,6 +21,7 @@ use crate::admin::Operator;
 use crate::config::Settings;
 use crate::datapath::inbox::Mailbox;
 use crate::datapath::{Worker, Workplace};
+use crate::hook::{self, HookWork};
 use crate::journal::Journal;
 use crate::listen::admission::Admission;
 use crate::listen::inherited::Inherited;
@@ -43,6 +44,7 @@ pub struct Server {
     relay_addresses: Vec<IpAddr>,
     control: Control,
     operator: Operator,
+    hook_work: Option<HookWork>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -98,19 +100,22 @@ impl Server {
             .register_collector(Box::new(Totals(counters.clone())));
         let operator = Operator::new(mailboxes.clone(), Arc::clone(&shared), Totals(counters.clone()));
 
+        let relay_metrics = registry.sub_registry_with_prefix("turn_relay");
+        let (queues, hook_work) = hook::open(&settings.hooks, &operator, relay_metrics)?;
         let log_addresses = settings.log_addresses;
         let mut server = Self {
             listen: listen.clone(),
             relay_addresses: relay_settings.relay_addresses.iter().map(|address| address.ip).collect(),
             control: Control::new(settings, listen, mailboxes.clone(), Arc::clone(&shared), admission),
             operator,
+            hook_work: Some(hook_work),
             threads: Vec::new(),
         };
         for ((number, workplace), counters) in (0..).zip(workplaces).zip(counters) {
             let index = WorkerIndex(number);
             let rng = ChaCha20Rng::from_rng(&mut rand::rng());
             let relay = Relay::new(Arc::clone(&relay_settings), Arc::clone(&shared), index, rng);
-            let journal = Journal::new(Arc::clone(&counters), log_addresses);
+            let journal = Journal::new(Arc::clone(&counters), log_addresses).with_usage(queues.usage.clone());
             let worker =
                 Worker::new(workplace, mailboxes.clone(), relay, Arc::clone(&shared), counters, journal);
             // Dropping `server` on an error stops the workers that already run.
@@ -138,6 +143,12 @@ impl Server {
     #[must_use]
     pub fn control(&self) -> Control {
         self.control.clone()
+    }
+
+    /// What the hooks have to do, once: run it on an async runtime. Until then nobody hears of anything.
+    #[must_use]
+    pub fn take_hook_work(&mut self) -> HookWork {
+        self.hook_work.take().unwrap_or_default()
     }
 
     /// For the admin API: sees and ends allocations.
