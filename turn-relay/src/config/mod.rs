@@ -31,8 +31,8 @@ use access::{UserKey, networks, realm, secret_file, third_party, user_keys, user
 use addresses::{listen_addresses, port_range, relay_addresses, shown};
 pub(crate) use changes::Changes;
 pub(crate) use drain::DrainRules;
-pub(crate) use transports::load;
 pub(crate) use hooks::Hooks;
+pub(crate) use transports::load;
 use transports::{identities, rules};
 
 /// The configuration as written. Each field is a flag, a TOML key and an environment variable (`TURN_RELAY_...`).
