@@ -227,20 +227,17 @@ pub(super) fn is_bearer(username: &str) -> bool {
     username.starts_with(PREFIX)
 }
 
-/// Whether a request that names `wire` may come from `username`: it is the same name, or the key id of the token.
+/// Whether a request that names `wire` may come from `username`: it is the same name. A bearer goes by the key id of whichever
+/// token it brought last, so there only its key can tell.
 #[must_use]
 pub fn goes_by(username: &str, wire: &str) -> bool {
-    username == wire || key_id_of(username) == Some(wire)
+    username == wire || is_bearer(username)
 }
 
-/// Whether both are the same user. A bearer may have another token of the same authorization server by now.
+/// Whether both are the same user. A bearer may have another token by now, and of another key: authorization servers renew theirs.
 #[must_use]
 pub fn is_same_user(one: &str, other: &str) -> bool {
-    one == other || (is_bearer(one) && key_id_of(one) == key_id_of(other))
-}
-
-fn key_id_of(username: &str) -> Option<&str> {
-    Some(username.strip_prefix(PREFIX)?.rsplit_once(':')?.0)
+    one == other || (is_bearer(one) && is_bearer(other))
 }
 
 #[cfg(test)]
