@@ -23,7 +23,7 @@ const FORGED: u64 = 1_000_000;
 /// Half a minute of it: what a debug build on a busy machine still reads.
 const PER_SECOND: u64 = 40_000;
 /// RFC.md: what an answer to a stranger may be of its request, IP and UDP headers counted.
-const BYTES_OUT_PER_BYTE_IN: f64 = 2.6;
+const BYTES_OUT_PER_BYTE_IN: f64 = 2.5;
 /// Tables of fixed size that fill up (1.5 MiB a worker), and what an allocator keeps.
 const GROWTH_KIB: u64 = 8 * 1024;
 const SERVER: &str = "127.0.0.1:3478";
