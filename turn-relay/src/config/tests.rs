@@ -300,7 +300,12 @@ fn every_key_that_the_migration_page_names_is_in_the_template() {
     let page = std::fs::read_to_string(page).expect("the page");
     let config: Config = settings::parse(&uncommented(), Path::new("template")).expect("every example loads");
     let keys = given(&config);
-    let is_key = |word: &&str| !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    // Metrics are named there too.
+    let is_key = |word: &&str| {
+        !word.is_empty()
+            && !word.starts_with("turn_relay_")
+            && word.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+    };
     let mut named = 0;
     for row in page.lines().filter(|line| line.starts_with("| `")) {
         let cells: Vec<&str> = row.split(" | ").collect();
