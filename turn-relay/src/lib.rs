@@ -1,8 +1,8 @@
-//! STUN and TURN server: RFC 8489 and RFC 8656 over UDP, TCP and TLS, IPv4 and IPv6.
+//! STUN and TURN server: RFC 8489 and RFC 8656 over UDP, TCP, TLS and DTLS, IPv4 and IPv6.
 //!
 //! ```text
-//! client -- udp | tcp | tls --> listen --> datapath --> relay --> datapath --> peer
-//!                                             +-- control only --> stun --+
+//! client -- udp | tcp | tls | dtls --> listen --> datapath --> relay --> datapath --> peer
+//!                                                    +-- control only --> stun --+
 //! ```
 //!
 //! [`relay`] is the pure core: it takes `now` and an input and answers with values that say what must happen.

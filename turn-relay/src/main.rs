@@ -119,7 +119,9 @@ async fn reload(reloader: &Reloader) {
 fn command() -> clap::Command {
     clap::Command::new("turn-relay")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("STUN and TURN server for WebRTC (RFC 8489, RFC 8656) over UDP, TCP and TLS, IPv4 and IPv6")
+        .about(
+            "STUN and TURN server for WebRTC (RFC 8489, RFC 8656) over UDP, TCP, TLS and DTLS, IPv4 and IPv6",
+        )
         .after_help(EXAMPLES)
 }
 

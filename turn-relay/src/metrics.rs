@@ -126,8 +126,9 @@ pub(crate) struct Counters {
     standing: [[AtomicI64; Families::ALL.len()]; Transport::ALL.len()],
     durations: Durations,
     connections: AtomicI64,
+    sessions: AtomicI64,
     pub(crate) connections_refused: Count,
-    /// TLS connections that ended before their handshake did.
+    /// TLS connections and DTLS sessions that ended before their handshake did.
     pub(crate) handshakes_failed: Count,
     /// Datagrams that the kernel dropped because a listener's receive queue was full.
     pub(crate) overflowed_listeners: Count,
@@ -177,6 +178,10 @@ impl Counters {
 
     pub(crate) fn connections(&self, change: i64) {
         self.connections.fetch_add(change, Ordering::Relaxed);
+    }
+
+    pub(crate) fn sessions(&self, change: i64) {
+        self.sessions.fetch_add(change, Ordering::Relaxed);
     }
 }
 
@@ -329,14 +334,22 @@ impl Totals {
             help,
             MetricType::Counter,
         )?)?;
-        let help = "TLS connections that ended before their handshake was complete";
+        let open = self.0.iter().map(|worker| worker.sessions.load(Ordering::Relaxed)).sum::<i64>();
+        ConstGauge::new(open).encode(family(
+            encoder,
+            "dtls_sessions",
+            "DTLS sessions of clients, handshakes under way included",
+            MetricType::Gauge,
+        )?)?;
+        let help = "TLS connections and DTLS sessions that ended before their handshake was complete";
         ConstCounter::new(self.sum(|w| &w.handshakes_failed)).encode(family(
             encoder,
             "tls_handshakes_failed",
             help,
             MetricType::Counter,
         )?)?;
-        let help = "TCP connections that were closed at once: too many of one client address, or of all";
+        let help =
+            "TCP connections and DTLS sessions that were refused: too many of one client address, or of all";
         ConstCounter::new(self.sum(|w| &w.connections_refused)).encode(family(
             encoder,
             "tcp_connections_refused",
@@ -429,6 +442,7 @@ mod tests {
                 Duration::from_secs(61),
             );
             worker.connections(1);
+            worker.sessions(1);
             worker.connections_refused.add(1);
             worker.handed_over.add(1);
         }
@@ -455,6 +469,7 @@ mod tests {
             "allocation_duration_seconds_bucket{le=\"+Inf\"} 2",
             "allocations_ended_total{reason=\"released\"} 2",
             "tcp_connections 2",
+            "dtls_sessions 2",
             "handed_over_sockets_total 2",
             "tcp_connections_refused_total 2",
         ] {

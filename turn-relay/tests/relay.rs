@@ -11,7 +11,7 @@ use client::{Client, Received, even_port_and_next, family, reservation};
 use turn_relay::address::Transport;
 use turn_relay::config::Config;
 
-const EVERY: [Transport; 3] = [Transport::Udp, Transport::Tcp, Transport::Tls];
+const EVERY: [Transport; 4] = Transport::ALL;
 const STREAMS: [Transport; 2] = [Transport::Tcp, Transport::Tls];
 const LOOPBACK: [&str; 2] = ["127.0.0.1", "::1"];
 

@@ -14,7 +14,7 @@ use client::{Client, PATIENCE, tls};
 use process::Running;
 use turn_relay::address::Transport;
 
-const TRANSPORTS: [Transport; 3] = [Transport::Udp, Transport::Tcp, Transport::Tls];
+const TRANSPORTS: [Transport; 4] = [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Dtls];
 /// Of the short form.
 const CYCLES: usize = 120_000;
 const ROUNDS: usize = 10;

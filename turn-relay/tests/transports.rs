@@ -135,6 +135,38 @@ fn one_address_gets_as_many_connections_as_configured_with_and_without_tls() {
 }
 
 #[test]
+fn a_dtls_session_ends_its_allocation_and_the_other_way_round() {
+    let relay = Relay::on("127.0.0.1", &[]);
+    let mut released = relay.client(Transport::Dtls);
+    released.allocate();
+    relay.settles("allocations{transport=\"dtls\",family=\"ipv4\"}", 1);
+    let Wire::Dtls(mut session) = released.into_wire() else { panic!("it speaks DTLS") };
+    session.close();
+    relay.settles("allocations_ended_total{reason=\"connection_closed\"}", 1);
+    relay.settles("dtls_sessions", 0);
+
+    // A user who is gone loses allocation and session.
+    let mut revoked = relay.client(Transport::Dtls);
+    revoked.allocate();
+    relay.settles("dtls_sessions", 1);
+    reload_with(&relay, &[&SERVED], "other:password");
+    assert!(revoked.closed());
+    relay.settles("dtls_sessions", 0);
+}
+
+#[test]
+fn datagrams_that_begin_like_dtls_are_met_with_silence_and_cost_nothing() {
+    let relay = Relay::on("127.0.0.1", &[]);
+    let socket = client::wire::udp(relay.address);
+    for rubbish in [&[22; 64][..], &[20], &[63, 0, 0], &[22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]]
+    {
+        socket.send(rubbish).unwrap();
+    }
+    relay.settles("dropped_packets_total{reason=\"malformed\"}", 4);
+    relay.settles("dtls_sessions", 0);
+}
+
+#[test]
 fn rubbish_that_begins_like_tls_is_closed() {
     let relay = Relay::on("127.0.0.1", &[]);
     for rubbish in [&[22, 3, 1, 0xff, 0xff, 1][..], &[22, 0, 0, 0, 0, 0], &[22, 3, 1, 0, 4, 2, 0, 0, 0]] {
@@ -169,8 +201,12 @@ fn served(relay: &Relay, config: ClientConfig) -> HandshakeKind {
 
 /// As the relay was started, with other certificates.
 fn reload(relay: &Relay, certificates: &[&Files]) {
+    reload_with(relay, certificates, &format!("{USER}:{PASSWORD}"));
+}
+
+fn reload_with(relay: &Relay, certificates: &[&Files], user: &str) {
     let config = Config {
-        user: vec![format!("{USER}:{PASSWORD}")],
+        user: vec![user.to_owned()],
         listen: vec![relay.address.to_string()],
         threads: Some(2),
         allow_peer: vec!["127.0.0.0/8".into()],

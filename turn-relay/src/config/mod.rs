@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::admin::Access;
 use crate::credentials::{Credential, Credentials, Secret, ThirdParty};
 use crate::listen::admission::Rules;
+use crate::listen::dtls::offer::Offer;
 use crate::operation::certificate::Identity;
 use crate::operation::{AdminAddress, StartError, settings};
 use crate::relay::{Limits, NatDiscovery, RelayAddress};
@@ -39,7 +40,7 @@ use transports::{identities, rules};
 #[derive(Clone, Default, clap::Args, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Address to serve, UDP and TCP alike, TLS too with --tls-cert; repeatable [default: 0.0.0.0:3478 and [::]:3478,
+    /// Address to serve, UDP and TCP alike, TLS and DTLS too with --tls-cert; repeatable [default: 0.0.0.0:3478 and [::]:3478,
     /// with --tls-cert also port 5349]
     #[arg(long, value_name = "IP:PORT", value_delimiter = ',')]
     pub listen: Vec<String>,
@@ -166,7 +167,7 @@ pub struct Config {
     #[arg(long, value_name = "N", help_heading = LIMITS)]
     pub max_peer_connections_per_user: Option<u32>,
 
-    /// PEM certificate chain for TLS, leaf first; repeatable, the one that fits the client is chosen [default: no TLS]
+    /// PEM certificate chain for TLS and DTLS, leaf first; repeatable, the one that fits the client is chosen [default: no TLS]
     #[arg(long, value_name = "FILE", value_delimiter = ',')]
     pub tls_cert: Vec<PathBuf>,
 
@@ -361,7 +362,11 @@ impl Settings {
     /// What every listen address serves, in words.
     #[must_use]
     pub fn transports(&self) -> &'static str {
-        if self.identities.is_empty() { "UDP and TCP" } else { "UDP, TCP and TLS" }
+        match (self.identities.is_empty(), Offer::of(&self.identities).is_some()) {
+            (true, _) => "UDP and TCP",
+            (false, false) => "UDP, TCP and TLS",
+            (false, true) => "UDP, TCP, TLS and DTLS",
+        }
     }
 
     /// The settings in a few lines for a person: what is served, for whom, from which ports, towards which peers.

@@ -8,6 +8,7 @@ use mio::Interest;
 use super::{BUDGET, Source, Worker};
 use crate::address::{ClientAddr, FiveTuple, Transport};
 use crate::frame::{Split, is_connection_bind, split};
+use crate::listen::dtls::Sessions;
 use crate::listen::stream::{Reading, Refused};
 use crate::listen::udp::FromClient;
 use crate::metrics::SendFailure;
@@ -27,8 +28,13 @@ impl Worker {
         match listener.udp.receive(buffer) {
             Ok(FromClient { len, client, server, traffic_class, overflows }) => {
                 self.counters.overflowed_listeners.add(overflows);
+                let datagram = buffer.get(..len).unwrap_or_default();
+                if Sessions::is_for(datagram) {
+                    self.receive_dtls(now, (client, server), datagram, traffic_class);
+                    return true;
+                }
                 let from = FiveTuple { transport: Transport::Udp, client: ClientAddr(client), server };
-                self.frame(now, &from, buffer.get(..len).unwrap_or_default(), traffic_class);
+                self.frame(now, &from, datagram, traffic_class);
                 true
             }
             // Whatever else the socket reports (an ICMP error, say) is about one datagram of the past.
@@ -189,9 +195,10 @@ impl Worker {
         }
     }
 
-    /// Sends a whole frame to a client, over UDP with this DSCP and ECN. A TCP connection that failed is closed at its next event.
+    /// Sends a whole frame to a client, over UDP and DTLS with this DSCP and ECN. A TCP connection that failed is closed at its next event.
     pub(super) fn send_to_client(
         &mut self,
+        now: Instant,
         to: &FiveTuple,
         frame: &[u8],
         traffic_class: u8,
@@ -212,8 +219,7 @@ impl Worker {
                     Refused::Gone | Refused::Broken => SendFailure::ClientGone,
                 })
             }
-            // No listener makes a five-tuple of this kind yet.
-            Transport::Dtls => Err(SendFailure::ClientGone),
+            Transport::Dtls => self.send_to_session(now, to, frame, traffic_class),
         }
     }
 }

@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use super::inbox::{Done, Order, Parcel, Question, RelayedSocketParcel};
+use super::secured::Marks;
 use super::{BUDGET, Worker};
-use crate::address::FiveTuple;
+use crate::address::{FiveTuple, Transport};
 use crate::metrics::SendFailure;
 use crate::relay::{ClaimedSocket, EndReason, Event, Input, OpenId, Output, WorkerIndex};
 
@@ -110,7 +111,7 @@ impl Worker {
     /// One output; what the core must hear at once is returned.
     fn execute(&mut self, now: Instant, output: Output) -> Option<Input<'static>> {
         match output {
-            Output::Send { to, message } => return self.answer(&to, &message),
+            Output::Send { to, message } => return self.answer(now, &to, &message),
             Output::Open { open, ip, port, reserve_next } => {
                 let outcome = self.relayed.open(self.poll.registry(), ip, port, reserve_next);
                 return Some(Input::Opened { open, outcome });
@@ -118,6 +119,17 @@ impl Worker {
             Output::Close(ClaimedSocket { slot, ip, port }) => {
                 drop(self.relayed.release(self.poll.registry(), slot));
                 self.shared.release(ip, port);
+            }
+            Output::Disconnect(tuple) if tuple.transport == Transport::Dtls => {
+                let slot = self.sessions.slot_of(&tuple)?;
+                self.sessions.close(slot);
+                let driven = self.is_driving_sessions();
+                self.drive_session(now, slot, Marks::default());
+                if driven {
+                    // What was to be sent is sent afterwards; the session then goes with the client's close_notify or its minute.
+                    return None;
+                }
+                return self.forget_session(slot).map(Input::ClientGone);
             }
             Output::Disconnect(tuple) => {
                 let slot = self.connections.slot_of(&tuple)?;
@@ -151,8 +163,8 @@ impl Worker {
         None
     }
 
-    fn answer(&mut self, to: &FiveTuple, message: &[u8]) -> Option<Input<'static>> {
-        let failure = self.send_to_client(to, message, 0).err()?;
+    fn answer(&mut self, now: Instant, to: &FiveTuple, message: &[u8]) -> Option<Input<'static>> {
+        let failure = self.send_to_client(now, to, message, 0).err()?;
         self.counters.not_sent(failure);
         // Responses must not be lost on a stream: a client that does not read them is not coming back.
         let broken = matches!(failure, SendFailure::SlowClient | SendFailure::ClientGone);
@@ -206,6 +218,7 @@ impl Worker {
             // A connection is patient exactly as long as it holds an allocation.
             let allocated = matches!(event, Event::AllocationStarted { .. });
             self.connections.set_allocated(now, client, allocated);
+            self.sessions.set_allocated(now, client, allocated);
         }
         self.journal.record(now, event);
     }

@@ -12,6 +12,7 @@ mod control;
 pub(crate) mod inbox;
 mod peer;
 mod relayed;
+mod secured;
 mod tcp;
 
 use std::collections::VecDeque;
@@ -27,6 +28,7 @@ use crate::frame::{HEADROOM, MAX_FRAME_BYTES, TAILROOM};
 use crate::journal::Journal;
 use crate::listen::Listener;
 use crate::listen::admission::Admission;
+use crate::listen::dtls::Sessions;
 use crate::listen::stream::{Connections, READ_BYTES};
 use crate::metrics::Counters;
 use crate::relay::{Input, Output, Relay, Shared, SocketSlot};
@@ -89,6 +91,7 @@ pub(crate) struct Workplace {
     poll: Poll,
     listeners: Vec<Listener>,
     connections: Connections,
+    sessions: Sessions,
     inbox: Inbox,
     mailbox: Mailbox,
 }
@@ -106,7 +109,9 @@ impl Workplace {
             poll.registry().register(&mut listener.tcp, Source::Tcp(index).token(), Interest::READABLE)?;
         }
         let (mailbox, inbox) = inbox::open(Waker::new(poll.registry(), Source::Inbox.token())?);
-        Ok(Self { poll, listeners, connections: Connections::new(admission), inbox, mailbox })
+        let sessions = Sessions::new(Arc::clone(&admission), Instant::now(), rand::random());
+        let connections = Connections::new(admission);
+        Ok(Self { poll, listeners, connections, sessions, inbox, mailbox })
     }
 
     pub(crate) fn mailbox(&self) -> Mailbox {
@@ -127,10 +132,15 @@ pub(crate) struct Worker {
     relayed: RelayedSockets,
     connections: Connections,
     peers: PeerSockets,
+    sessions: Sessions,
     counters: Arc<Counters>,
     journal: Journal,
     /// Where every packet lies while it is worked on: headroom, the packet, tailroom.
     buffer: Box<[u8]>,
+    /// Where a DTLS session's datagrams and frames lie; empty while somebody works with it.
+    secured: Box<[u8]>,
+    /// DTLS sessions that may want something.
+    wanting: Vec<(usize, secured::Marks)>,
     /// What the core said and the worker has not done yet.
     outputs: VecDeque<Output>,
     /// Sources that had more than their budget, and listeners whose pause is over.
@@ -148,7 +158,7 @@ impl Worker {
         counters: Arc<Counters>,
         journal: Journal,
     ) -> Self {
-        let Workplace { poll, listeners, connections, inbox, mailbox: _ } = workplace;
+        let Workplace { poll, listeners, connections, sessions, inbox, mailbox: _ } = workplace;
         Self {
             poll,
             listeners,
@@ -159,6 +169,9 @@ impl Worker {
             relayed: RelayedSockets::default(),
             connections,
             peers: PeerSockets::default(),
+            sessions,
+            secured: vec![0; SECURED_BYTES].into_boxed_slice(),
+            wanting: Vec::new(),
             journal,
             counters,
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
@@ -230,7 +243,12 @@ impl Worker {
         if !self.again.is_empty() {
             return Some(Duration::ZERO);
         }
-        let next = [self.relay.deadline(), self.connections.deadline(), self.accepting_from];
+        let next = [
+            self.relay.deadline(),
+            self.connections.deadline(),
+            self.sessions.deadline(),
+            self.accepting_from,
+        ];
         let next = next.into_iter().flatten().min()?;
         // epoll counts whole milliseconds and rounds down: without the extra one the loop would spin through the last.
         Some(next.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
@@ -243,6 +261,7 @@ impl Worker {
         while let Some(slot) = self.connections.overdue(now) {
             self.close_connection(now, slot);
         }
+        self.sessions_overdue(now);
         if self.accepting_from.is_some_and(|at| at <= now) {
             self.accepting_from = None;
             // Edge-triggered: connections that came in the meantime are not announced again.
@@ -258,6 +277,9 @@ const BUDGET: usize = 64;
 const EVENTS: usize = 1024;
 /// Room for the largest frame of a stream and a read behind its beginning, between headroom and tailroom.
 const BUFFER_BYTES: usize = HEADROOM + MAX_FRAME_BYTES + TAILROOM + READ_BYTES + TAILROOM;
+
+/// A DTLS record is no larger than the datagram that it comes in.
+const SECURED_BYTES: usize = 65_536;
 
 #[cfg(test)]
 mod tests;

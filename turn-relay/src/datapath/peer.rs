@@ -34,7 +34,7 @@ impl Worker {
         let len = received.len;
         self.counters.overflowed_relayed.add(received.overflows);
         let verdict = self.relay.route_peer(now, slot, received.from, len);
-        self.deliver(verdict, buffer, len, received.traffic_class);
+        self.deliver(now, verdict, buffer, len, received.traffic_class);
         true
     }
 
@@ -43,19 +43,19 @@ impl Worker {
         let Some(taken) = self.relayed.take_error(slot) else { return false };
         if let Some(SendError { to, kind, code, mtu }) = taken {
             let verdict = self.relay.route_icmp(now, slot, PeerAddr(to), Icmp { kind, code, mtu });
-            self.deliver(verdict, buffer, 0, 0);
+            self.deliver(now, verdict, buffer, 0, 0);
         }
         true
     }
 
     /// Does with a peer's `len` bytes at [`HEADROOM`] what the core decided.
-    fn deliver(&mut self, verdict: Verdict, buffer: &mut [u8], len: usize, traffic_class: u8) {
+    fn deliver(&mut self, now: Instant, verdict: Verdict, buffer: &mut [u8], len: usize, traffic_class: u8) {
         match verdict {
             Verdict::ToClient { to, header } => {
                 let Some(frame) = header.write(to.transport, buffer, HEADROOM..HEADROOM + len) else {
                     return self.counters.dropped(DropReason::TooLarge);
                 };
-                match self.send_to_client(&to, buffer.get(frame).unwrap_or_default(), traffic_class) {
+                match self.send_to_client(now, &to, buffer.get(frame).unwrap_or_default(), traffic_class) {
                     Ok(()) => self.counters.to_client.add(len),
                     Err(failure) => self.counters.not_sent(failure),
                 }

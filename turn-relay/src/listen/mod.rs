@@ -5,6 +5,7 @@
 //! Refuses to share a port with another process, and that includes another copy of this program.
 
 pub(crate) mod admission;
+pub(crate) mod dtls;
 pub(crate) mod inherited;
 pub(crate) mod stream;
 pub(crate) mod tls;

@@ -360,7 +360,7 @@ const MAX_UNSENT_OF_STRANGER: usize = 8 * 1024;
 /// Bytes per read, unless a frame that has begun needs more: some turn's work of media, and not thousands of short requests.
 pub(crate) const READ_BYTES: usize = 16 * 1024;
 /// Without an allocation there is nothing to wait for. In total: requests do not buy more time, only an allocation does.
-const IDLE: Duration = Duration::from_secs(60);
+pub(super) const IDLE: Duration = Duration::from_secs(60);
 /// How long a connection that is to be closed may take to read the rest.
 const LINGER: Duration = Duration::from_secs(5);
 

@@ -16,6 +16,7 @@ use rustls::server::{
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, SignatureScheme};
 
+use super::dtls::offer::Offer;
 use crate::operation::StartError;
 use crate::operation::certificate::Identity;
 
@@ -23,9 +24,16 @@ use crate::operation::certificate::Identity;
 /// for another server, or somebody wants it to. One that offers nothing is served.
 pub(crate) const ALPN: [&[u8]; 2] = [b"stun.turn", b"stun.nat-discovery"];
 
-/// What new TLS connections of all workers are served with.
+/// What one set of certificates is good for.
+pub(crate) struct Served {
+    tls: Arc<ServerConfig>,
+    /// Not with every kind of key.
+    dtls: Option<Arc<Offer>>,
+}
+
+/// What new TLS connections and DTLS sessions of all workers are served with.
 pub(crate) struct Certificates {
-    current: ArcSwapOption<ServerConfig>,
+    current: ArcSwapOption<Served>,
     /// Outlives a change of certificates, so that clients resume; its keys change every six hours by themselves.
     tickets: Arc<dyn ProducesTickets>,
 }
@@ -47,10 +55,7 @@ impl Certificates {
     ///
     /// # Errors
     /// One line, when the TLS library refuses.
-    pub(crate) fn prepare(
-        &self,
-        identities: &[Arc<Identity>],
-    ) -> Result<Option<Arc<ServerConfig>>, StartError> {
+    pub(crate) fn prepare(&self, identities: &[Arc<Identity>]) -> Result<Option<Arc<Served>>, StartError> {
         if identities.is_empty() {
             return Ok(None);
         }
@@ -66,17 +71,28 @@ impl Certificates {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = Arc::clone(&self.tickets);
         config.send_tls13_tickets = 1;
-        Ok(Some(Arc::new(config)))
+        let dtls = Offer::of(identities).map(Arc::new);
+        if dtls.is_none() {
+            tracing::warn!(
+                "DTLS is off: it needs a certificate with an ECDSA key on P-256 or P-384 (TLS is on)"
+            );
+        }
+        Ok(Some(Arc::new(Served { tls: Arc::new(config), dtls })))
     }
 
     /// Serves what was prepared, from the next connection on.
-    pub(crate) fn install(&self, prepared: Option<Arc<ServerConfig>>) {
+    pub(crate) fn install(&self, prepared: Option<Arc<Served>>) {
         self.current.store(prepared);
     }
 
-    /// What a connection that begins now is served with; `None` while TLS is off.
+    /// What a TLS connection that begins now is served with; `None` while TLS is off.
     pub(crate) fn current(&self) -> Option<Arc<ServerConfig>> {
-        self.current.load_full()
+        self.current.load().as_ref().map(|served| Arc::clone(&served.tls))
+    }
+
+    /// What a DTLS session that begins now is offered; `None` while DTLS is off.
+    pub(crate) fn dtls(&self) -> Option<Arc<Offer>> {
+        self.current.load().as_ref().and_then(|served| served.dtls.clone())
     }
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 pub(crate) mod bench;
+pub(crate) mod dtls;
 pub(crate) mod tcp;
 pub(crate) mod tls;
 pub(crate) mod wire;
@@ -74,6 +75,10 @@ impl Client {
             transactions: 0,
             retransmits: false,
         }
+    }
+
+    pub(crate) fn into_wire(self) -> Wire {
+        self.wire
     }
 
     pub(crate) fn local_addr(&self) -> SocketAddr {

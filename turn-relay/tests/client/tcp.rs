@@ -72,7 +72,7 @@ impl Bytes {
     /// Nothing more will be written.
     pub(crate) fn finish(&mut self) {
         match &mut self.0 {
-            Wire::Udp(_) => panic!("UDP has no end"),
+            Wire::Udp(_) | Wire::Dtls(_) => panic!("UDP has no end"),
             Wire::Tcp(stream) => stream.shutdown(Shutdown::Write).unwrap(),
             Wire::Tls(tls) => {
                 tls.conn.send_close_notify();
@@ -84,7 +84,7 @@ impl Bytes {
     /// The socket.
     pub(crate) fn stream(&self) -> &TcpStream {
         match &self.0 {
-            Wire::Udp(_) => panic!("UDP has no stream"),
+            Wire::Udp(_) | Wire::Dtls(_) => panic!("UDP has no stream"),
             Wire::Tcp(stream) => stream,
             Wire::Tls(tls) => &tls.sock,
         }
@@ -94,7 +94,7 @@ impl Bytes {
 impl Read for Bytes {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.0 {
-            Wire::Udp(_) => panic!("UDP has no stream"),
+            Wire::Udp(_) | Wire::Dtls(_) => panic!("UDP has no stream"),
             Wire::Tcp(stream) => stream.read(buffer),
             Wire::Tls(tls) => tls.read(buffer),
         }
@@ -104,7 +104,7 @@ impl Read for Bytes {
 impl Write for Bytes {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.0 {
-            Wire::Udp(_) => panic!("UDP has no stream"),
+            Wire::Udp(_) | Wire::Dtls(_) => panic!("UDP has no stream"),
             Wire::Tcp(stream) => stream.write(bytes),
             Wire::Tls(tls) => tls.write(bytes),
         }
@@ -112,7 +112,7 @@ impl Write for Bytes {
 
     fn flush(&mut self) -> io::Result<()> {
         match &mut self.0 {
-            Wire::Udp(_) => panic!("UDP has no stream"),
+            Wire::Udp(_) | Wire::Dtls(_) => panic!("UDP has no stream"),
             Wire::Tcp(stream) => stream.flush(),
             Wire::Tls(tls) => tls.flush(),
         }

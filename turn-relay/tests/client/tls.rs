@@ -13,6 +13,7 @@ pub(crate) struct Files {
     pub(crate) cert: PathBuf,
     pub(crate) key: PathBuf,
     leaf: CertificateDer<'static>,
+    key_der: Vec<u8>,
 }
 
 /// The certificate that relays of these tests serve.
@@ -26,7 +27,13 @@ impl Files {
         let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
         std::fs::write(&cert, made.cert.pem()).unwrap();
         std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-        Self { _dir: dir, cert, key, leaf: made.cert.der().clone() }
+        Self {
+            _dir: dir,
+            cert,
+            key,
+            leaf: made.cert.der().clone(),
+            key_der: made.signing_key.serialize_der(),
+        }
     }
 
     /// A client that trusts this certificate alone, and offers these protocols.
@@ -39,6 +46,14 @@ impl Files {
             .with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         config
+    }
+
+    pub(crate) fn leaf(&self) -> &CertificateDer<'static> {
+        &self.leaf
+    }
+
+    pub(crate) fn key_der(&self) -> Vec<u8> {
+        self.key_der.clone()
     }
 
     /// This certificate alone.

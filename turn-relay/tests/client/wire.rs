@@ -10,28 +10,23 @@ use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use turn_relay::address::Transport;
 
 use super::PATIENCE;
+use super::dtls::Dtls;
 use super::tls::SERVED;
 
 pub(crate) enum Wire {
     Udp(UdpSocket),
     Tcp(TcpStream),
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+    Dtls(Box<Dtls>),
 }
 
 impl Wire {
     pub(crate) fn connect(transport: Transport, server: SocketAddr) -> Self {
         match transport {
-            Transport::Udp => {
-                let local = if server.is_ipv4() { "127.0.0.1" } else { "::1" };
-                let socket = UdpSocket::bind((local.parse::<IpAddr>().unwrap(), 0)).unwrap();
-                // A connected socket takes answers from this address alone.
-                socket.connect(server).unwrap();
-                socket.set_read_timeout(Some(PATIENCE)).unwrap();
-                Self::Udp(socket)
-            }
+            Transport::Udp => Self::Udp(udp(server)),
             Transport::Tcp => Self::Tcp(tcp(server)),
             Transport::Tls => Self::secured(tcp(server), SERVED.client(&[])),
-            Transport::Dtls => panic!("this client does not speak it"),
+            Transport::Dtls => Self::Dtls(Box::new(Dtls::connect(server))),
         }
     }
 
@@ -47,11 +42,12 @@ impl Wire {
             Self::Udp(socket) => socket.local_addr().unwrap(),
             Self::Tcp(stream) => stream.local_addr().unwrap(),
             Self::Tls(tls) => tls.sock.local_addr().unwrap(),
+            Self::Dtls(dtls) => dtls.socket.local_addr().unwrap(),
         }
     }
 
     pub(crate) fn is_stream(&self) -> bool {
-        !matches!(self, Self::Udp(_))
+        matches!(self, Self::Tcp(_) | Self::Tls(_))
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) {
@@ -59,6 +55,7 @@ impl Wire {
             Self::Udp(socket) => assert_eq!(socket.send(bytes).unwrap(), bytes.len()),
             Self::Tcp(stream) => stream.write_all(bytes).unwrap(),
             Self::Tls(tls) => tls.write_all(bytes).and_then(|()| tls.flush()).unwrap(),
+            Self::Dtls(dtls) => dtls.send(bytes),
         }
     }
 
@@ -73,6 +70,7 @@ impl Wire {
             }
             Self::Tcp(stream) => frame(stream),
             Self::Tls(tls) => frame(tls),
+            Self::Dtls(dtls) => dtls.receive().expect("an answer in time"),
         }
     }
 
@@ -82,6 +80,7 @@ impl Wire {
             Self::Udp(socket) => socket.set_read_timeout(Some(patience)).unwrap(),
             Self::Tcp(stream) => stream.set_read_timeout(Some(patience)).unwrap(),
             Self::Tls(tls) => tls.sock.set_read_timeout(Some(patience)).unwrap(),
+            Self::Dtls(dtls) => dtls.socket.set_read_timeout(Some(patience)).unwrap(),
         }
     }
 
@@ -89,6 +88,10 @@ impl Wire {
     pub(crate) fn closed(&mut self) -> bool {
         let stream: &mut dyn Read = match self {
             Self::Udp(_) => panic!("UDP has no end"),
+            Self::Dtls(dtls) => {
+                while dtls.receive().is_some() {}
+                return dtls.closed;
+            }
             Self::Tcp(stream) => stream,
             Self::Tls(tls) => tls,
         };
@@ -103,6 +106,15 @@ impl Wire {
             }
         }
     }
+}
+
+pub(crate) fn udp(server: SocketAddr) -> UdpSocket {
+    let local = if server.is_ipv4() { "127.0.0.1" } else { "::1" };
+    let socket = UdpSocket::bind((local.parse::<IpAddr>().unwrap(), 0)).unwrap();
+    // A connected socket takes answers from this address alone.
+    socket.connect(server).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
 }
 
 fn tcp(server: SocketAddr) -> TcpStream {
