@@ -118,6 +118,14 @@ impl Journal {
             }
             Event::Challenged(method) => self.counters.request(method, Some(CHALLENGED)),
             Event::Granted(method) => self.counters.request(method, None),
+            Event::AllocationMoved { id, from, to, relayed, additional } => {
+                self.counters.allocation_moved(
+                    from.transport,
+                    to.transport,
+                    Families::of((relayed, additional)),
+                );
+                tracing::debug!(allocation = %id, from = %from.client.0, to = %to.client.0, "allocation moved");
+            }
             Event::Dropped(reason) => self.counters.dropped(reason),
         }
     }

@@ -176,6 +176,12 @@ impl Counters {
         self.standing[transport as usize][families as usize].fetch_add(-1, Ordering::Relaxed);
     }
 
+    /// A client came back over another five-tuple, and may be over another transport.
+    pub(crate) fn allocation_moved(&self, from: Transport, to: Transport, families: Families) {
+        self.standing[from as usize][families as usize].fetch_add(-1, Ordering::Relaxed);
+        self.standing[to as usize][families as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn connections(&self, change: i64) {
         self.connections.fetch_add(change, Ordering::Relaxed);
     }

@@ -331,7 +331,8 @@ fn ten_thousand_connections_come_and_go_and_leave_nothing() {
     }
     relay.settles("tcp_connections", 0);
     relay.settles("allocations{transport=\"tcp\",family=\"ipv4\"}", 0);
-    eventually(|| descriptors() == before);
+    // Not all that the first forty held may have been closed when it was counted.
+    eventually(|| descriptors() <= before);
 }
 
 /// A worker's own event loop and the sockets of this test apart, what the process has open.

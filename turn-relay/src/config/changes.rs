@@ -50,17 +50,14 @@ impl Settings {
             third_party,
             certificate_files,
             drain,
+            mobility,
         } = self;
         list(&mut changed, "relay_address", relay_addresses, &new.relay_addresses, super::shown);
-        if *realm != new.realm {
-            changed.push(format!("realm is {}", new.realm));
-        }
+        value(&mut changed, "realm", realm, &new.realm);
         changed.extend(changed_users(users, &new.users));
         changed.extend(changed_user_keys(user_keys, &new.user_keys));
         changed.extend(changed_secrets(secrets, &new.secrets));
-        if *expire_with_credential != new.expire_with_credential {
-            changed.push(format!("expire_with_credential is {}", new.expire_with_credential));
-        }
+        value(&mut changed, "expire_with_credential", expire_with_credential, &new.expire_with_credential);
         if *third_party != new.third_party {
             changed.push("keys or name for tokens (oauth_key_file, oauth_server_name)".to_owned());
         }
@@ -78,12 +75,9 @@ impl Settings {
         if *rules != new.rules {
             changed.push("limits of connections".to_owned());
         }
-        if *log_addresses != new.log_addresses {
-            changed.push(format!("log_addresses is {}", new.log_addresses));
-        }
-        if *strict_channels != new.strict_channels {
-            changed.push(format!("strict_channels is {}", new.strict_channels));
-        }
+        value(&mut changed, "log_addresses", log_addresses, &new.log_addresses);
+        value(&mut changed, "mobility", mobility, &new.mobility);
+        value(&mut changed, "strict_channels", strict_channels, &new.strict_channels);
         if *certificate_files != new.certificate_files {
             changed.push("tls_cert and tls_key are other files".to_owned());
         }
@@ -103,6 +97,12 @@ impl Settings {
         keep(&mut needs_restart, "admin_host", &admin_access.hosts, &mut new.admin_access.hosts);
         keep(&mut needs_restart, "admin_token_file", &admin_access.token, &mut new.admin_access.token);
         Changes { changed, needs_restart, new }
+    }
+}
+
+fn value<T: PartialEq + std::fmt::Display>(changed: &mut Vec<String>, key: &str, old: &T, new: &T) {
+    if old != new {
+        changed.push(format!("{key} is {new}"));
     }
 }
 

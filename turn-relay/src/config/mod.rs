@@ -237,6 +237,10 @@ pub struct Config {
     /// File with the secret that requests to hooks are signed with
     #[arg(long, value_name = "FILE")]
     pub hook_secret_file: Option<PathBuf>,
+
+    /// Let clients take their allocation along to another address (RFC 8016) [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub mobility: Option<bool>,
 }
 
 impl settings::Config for Config {
@@ -282,6 +286,7 @@ pub struct Settings {
     /// Where `identities` come from.
     pub(crate) certificate_files: Vec<(PathBuf, PathBuf)>,
     pub(crate) drain: DrainRules,
+    pub(crate) mobility: bool,
 }
 
 /// Relayed ports, both ends included.
@@ -328,6 +333,7 @@ impl Settings {
             strict_channels: config.strict_channels.unwrap_or(false),
             certificate_files: config.tls_cert.iter().cloned().zip(config.tls_key.iter().cloned()).collect(),
             drain: drain::rules(config)?,
+            mobility: config.mobility.unwrap_or(false),
         };
         if settings.credentials().is_empty() {
             return Err(StartError::new(

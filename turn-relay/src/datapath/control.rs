@@ -7,7 +7,9 @@ use super::secured::Marks;
 use super::{BUDGET, Worker};
 use crate::address::{FiveTuple, Transport};
 use crate::metrics::SendFailure;
-use crate::relay::{ClaimedSocket, EndReason, Event, Input, OpenId, Output, WorkerIndex};
+use crate::relay::{
+    ClaimedSocket, EndReason, Event, Input, Moving, NotMoved, OpenId, Output, SocketSlot, WorkerIndex,
+};
 
 impl Worker {
     /// Feeds one input to the core and does everything that follows from it, in order.
@@ -34,6 +36,11 @@ impl Worker {
                     self.control(now, Input::Claimed { open, outcome });
                 }
                 Some(Parcel::Client { client, message }) => self.take_in(now, *client, &message),
+                Some(Parcel::Summon(summons)) => self.control(now, Input::Summon(summons)),
+                Some(Parcel::Summoned { open, outcome }) => {
+                    let outcome = outcome.map(|(moving, sockets)| self.unpack_all(moving, sockets));
+                    self.control(now, Input::Summoned { open, outcome });
+                }
                 None => return self.serve_operator(now),
             }
         }
@@ -150,6 +157,16 @@ impl Worker {
             }
             // An answer that cannot be delivered is as good as none: the asking core gives up by itself.
             Output::DenyClaim { to, open } => drop(self.post(to, Parcel::Claimed { open, socket: None })),
+            Output::SummonAt { at, summons } => {
+                let open = summons.open;
+                if self.post(at, Parcel::Summon(summons)).is_err() {
+                    return Some(Input::Summoned { open, outcome: Err(NotMoved::Lost) });
+                }
+            }
+            Output::HandOver { to, open, moving } => return self.hand_over(to, open, moving),
+            Output::DenySummons { to, open, why } => {
+                drop(self.post(to, Parcel::Summoned { open, outcome: Err(why) }));
+            }
             Output::Event(event) => self.event(now, event),
             Output::ListenTcp { open, ip, port } => {
                 let outcome = self.relayed.listen(self.poll.registry(), ip, port);
@@ -194,6 +211,41 @@ impl Worker {
         self.shared.release(ip, port);
     }
 
+    /// Gives an allocation away with its sockets; what cannot be delivered comes back to the core.
+    fn hand_over(&mut self, to: WorkerIndex, open: OpenId, moving: Moving) -> Option<Input<'static>> {
+        let sockets: Vec<ClaimedSocket> = moving.sockets().collect();
+        let mut parcels = Vec::with_capacity(sockets.len());
+        for ClaimedSocket { slot, ip, port } in sockets {
+            let socket = self.relayed.release(self.poll.registry(), slot);
+            parcels.extend(socket.map(|socket| (slot, RelayedSocketParcel { socket, ip, port })));
+        }
+        let count = parcels.len();
+        match self.post(to, Parcel::Summoned { open, outcome: Ok((moving, parcels)) }) {
+            Err(Parcel::Summoned { outcome: Ok((moving, parcels)), .. }) => {
+                let moving = self.unpack_all(moving, parcels);
+                // No request of this worker: the allocation stays where it was.
+                Some(Input::Summoned { open: OpenId(u64::MAX), outcome: Ok(moving) })
+            }
+            Err(_) | Ok(()) => {
+                self.counters.handed_over.add(count);
+                None
+            }
+        }
+    }
+
+    fn unpack_all(
+        &mut self,
+        mut moving: Moving,
+        mut parcels: Vec<(SocketSlot, RelayedSocketParcel)>,
+    ) -> Moving {
+        moving.exchange(|old| {
+            let at = parcels.iter().position(|(slot, _)| *slot == old)?;
+            let (_, parcel) = parcels.swap_remove(at);
+            self.unpack(parcel).map(|socket| socket.slot)
+        });
+        moving
+    }
+
     /// Puts a socket that another worker handed over into this worker's slab.
     fn unpack(&mut self, parcel: RelayedSocketParcel) -> Option<ClaimedSocket> {
         let RelayedSocketParcel { socket, ip, port } = parcel;
@@ -219,6 +271,13 @@ impl Worker {
             let allocated = matches!(event, Event::AllocationStarted { .. });
             self.connections.set_allocated(now, client, allocated);
             self.sessions.set_allocated(now, client, allocated);
+        }
+        if let Event::AllocationMoved { from, to, .. } = &event {
+            for (tuple, allocated) in [(from, false), (to, true)] {
+                if tuple.transport.is_connected() {
+                    self.connections.set_allocated(now, tuple, allocated);
+                }
+            }
         }
         self.journal.record(now, event);
     }

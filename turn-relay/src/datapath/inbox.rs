@@ -14,7 +14,8 @@ use tokio::sync::oneshot;
 use crate::address::RelayedPort;
 use crate::listen::stream::Detached;
 use crate::relay::{
-    AllocationId, AllocationPage, AllocationView, Claim, Drain, EndReason, OpenId, RelaySettings,
+    AllocationId, AllocationPage, AllocationView, Claim, Drain, EndReason, Moving, NotMoved, OpenId,
+    RelaySettings, SocketSlot, Summons,
 };
 
 /// What one worker hands to another.
@@ -26,6 +27,10 @@ pub(crate) enum Parcel {
     Claimed { open: OpenId, socket: Option<RelayedSocketParcel> },
     /// A client's connection and the message that it is handed over for (RFC 6062).
     Client { client: Box<Detached>, message: Vec<u8> },
+    /// Asks for an allocation.
+    Summon(Summons),
+    /// Answers with it and its sockets, by their old slots, or with a reason.
+    Summoned { open: OpenId, outcome: Result<(Moving, Vec<(SocketSlot, RelayedSocketParcel)>), NotMoved> },
 }
 
 /// What the operator asks of one worker. Nobody may listen for the answer any more.

@@ -12,7 +12,7 @@ use super::contract::{Claim, ClaimedSocket, DropReason, Output};
 use super::deadlines::Timer;
 use super::opening::{NO_RESERVATION, Opening, Source};
 use super::refusal::Refusal;
-use super::relayed::{Relayed, RelayedSet};
+use super::relayed::Relayed;
 use super::requests::Asker;
 use super::shared::Want;
 use super::tcp::{self, TCP};
@@ -50,6 +50,9 @@ impl Relay {
             return Err(Refusal::AllocationMismatch("there is an allocation on this five-tuple"));
         }
         let protocol = check(&asker.from, request)?;
+        if request.mobility.is_some() {
+            self.may_move()?;
+        }
         if self.draining.is_some() {
             return self.turn_away(now, asker);
         }
@@ -79,8 +82,17 @@ impl Relay {
             return Err(Refusal::Capacity("no port is free"));
         };
         let (next, lacking) = (addresses.second, addresses.lacking);
+        // Connections with peers belong to the control connection: a TCP allocation stays where it is.
+        let mobile = request.mobility.is_some() && protocol == Protocol::Udp;
         let lifetime = self.lifetime(now, asker, request.lifetime);
-        self.begin(Opening { places, next, lacking, protocol, ..opening(asker, lifetime, source) });
+        self.begin(Opening {
+            places,
+            next,
+            lacking,
+            mobile,
+            protocol,
+            ..Opening::new(asker, lifetime, source)
+        });
         Ok(())
     }
 
@@ -139,7 +151,10 @@ impl Relay {
     ) -> Result<(), Refusal> {
         let lifetime = self.lifetime(now, asker, request.lifetime);
         let until = now + CLAIM_PATIENCE;
-        let mut opening = opening(asker, lifetime, Source::Claim { until });
+        let mut opening = Opening {
+            mobile: request.mobility.is_some(),
+            ..Opening::new(asker, lifetime, Source::Claim { until })
+        };
         let holder = self.reservations.holder(token);
         if holder == self.worker {
             let reserved = self.take_reservation(token, &asker.username).ok_or(NO_RESERVATION)?;
@@ -156,20 +171,6 @@ impl Relay {
     }
 }
 
-fn opening(asker: &Asker, lifetime: Duration, source: Source) -> Opening {
-    Opening {
-        asker: asker.clone(),
-        lifetime,
-        source,
-        places: 0,
-        next: None,
-        relayed: RelayedSet::default(),
-        lacking: None,
-        protocol: Protocol::Udp,
-        abandoned: false,
-    }
-}
-
 /// RFC 8656 section 7.2, steps 3 to 9: what an Allocate must have and what excludes each other.
 fn check(from: &FiveTuple, request: &Allocate) -> Result<Protocol, Refusal> {
     let protocol = match request.transport {
@@ -178,6 +179,10 @@ fn check(from: &FiveTuple, request: &Allocate) -> Result<Protocol, Refusal> {
         Some(_) => return Err(Refusal::TransportUnsupported),
         None => return Err(Refusal::ClientMalformed("Allocate without REQUESTED-TRANSPORT")),
     };
+    // RFC 8016 section 3.1.2.
+    if request.mobility.as_ref().is_some_and(|ticket| !ticket.is_empty()) {
+        return Err(Refusal::ClientMalformed("Allocate with a mobility ticket that is not empty"));
+    }
     let family = request.family.is_some() || request.additional_family;
     if request.reservation.is_some() && (request.even_port.is_some() || family) {
         return Err(Refusal::ClientMalformed("RESERVATION-TOKEN with EVEN-PORT or an address family"));

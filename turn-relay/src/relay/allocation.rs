@@ -50,6 +50,12 @@ pub(super) struct Allocation {
     pub(super) protocol: Protocol,
     /// Of a TCP allocation.
     pub(super) connections: Vec<PeerConnectionId>,
+    /// The serial of the mobility ticket that is good; none was asked for without.
+    pub(super) ticket: Option<u64>,
+    /// A five-tuple to which the client moved, and from which no data came yet.
+    pub(super) next: Option<FiveTuple>,
+    /// Where it was last said to be in an event.
+    pub(super) seen_at: FiveTuple,
     permissions: Vec<Permission>,
     channels: Vec<Channel>,
     /// Peers of `channels`, sorted: for the way back.
@@ -110,6 +116,9 @@ impl Allocation {
             until: parts.until,
             protocol: parts.protocol,
             connections: Vec::new(),
+            ticket: None,
+            next: None,
+            seen_at: parts.from,
             permissions: Vec::new(),
             channels: Vec::new(),
             channel_peers: Vec::new(),

@@ -8,6 +8,7 @@ fn refused(world: &World) -> Vec<(u16, &'static str)> {
     let refusal = |event: &Event| match event {
         Event::Refused { code, reason, .. } => Some((*code, *reason)),
         Event::AllocationStarted { .. }
+        | Event::AllocationMoved { .. }
         | Event::AllocationEnded { .. }
         | Event::Dropped(_)
         | Event::Granted(_)

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use super::allocation_id::AllocationId;
 use super::drain::Drain;
+use super::mobility::{Moving, NotMoved, Summons};
 use super::settings::RelaySettings;
 use crate::address::{FiveTuple, PeerAddr, RelayedPort};
 use crate::frame::Header;
@@ -184,6 +185,15 @@ pub enum Input<'a> {
         /// [`EndReason::Operator`], [`EndReason::Revoked`] or [`EndReason::Shutdown`].
         reason: EndReason,
     },
+    /// Another worker asks for an allocation that stands here ([`Output::SummonAt`] there).
+    Summon(Summons),
+    /// The answer to [`Output::SummonAt`] ([`Output::HandOver`] or [`Output::DenySummons`] at the other worker).
+    Summoned {
+        /// Which request it answers.
+        open: OpenId,
+        /// The allocation, its sockets already in this worker's slab, or why not.
+        outcome: Result<Moving, NotMoved>,
+    },
     /// The server is about to end (or is not any more, with `None`): newcomers are sent elsewhere, who is here runs on.
     Drain(Option<Arc<Drain>>),
     /// What [`Output::ConnectPeer`] asked for stands.
@@ -298,6 +308,33 @@ pub enum Output {
         /// The asking worker's name for the request.
         open: OpenId,
     },
+    /// Deliver [`Input::Summon`] to worker `at`. If that cannot be done answer [`Input::Summoned`] with [`NotMoved::Lost`] here.
+    SummonAt {
+        /// The worker where the allocation stands; never this one.
+        at: WorkerIndex,
+        /// What to ask for.
+        summons: Summons,
+    },
+    /// Move the sockets of an allocation out of this worker's slab and deliver [`Input::Summoned`] with it to worker `to`, where
+    /// [`Moving::exchange`] tells it of their new slots. If that cannot be done put the sockets back into this worker's slab and
+    /// answer [`Input::Summoned`] with it here: the core ends it.
+    HandOver {
+        /// The asking worker.
+        to: WorkerIndex,
+        /// The asking worker's name for the request.
+        open: OpenId,
+        /// The allocation.
+        moving: Moving,
+    },
+    /// Deliver [`Input::Summoned`] with the reason to worker `to`.
+    DenySummons {
+        /// The asking worker.
+        to: WorkerIndex,
+        /// The asking worker's name for the request.
+        open: OpenId,
+        /// Why.
+        why: NotMoved,
+    },
     /// For the log and the metrics; nothing depends on it.
     Event(Event),
     /// Bind a TCP socket, listen on it, and answer with [`Input::Opened`]. Its slot is like that of a UDP socket, and closed alike.
@@ -394,6 +431,19 @@ pub enum Event {
     Granted(RequestMethod),
     /// A client without credentials was challenged (401).
     Challenged(RequestMethod),
+    /// A client took its allocation along to another five-tuple.
+    AllocationMoved {
+        /// Which allocation.
+        id: AllocationId,
+        /// Where it was. An address: debug level at most.
+        from: FiveTuple,
+        /// Where it is. An address: debug level at most.
+        to: FiveTuple,
+        /// As it began.
+        relayed: SocketAddr,
+        /// As it began.
+        additional: Option<SocketAddr>,
+    },
 }
 
 /// The requests of RFC 8489, RFC 8656 and RFC 6062 that the relay answers. A metric label.

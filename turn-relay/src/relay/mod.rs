@@ -21,6 +21,7 @@ mod drain;
 mod icmp;
 mod inspect;
 mod limiter;
+mod mobility;
 mod nonce;
 mod opening;
 mod pace;
@@ -55,6 +56,8 @@ mod inspect_tests;
 #[cfg(test)]
 mod limit_tests;
 #[cfg(test)]
+mod mobility_tests;
+#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod peer_tests;
@@ -86,6 +89,7 @@ pub use drain::Drain;
 #[cfg(any(test, feature = "fuzz"))]
 pub use drive::drive;
 pub use inspect::{AllocationPage, AllocationView};
+pub use mobility::{Moving, NotMoved, Summons};
 pub use revocation::{MAX_REVOKED, Revocations, TooManyRevoked};
 pub use settings::{Limits, NatDiscovery, Rate, RelayAddress, RelaySettings};
 pub use shared::{Shared, TooManyAddresses};
@@ -94,6 +98,7 @@ use allocation::{Allocation, Protocol};
 use answers::Answers;
 use deadlines::{Deadlines, Timer};
 use limiter::Limiter;
+use mobility::Tickets;
 use nonce::Nonces;
 use opening::Opening;
 use peers::Peers;
@@ -127,6 +132,7 @@ pub struct Relay {
     openings: HashMap<OpenId, Opening, RandomState>,
     next_open: u64,
     reservations: Reservations,
+    tickets: Tickets,
     deadlines: Deadlines,
     rates: Rates,
     peer_connections: PeerConnections,
@@ -179,6 +185,7 @@ impl Relay {
             openings: HashMap::default(),
             next_open: 0,
             reservations: Reservations::new(worker, shared.master()),
+            tickets: Tickets::new(&shared.master()),
             deadlines: Deadlines::default(),
             rates: Rates::new(shared.epoch(), &settings.limits),
             peer_connections: PeerConnections::default(),
@@ -226,6 +233,8 @@ impl Relay {
             Input::PeerConnected(connection) => self.peer_connected(now, connection),
             Input::PeerAccepted { on, connection, from } => self.peer_accepted(now, on, connection, from),
             Input::PeerGone(connection) => self.peer_gone(now, connection),
+            Input::Summon(summons) => self.summon(now, summons),
+            Input::Summoned { open, outcome } => self.summoned(now, open, outcome),
         }
         Outputs(self.outputs.drain(..))
     }
@@ -247,6 +256,7 @@ impl Relay {
         data: ChannelData<'_>,
     ) -> Result<Verdict, DropReason> {
         let index = self.standing(now, from).ok_or(DropReason::NoAllocation)?;
+        self.settle_in_from(index, from);
         let peer = self.allocations[index].channel_peer(now, data.channel).ok_or(DropReason::NoChannel)?;
         // RFC 8656 section 14: ChannelData cannot ask for DF.
         self.pass_to_peer(now, index, peer, data.start(), data.data.len(), false)
@@ -259,6 +269,7 @@ impl Relay {
         indication: SendIndication<'_>,
     ) -> Result<Verdict, DropReason> {
         let index = self.standing(now, from).ok_or(DropReason::NoAllocation)?;
+        self.settle_in_from(index, from);
         let peer = self.peers.inward(indication.peer.0);
         let allocation = &mut self.allocations[index];
         // Only where it is permitted: who may not send there has not met anybody.
@@ -375,6 +386,7 @@ impl Relay {
 
     fn client_gone(&mut self, now: Instant, from: &FiveTuple) {
         match self.seats.get(&from.key()).copied() {
+            Some(Seat::Allocation(index)) if self.waits_for_its_client(index, from) => {}
             Some(Seat::Allocation(index)) => {
                 self.unschedule(index);
                 self.end(now, index, EndReason::ConnectionClosed);
@@ -387,7 +399,6 @@ impl Relay {
     /// Takes an allocation apart. Its timer is already gone.
     fn end(&mut self, now: Instant, index: usize, reason: EndReason) {
         let allocation = self.allocations.remove(index);
-        self.seats.remove(&allocation.from.key());
         self.ids.remove(&allocation.id);
         self.end_connections(now, &allocation.username, &allocation.connections, reason);
         for relayed in allocation.relayed.iter() {
@@ -399,13 +410,15 @@ impl Relay {
         // Released and closed: the client did it. Otherwise nobody is there any more, and without an allocation the connection
         // is a socket held for nothing; or it learns at once that it has to come again.
         let unasked = !matches!(reason, EndReason::Released | EndReason::ConnectionClosed);
-        if unasked && allocation.from.transport.is_connected() {
-            self.outputs.push(Output::Disconnect(allocation.from));
+        for tuple in [Some(allocation.from), allocation.next].into_iter().flatten() {
+            if self.vacate(&tuple, index) && unasked && tuple.transport.is_connected() {
+                self.outputs.push(Output::Disconnect(tuple));
+            }
         }
         let (relayed, additional) = allocation.advertised;
         self.outputs.push(Output::Event(Event::AllocationEnded {
             id: allocation.id,
-            client: allocation.from,
+            client: allocation.seen_at,
             relayed,
             username: allocation.username,
             reason,

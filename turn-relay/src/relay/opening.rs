@@ -20,7 +20,7 @@ use super::shared::Want;
 use super::{Relay, Seat};
 use crate::address::{PeerAddr, RelayedPort};
 use crate::credentials::holder;
-use crate::stun::{Attribute, Family};
+use crate::stun::{Attribute, Family, Refresh};
 
 /// Ports tried before 508 when other processes hold the ones we drew.
 const MAX_ATTEMPTS: u8 = 16;
@@ -44,6 +44,10 @@ pub(super) struct Opening {
     pub(super) protocol: Protocol,
     /// The client is gone: what comes is closed again.
     pub(super) abandoned: bool,
+    /// A mobility ticket was asked for.
+    pub(super) mobile: bool,
+    /// What the client asked of the allocation that comes.
+    pub(super) refresh: Option<Refresh>,
 }
 
 /// Where the socket comes from.
@@ -53,9 +57,28 @@ pub(super) enum Source {
     Bind { ip: IpAddr, port: RelayedPort, want: Want, attempts: u8 },
     /// Another worker hands it over, until then.
     Claim { until: Instant },
+    /// Another worker hands a whole allocation over (RFC 8016), until then.
+    Summon { until: Instant },
 }
 
 impl Opening {
+    /// Nothing has come, nothing is counted.
+    pub(super) fn new(asker: &Asker, lifetime: Duration, source: Source) -> Self {
+        Self {
+            asker: asker.clone(),
+            lifetime,
+            source,
+            places: 0,
+            next: None,
+            relayed: RelayedSet::default(),
+            lacking: None,
+            protocol: Protocol::Udp,
+            abandoned: false,
+            mobile: false,
+            refresh: None,
+        }
+    }
+
     /// Whether this is the very request that is being worked on.
     pub(super) fn is_for(&self, asker: &Asker) -> bool {
         self.asker.reply_to == asker.reply_to
@@ -203,11 +226,7 @@ impl Relay {
 
     pub(super) fn claim_timed_out(&mut self, now: Instant, open: OpenId) {
         if let Some(opening) = self.openings.remove(&open) {
-            self.give_up(
-                now,
-                &opening,
-                Refusal::Capacity("another worker did not hand over the reserved port"),
-            );
+            self.give_up(now, &opening, Refusal::Capacity("another worker did not hand over what it holds"));
         }
     }
 
@@ -216,8 +235,8 @@ impl Relay {
         let Some(opening) = self.openings.get_mut(&open) else { return };
         self.seats.remove(&opening.asker.from.key());
         match opening.source {
-            // The port is known here only, so the opening stays until the driver has answered.
-            Source::Bind { .. } => opening.abandoned = true,
+            // The port is known here only, so the opening stays until the driver has answered; an allocation may be on its way.
+            Source::Bind { .. } | Source::Summon { .. } => opening.abandoned = true,
             Source::Claim { until } => {
                 self.deadlines.cancel(until, Timer::Claim(open));
                 self.openings.remove(&open);
@@ -225,7 +244,7 @@ impl Relay {
         }
     }
 
-    fn give_up(&mut self, now: Instant, opening: &Opening, refusal: Refusal) {
+    pub(super) fn give_up(&mut self, now: Instant, opening: &Opening, refusal: Refusal) {
         self.dismiss(&opening.asker, opening.places);
         if !opening.abandoned {
             self.seats.remove(&opening.asker.from.key());
@@ -240,7 +259,7 @@ impl Relay {
 
     /// The allocation stands from here on, over the relayed addresses of the opening.
     pub(super) fn establish(&mut self, now: Instant, opening: Opening, token: Option<u64>) {
-        let Opening { asker, lifetime, mut relayed, lacking, protocol, .. } = opening;
+        let Opening { asker, lifetime, mut relayed, lacking, protocol, mobile, .. } = opening;
         let lifetime = asker.at_most(now, lifetime);
         relayed.renew(&relayed.clone(), now + lifetime);
         let mut addresses =
@@ -278,6 +297,8 @@ impl Relay {
             code: why.code(),
             phrase: why.phrase(),
         }));
+        let ticket = mobile.then(|| self.issue_ticket(index));
+        attributes.extend(ticket.as_deref().map(Attribute::MobilityTicket));
         self.succeed(now, &asker, &attributes);
         self.outputs.push(Output::Event(Event::AllocationStarted {
             id,

@@ -13,6 +13,9 @@ use crate::stun::{Attribute, Refresh};
 
 impl Relay {
     pub(super) fn refresh(&mut self, now: Instant, asker: &Asker, request: &Refresh) -> Result<(), Refusal> {
+        if let Some(ticket) = &request.mobility {
+            return self.refresh_moved(now, asker, request, ticket);
+        }
         let index = self.own_allocation(now, asker)?;
         let named = self.allocations[index].relayed.of(request.family);
         if named.places() == 0 {
@@ -54,7 +57,7 @@ impl Relay {
     }
 
     /// Ends some of an allocation's relayed addresses; with the last of them the allocation, for that reason.
-    fn give_back(&mut self, now: Instant, index: usize, ended: &RelayedSet, reason: EndReason) {
+    pub(super) fn give_back(&mut self, now: Instant, index: usize, ended: &RelayedSet, reason: EndReason) {
         let allocation = &self.allocations[index];
         if ended.places() == allocation.relayed.places() {
             self.unschedule(index);

@@ -44,6 +44,8 @@ pub(super) enum Refusal {
     ConnectionQuota,
     /// Channels are for datagrams.
     NoChannels,
+    /// The operator wants no mobility.
+    MobilityForbidden,
 }
 
 impl Refusal {
@@ -65,6 +67,7 @@ impl Refusal {
             Self::OverQuota | Self::AddressOverQuota | Self::ConnectionQuota => 486,
             Self::Capacity(_) => 508,
             Self::TryAlternate => 300,
+            Self::MobilityForbidden => 405,
         }
     }
 
@@ -91,6 +94,7 @@ impl Refusal {
             Self::ConnectionFailure => "Connection Timeout or Failure",
             Self::Capacity(_) => "Insufficient Capacity",
             Self::TryAlternate => "Try Alternate",
+            Self::MobilityForbidden => "Mobility Forbidden",
         }
     }
 
@@ -117,6 +121,7 @@ impl Refusal {
             Self::AddressOverQuota => "the client's address has as many allocations as one may have",
             Self::Revoked => "the user is revoked",
             Self::TryAlternate => "the server is about to end and names another",
+            Self::MobilityForbidden => "mobility is not wanted here",
         }
     }
 }

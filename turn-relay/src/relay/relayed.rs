@@ -33,6 +33,8 @@ impl Relayed {
 pub(super) struct RelayedSet {
     v4: Option<Relayed>,
     v6: Option<Relayed>,
+    /// Sockets that did not arrive with the others, and are still counted.
+    lost: u32,
 }
 
 impl RelayedSet {
@@ -67,8 +69,8 @@ impl RelayedSet {
     pub(super) fn of(&self, family: Option<Family>) -> Self {
         match family {
             None => *self,
-            Some(Family::V4) => Self { v4: self.v4, v6: None },
-            Some(Family::V6) => Self { v4: None, v6: self.v6 },
+            Some(Family::V4) => Self { v4: self.v4, v6: None, lost: 0 },
+            Some(Family::V6) => Self { v4: None, v6: self.v6, lost: 0 },
             Some(Family::Unknown) => Self::default(),
         }
     }
@@ -80,6 +82,26 @@ impl RelayedSet {
                 relayed.expires = expires;
             }
         }
+    }
+
+    /// Gives every socket another slot; one for which there is none is lost.
+    pub(super) fn replace_slots(&mut self, exchange: &mut impl FnMut(SocketSlot) -> Option<SocketSlot>) {
+        for place in [&mut self.v4, &mut self.v6] {
+            if let Some(relayed) = place {
+                match exchange(relayed.slot) {
+                    Some(slot) => relayed.slot = slot,
+                    None => {
+                        *place = None;
+                        self.lost += 1;
+                    }
+                }
+            }
+        }
+    }
+
+    /// How many sockets were lost since this was asked last.
+    pub(super) fn take_lost(&mut self) -> u32 {
+        std::mem::take(&mut self.lost)
     }
 
     /// When the first of them ends.

@@ -28,6 +28,8 @@ pub struct RelaySettings {
     pub strict_channels: bool,
     /// NAT behaviour discovery, where it is on.
     pub nat_discovery: Option<NatDiscovery>,
+    /// Give mobility tickets to those who ask (RFC 8016); 405 otherwise.
+    pub mobility: bool,
 }
 
 /// The two addresses and ports of RFC 5780. They differ in both, and all four combinations are listeners.

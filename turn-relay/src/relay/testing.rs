@@ -14,7 +14,7 @@ use rand_chacha::ChaCha20Rng;
 use slab::Slab;
 
 use super::*;
-use crate::address::{ClientAddr, Transport};
+use crate::address::{ClientAddr, RelayedPort, Transport};
 use crate::credentials::{Credentials, Integrity, Key, Secret, Tag, mint};
 use crate::frame::Attributes;
 use crate::policy::PeerPolicy;
@@ -89,6 +89,7 @@ pub(crate) fn settings() -> RelaySettings {
         limits: Limits::default(),
         strict_channels: false,
         nat_discovery: None,
+        mobility: true,
     }
 }
 
@@ -344,6 +345,8 @@ pub(crate) struct World {
     pub(crate) taken: Vec<u16>,
     /// Every bind fails for want of descriptors.
     pub(crate) exhausted: bool,
+    /// The next allocation that is handed over loses its sockets on the way.
+    pub(crate) lose_sockets: bool,
     /// Addresses that are not there any more.
     pub(crate) unbindable: Vec<IpAddr>,
     pub(crate) opens: usize,
@@ -378,6 +381,7 @@ impl World {
             disconnected: Vec::new(),
             taken: Vec::new(),
             exhausted: false,
+            lose_sockets: false,
             unbindable: Vec::new(),
             opens: 0,
             peers: PaperPeers::default(),
@@ -458,6 +462,29 @@ impl World {
                 self.input(to.0.into(), Input::Claimed { open, outcome });
             }
             Output::DenyClaim { to, open } => self.input(to.0.into(), Input::Claimed { open, outcome: None }),
+            Output::SummonAt { at, summons } => {
+                let open = summons.open;
+                match self.workers.len() > usize::from(at.0) {
+                    true => self.input(at.0.into(), Input::Summon(summons)),
+                    false => self.input(worker, Input::Summoned { open, outcome: Err(NotMoved::Lost) }),
+                }
+            }
+            Output::HandOver { to, open, mut moving } => {
+                let to = usize::from(to.0);
+                let lost = std::mem::take(&mut self.lose_sockets);
+                moving.exchange(|slot| {
+                    let bound = self.sockets[worker].remove(usize::try_from(slot.0).unwrap());
+                    if lost {
+                        self.shared.release(bound.0, RelayedPort(bound.1));
+                        return None;
+                    }
+                    Some(slot_of(self.sockets[to].insert(bound)))
+                });
+                self.input(to, Input::Summoned { open, outcome: Ok(moving) });
+            }
+            Output::DenySummons { to, open, why } => {
+                self.input(to.0.into(), Input::Summoned { open, outcome: Err(why) });
+            }
             Output::Event(event) => self.events.push(event),
             Output::ListenTcp { open, ip, port } => {
                 self.opens += 1;

@@ -184,6 +184,7 @@ fn relay_settings(settings: &Settings, listen: &[SocketAddr]) -> RelaySettings {
         limits: settings.limits,
         strict_channels: settings.strict_channels,
         nat_discovery: settings.nat_discovery,
+        mobility: settings.mobility,
     }
 }
 

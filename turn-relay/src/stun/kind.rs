@@ -27,6 +27,7 @@ pub(super) const PASSWORD_ALGORITHMS: u16 = 0x8002;
 /// The number of ADDITIONAL-ADDRESS-FAMILY in the draft of it (draft-martinsen-tram-ssoda); not assigned since.
 pub(super) const DRAFT_ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8032;
 pub(super) const THIRD_PARTY_AUTHORIZATION: u16 = 0x802E;
+pub(super) const MOBILITY_TICKET: u16 = 0x8030;
 pub(super) const FINGERPRINT: u16 = 0x8028;
 /// RFC 5780 section 7.
 pub(super) const MAPPED_ADDRESS: u16 = 0x0001;

@@ -231,6 +231,7 @@ impl<'a> Message<'a> {
             | kind::DONT_FRAGMENT
             | kind::RESERVATION_TOKEN
             | kind::CONNECTION_ID
+            | kind::MOBILITY_TICKET
             | kind::ADDITIONAL_ADDRESS_FAMILY
             | kind::DRAFT_ADDITIONAL_ADDRESS_FAMILY => {
                 if self.request.read(attribute, self.transaction).is_none() {

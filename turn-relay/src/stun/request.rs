@@ -47,6 +47,8 @@ pub struct Allocate {
     pub lifetime: Option<u32>,
     /// DONT-FRAGMENT was there.
     pub dont_fragment: bool,
+    /// MOBILITY-TICKET (RFC 8016), whatever it is.
+    pub mobility: Option<Box<[u8]>>,
 }
 
 /// The attributes of Refresh.
@@ -56,6 +58,8 @@ pub struct Refresh {
     pub lifetime: Option<u32>,
     /// REQUESTED-ADDRESS-FAMILY.
     pub family: Option<Family>,
+    /// MOBILITY-TICKET (RFC 8016), whatever it is.
+    pub mobility: Option<Box<[u8]>>,
 }
 
 /// The attributes of ChannelBind.
@@ -101,6 +105,9 @@ impl Request {
             (Self::Refresh(refresh), kind::REQUESTED_ADDRESS_FAMILY) => {
                 first(&mut refresh.family, || family(attribute.value))
             }
+            (Self::Refresh(refresh), kind::MOBILITY_TICKET) => {
+                first(&mut refresh.mobility, || Some(attribute.value.into()))
+            }
             (Self::CreatePermission(peers), kind::XOR_PEER_ADDRESS) => {
                 peers.push(peer(attribute.value, transaction)?);
                 Some(())
@@ -144,6 +151,7 @@ impl Allocate {
                 first(&mut self.reservation, || Some(decode::<ReservationToken>(kind, value)?.token()))
             }
             kind::LIFETIME => first(&mut self.lifetime, || lifetime(value)),
+            kind::MOBILITY_TICKET => first(&mut self.mobility, || Some(value.into())),
             kind::DONT_FRAGMENT => {
                 self.dont_fragment = true;
                 value.is_empty().then_some(())

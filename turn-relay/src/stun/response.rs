@@ -68,6 +68,8 @@ pub enum Attribute<'a> {
     XorPeerAddress(SocketAddr),
     /// The name that tokens for this server are sealed with (RFC 7635 section 6.1). At most 253 bytes.
     ThirdPartyAuthorization(&'a str),
+    /// Takes the allocation along (RFC 8016 section 3.3).
+    MobilityTicket(&'a [u8]),
 }
 
 /// What a response repeats of its request.
@@ -173,6 +175,9 @@ fn push(message: &mut MessageWriteVec, attribute: Attribute<'_>, id: stun_types:
         }
         Attribute::AlternateServer(address) => write(&AlternateServer::new(address)),
         Attribute::AlternateDomain(name) => write(&AlternateDomain::new(name)),
+        Attribute::MobilityTicket(ticket) => {
+            write(&RawAttribute::new(AttributeType::new(kind::MOBILITY_TICKET), ticket));
+        }
         Attribute::MappedAddress(address) => write(&plain(kind::MAPPED_ADDRESS, address)),
         Attribute::ResponseOrigin(address) => write(&plain(kind::RESPONSE_ORIGIN, address)),
         Attribute::OtherAddress(address) => write(&plain(kind::OTHER_ADDRESS, address)),

@@ -125,7 +125,7 @@ fn attributes_after_message_integrity_are_ignored() {
         assert!(message.is_signed_with(&Account::alice().key()), "{kind:#06x}");
         assert_eq!(
             message.request,
-            Request::Refresh(Refresh { lifetime: Some(600), family: None }),
+            Request::Refresh(Refresh { lifetime: Some(600), family: None, mobility: None }),
             "{kind:#06x}"
         );
         assert_eq!((message.username, message.nonce), (Some("alice"), Some(&b"nonce"[..])), "{kind:#06x}");
@@ -162,7 +162,7 @@ fn of_both_integrities_sha256_decides_and_what_follows_either_is_ignored() {
     let sha1 = Account::alice().key();
     let sha256 = Key::derive(PasswordAlgorithm::Md5, Integrity::Sha256, "alice", REALM, "wonderland");
     let draft = || Draft::new(REFRESH, 1).lifetime(600);
-    let expected = Request::Refresh(Refresh { lifetime: Some(600), family: None });
+    let expected = Request::Refresh(Refresh { lifetime: Some(600), family: None, mobility: None });
     for (first, second) in [(&sha1, &sha256), (&sha256, &sha1)] {
         let bytes = draft().integrity(first).lifetime(1).integrity(second).lifetime(0).fingerprint().bytes();
         let message = parse(&bytes).unwrap();
@@ -230,7 +230,10 @@ fn of_a_repeated_attribute_the_first_counts() {
     let bytes =
         Draft::new(REFRESH, 1).lifetime(700).lifetime(0).with(0x0006, b"alice").with(0x0006, b"bob").bytes();
     let message = parse(&bytes).unwrap();
-    assert_eq!(message.request, Request::Refresh(Refresh { lifetime: Some(700), family: None }));
+    assert_eq!(
+        message.request,
+        Request::Refresh(Refresh { lifetime: Some(700), family: None, mobility: None })
+    );
     assert_eq!(message.username, Some("alice"));
 }
 
@@ -261,6 +264,7 @@ fn allocate_attributes_are_read() {
         reservation: Some(0x0102_0304_0506_0708),
         lifetime: Some(777),
         dont_fragment: true,
+        mobility: None,
     };
     let message = parse(&bytes).unwrap();
     assert_eq!(message.request, Request::Allocate(expected));

@@ -94,6 +94,9 @@ impl World {
             | Output::ClaimAt { .. }
             | Output::Surrender { .. }
             | Output::DenyClaim { .. }
+            | Output::SummonAt { .. }
+            | Output::HandOver { .. }
+            | Output::DenySummons { .. }
             | Output::Event(_)
             | Output::ListenTcp { .. } => panic!("not about peer connections: {output:?}"),
         }
