@@ -360,10 +360,8 @@ impl Credentials {
         let third_party = self.third_party.as_ref().ok_or(Unauthenticated::WrongToken)?;
         let token = third_party.open(key_id, token).ok_or(Unauthenticated::WrongToken)?;
         let until = token.until(wall).ok_or(Unauthenticated::ExpiredToken)?;
-        let key = Key::from_bytes(token.mac_key.as_bytes(), integrity);
-        if !verifies(&key) {
-            return Err(Unauthenticated::StolenToken);
-        }
+        let keys = token.mac_key.as_signed_with(integrity).map(|key| Key::from_bytes(key, integrity));
+        let key = keys.into_iter().find(verifies).ok_or(Unauthenticated::StolenToken)?;
         let username = token::bearer(key_id, &token.mac_key);
         Ok(Authenticated { username, key: key.with_origin(token.origin), until: Some(until) })
     }

@@ -15,6 +15,7 @@ use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Non
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
+use super::Integrity;
 use super::origin::Origin;
 
 /// RFC 7635 section 6.1: the server name is at most 253 bytes, as a domain name is.
@@ -137,6 +138,17 @@ pub(super) struct MacKey {
 impl MacKey {
     pub(super) fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
+    }
+
+    /// The keys that bearers sign with: the whole, and what coturn's clients make of it, which is as long as the key of a
+    /// password would be.
+    pub(super) fn as_signed_with(&self, integrity: Integrity) -> [&[u8]; 2] {
+        let whole = self.as_bytes();
+        let of_password = match integrity {
+            Integrity::Sha1 => 16,
+            Integrity::Sha256 => 32,
+        };
+        [whole, &whole[..of_password.min(whole.len())]]
     }
 }
 

@@ -69,6 +69,19 @@ fn token_allocates_and_its_key_alone_is_enough_afterwards() {
 }
 
 #[test]
+fn bearer_that_signs_with_sixteen_bytes_of_its_key_as_coturn_does_is_let_in() {
+    let mut world = with_tokens();
+    let sixteen = &MAC_KEY[..16];
+    let answer = ask(&mut world, Draft::new(ALLOCATE, 1).udp(), Some(TOKEN), sixteen);
+    assert!(answer.is_success() && answer.verifies(&key(sixteen)), "{}", answer.code());
+    assert!(ask(&mut world, Draft::new(REFRESH, 2).lifetime(0), None, sixteen).is_success());
+    for len in [15, 17, 19] {
+        let draft = Draft::new(ALLOCATE, u8::try_from(len).unwrap()).udp();
+        assert_eq!(ask(&mut world, draft, Some(TOKEN), &MAC_KEY[..len]).code(), 401, "{len} bytes");
+    }
+}
+
+#[test]
 fn token_that_is_old_or_wrong_or_stolen_gets_401_and_the_event_says_why() {
     let mut world = with_tokens();
     let why = |world: &World| match world.events.last() {
