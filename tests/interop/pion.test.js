@@ -16,7 +16,7 @@ await promisify(execFile)('go', ['build', '-o', PROGRAM, '.'], {
   env: { ...process.env, GOPATH: '/usr/share/gocode', GO111MODULE: 'off', GOFLAGS: '-buildvcs=false', GOCACHE: `${CACHE}/build` },
 });
 
-for (const transport of ['udp', 'tcp', 'tls']) {
+for (const transport of ['udp', 'tcp', 'tls', 'dtls']) {
   for (const [client, mode, times, allocations] of /** @type {const} */ ([['pion/turn, echo server', 'echo', 12, 1], ['pion/webrtc, data channel', 'call', 4, 2]])) {
     cell(client, transport, async (stage) => {
       const relay = await relayFor(stage, transport);
