@@ -13,7 +13,8 @@ const SECRET = 'known to coturn and to the relay';
 // What follows "turnutils_uclient" in its manual: -t TCP to the relay, -s Send indications instead of channels, -y client to client, -X and -x the family
 // of the relayed address, -c one allocation instead of an even port and the reserved next one, -g DONT-FRAGMENT, -D padded ChannelData over UDP too,
 // -S TLS over TCP and DTLS over UDP, -E who must have signed the certificate, -G extra requests, -Z an address of each family, -N a channel number drawn from all 16 bits,
-// -R messages with bytes changed on their way.
+// -R messages with bytes changed on their way, -T TCP allocations (RFC 6062) and clients that connect to each other through them, -P the same with peers
+// that connect.
 // Left to itself -S draws DTLS 1.0 for every other session; no suite of TLS 1.2 fits that, so -F makes it draw again.
 const TRANSPORTS = { udp: [], tcp: ['-t'], tls: ['-t', '-S'], dtls: ['-S', '-F', 'ECDHE-ECDSA-AES128-GCM-SHA256'] };
 const DATA = { channels: [], indications: ['-s'] };
@@ -56,6 +57,10 @@ describe('coturn', { concurrency: 6 }, () => {
         return result;
       });
     }
+    if (['tcp', 'tls'].includes(transport)) {
+      cell('uclient, TCP allocations', transport, (stage) => uclient(stage, transport, '127.0.0.1', '127.0.0.1', ['-T', '-X']));
+    }
+    if (transport === 'tcp') cell('uclient, TCP allocations, connections from peers', transport, (stage) => passive(stage, transport));
     cell('uclient, channel numbers out of range', transport, (stage) => anyChannel(stage, transport));
     cell('uclient, corrupted messages', transport, (stage) => corrupted(stage, transport));
     cell('uclient, a peer that is not allowed', transport, async (stage) => {
@@ -80,6 +85,23 @@ async function uclient(stage, transport, server, peer, options, least = 1000) {
   const result = await everythingBack(stage, [...options, ...flags, server], least);
   await allocatedOver(relay, transport, 1);
   return result;
+}
+
+/**
+ * Clients whose allocations are connected to by plain peers of the same process. It sends from both ends and counts what came to the clients, so half of what
+ * it sent comes back; so it does from coturn's own server.
+ * @param {import('../harness/scenario.js').Stage} stage
+ * @param {string} transport
+ */
+async function passive(stage, transport) {
+  const { relay, flags } = await start(stage, transport, '127.0.0.1');
+  const client = stage.program('turnutils_uclient', ['-P', '-X', ...flags, '127.0.0.1']);
+  assert.equal(await client.exit(), 0);
+  const total = /start_mclient: tot_send_bytes ~ (\d+), tot_recv_bytes ~ (\d+)\s*$/m.exec(client.output);
+  assert.deepEqual(total?.slice(1), ['1000', '500']);
+  const counted = await relay.metrics();
+  for (const direction of ['to_peer', 'to_client']) assert.equal(counted.sum('turn_relay_relayed_bytes_total', { direction }), 500, direction);
+  return '500 bytes each way';
 }
 
 /** Either the number happens to lie in the range and all is well, or it does not and 400 ends the run. @param {import('../harness/scenario.js').Stage} stage @param {string} transport */

@@ -12,17 +12,19 @@ const TARGET = fileURLToPath(new URL('../.cache/turn-proto', import.meta.url));
 await promisify(execFile)('cargo', ['build', '--quiet', '--locked', '--manifest-path', MANIFEST, '--target-dir', TARGET]);
 
 for (const transport of ['udp', 'tcp', 'tls']) {
-  for (const [client, integrity, naming] of [
-    ['turn-client-proto, SHA-1', 'sha1', 'name'],
-    ['turn-client-proto, SHA-256', 'sha256', 'name'],
-    ['turn-client-proto, SHA-256 and USERHASH', 'sha256', 'hash'],
-  ]) {
-    cell(client, transport, async (stage) => {
-      const relay = await relayFor(stage, transport);
-      const args = ['127.0.0.1', String(relay.port), transport, USER, PASSWORD, integrity, naming, ...(relay.tls ? [relay.tls.authority] : [])];
-      const result = await echoed(stage, `${TARGET}/debug/turn-proto-client`, args, {}, 8);
-      await relay.allocated(1);
-      return result;
-    });
-  }
+  row('turn-client-proto, SHA-1', transport, 'sha1', 'name', 'udp', 8);
+  row('turn-client-proto, SHA-256', transport, 'sha256', 'name', 'udp', 8);
+  row('turn-client-proto, SHA-256 and USERHASH', transport, 'sha256', 'hash', 'udp', 8);
+}
+for (const transport of ['tcp', 'tls']) row('turn-client-proto, TCP allocation', transport, 'sha256', 'hash', 'tcp', 4);
+
+/** @param {string} client @param {string} transport @param {string} integrity @param {string} naming @param {string} relayed transport @param {number} times */
+function row(client, transport, integrity, naming, relayed, times) {
+  cell(client, transport, async (stage) => {
+    const relay = await relayFor(stage, transport);
+    const args = ['127.0.0.1', String(relay.port), transport, USER, PASSWORD, integrity, naming, relayed, ...(relay.tls ? [relay.tls.authority] : [])];
+    const result = await echoed(stage, `${TARGET}/debug/turn-proto-client`, args, {}, times);
+    await relay.allocated(1);
+    return result;
+  });
 }

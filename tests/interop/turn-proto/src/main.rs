@@ -1,13 +1,15 @@
-//! Allocates on a TURN server with turn-client-proto, an independent client, and sends datagrams through the relay to an echo server on loopback.
+//! Allocates on a TURN server with turn-client-proto, an independent client, and sends through the relay to an echo server on loopback.
 //!
-//! usage: turn-proto-client HOST PORT udp|tcp|tls USERNAME PASSWORD sha1|sha256 name|hash [AUTHORITY]
+//! usage: turn-proto-client HOST PORT udp|tcp|tls USERNAME PASSWORD sha1|sha256 name|hash udp|tcp [AUTHORITY]
 //!
-//! The client knows the one integrity algorithm only; with `hash` it sends USERHASH and never its name. AUTHORITY is the PEM file of the CA that signed
-//! the server's certificate. Prints what came back; exits non-zero if anything is missing or different.
+//! The client knows the one integrity algorithm only; with `hash` it sends USERHASH and never its name. The last transport is that of the allocation:
+//! datagrams, or a connection (RFC 6062). AUTHORITY is the PEM file of the CA that signed the server's certificate. Prints what came back; exits
+//! non-zero if anything is missing or different.
 
 mod leg;
 
-use std::net::{SocketAddr, UdpSocket};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::time::{Duration, Instant};
 
 use leg::Leg;
@@ -27,7 +29,8 @@ const PAYLOADS_OVER_A_STREAM: [&[u8]; 4] = [b"four", b"eight888", &[12; 12], &[7
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [host, port, transport, username, password, integrity, naming, authority @ ..] = arguments.as_slice()
+    let [host, port, transport, username, password, integrity, naming, relayed, authority @ ..] =
+        arguments.as_slice()
     else {
         panic!(
             "usage: turn-proto-client HOST PORT udp|tcp|tls USERNAME PASSWORD sha1|sha256 name|hash [AUTHORITY]"
@@ -42,17 +45,23 @@ fn main() {
     });
     config.set_anonymous_username(if naming == "hash" { Feature::Required } else { Feature::Disabled });
 
-    let leg = Leg::open(server, transport, authority.first().map(String::as_str));
+    let open = || Leg::open(server, transport, authority.first().map(String::as_str));
+    let leg = open();
     if transport == "udp" {
-        Session::new(TurnClientUdp::allocate(leg.local, server, config), leg).echo();
+        Session::new(TurnClientUdp::allocate(leg.local, server, config), leg, &open).echo();
+    } else if relayed == "udp" {
+        Session::new(TurnClientTcp::allocate(leg.local, server, config), leg, &open).echo();
     } else {
-        Session::new(TurnClientTcp::allocate(leg.local, server, config), leg).echo();
+        config.set_allocation_transport(TransportType::Tcp);
+        Session::new(TurnClientTcp::allocate(leg.local, server, config), leg, &open).echo_over_a_connection();
     }
 }
 
-struct Session<C> {
+struct Session<'a, C> {
     client: C,
-    leg: Leg,
+    /// The control connection first, then those of data.
+    legs: Vec<Leg>,
+    open: &'a dyn Fn() -> Leg,
     began: Instant,
 }
 
@@ -61,51 +70,77 @@ enum Happened {
     Data(Vec<u8>, SocketAddr),
 }
 
-impl<C: TurnClientApi> Session<C> {
-    fn new(client: C, leg: Leg) -> Self {
-        Self { client, leg, began: Instant::now() }
+impl<'a, C: TurnClientApi> Session<'a, C> {
+    fn new(client: C, leg: Leg, open: &'a dyn Fn() -> Leg) -> Self {
+        Self { client, legs: vec![leg], open, began: Instant::now() }
     }
 
     /// By indications first, then over a channel.
     fn echo(mut self) {
         let peer = echo_server();
+        self.allocate(TransportType::Udp, peer);
+        let payloads =
+            if self.client.transport() == TransportType::Udp { PAYLOADS } else { PAYLOADS_OVER_A_STREAM };
+        self.exchange(TransportType::Udp, peer, &payloads);
+        let now = self.now();
+        self.client.bind_channel(TransportType::Udp, peer, now).expect("a channel is asked for");
+        self.event(|event| {
+            matches!(event, TurnEvent::ChannelCreated(_, address) if address == peer).then_some(())
+        });
+        self.exchange(TransportType::Udp, peer, &payloads);
+        self.delete();
+    }
+
+    fn echo_over_a_connection(mut self) {
+        let peer = echo_listener();
+        self.allocate(TransportType::Tcp, peer);
+        let now = self.now();
+        self.client.tcp_connect(peer, now).expect("a connection is asked for");
+        self.event(|event| {
+            matches!(event, TurnEvent::TcpConnected(address) if address == peer).then_some(())
+        });
+        self.exchange(TransportType::Tcp, peer, &PAYLOADS);
+        self.delete();
+    }
+
+    /// An allocation with a permission for the peer.
+    fn allocate(&mut self, transport: TransportType, peer: SocketAddr) {
         let relayed = self.event(|event| match event {
             TurnEvent::AllocationCreated(_, relayed) => Some(relayed),
             _ => None,
         });
         println!("relayed {relayed}");
         let now = self.now();
-        self.client.create_permission(TransportType::Udp, peer.ip(), now).expect("a permission is asked for");
+        self.client.create_permission(transport, peer.ip(), now).expect("a permission is asked for");
         self.event(|event| {
             matches!(event, TurnEvent::PermissionCreated(_, ip) if ip == peer.ip()).then_some(())
         });
-        self.exchange(peer);
-        let now = self.now();
-        self.client.bind_channel(TransportType::Udp, peer, now).expect("a channel is asked for");
-        self.event(|event| {
-            matches!(event, TurnEvent::ChannelCreated(_, address) if address == peer).then_some(())
-        });
-        self.exchange(peer);
-        let now = self.now();
-        self.client.delete(now).expect("the allocation is given back");
-        while let Some(transmit) = self.client.poll_transmit(now) {
-            self.leg.send(&transmit.data);
-        }
     }
 
-    fn exchange(&mut self, peer: SocketAddr) {
-        let udp = self.client.transport() == TransportType::Udp;
-        for payload in if udp { PAYLOADS } else { PAYLOADS_OVER_A_STREAM } {
+    fn delete(&mut self) {
+        let now = self.now();
+        self.client.delete(now).expect("the allocation is given back");
+        self.transmit();
+    }
+
+    fn exchange(&mut self, transport: TransportType, peer: SocketAddr, payloads: &[&[u8]]) {
+        for payload in payloads {
             let now = self.now();
-            let sent = self.client.send_to(TransportType::Udp, peer, payload, now).expect("it may be sent");
-            self.leg.send(&sent.expect("something to send").build().data);
-            let (back, from) = loop {
-                if let Happened::Data(back, from) = self.next() {
-                    break (back, from);
+            let sent = self.client.send_to(transport, peer, payload, now).expect("it may be sent");
+            if let Some(sent) = sent {
+                let sent = sent.build();
+                self.leg(sent.from).send(&sent.data);
+            }
+            // A stream may bring it in pieces.
+            let mut back = Vec::new();
+            while back.len() < payload.len() {
+                if let Happened::Data(piece, from) = self.next() {
+                    assert_eq!(from, peer);
+                    back.extend(piece);
                 }
-            };
-            assert_eq!((back.as_slice(), from), (payload, peer));
-            println!("{} bytes came back from {from}", back.len());
+            }
+            assert_eq!(back, *payload);
+            println!("{} bytes came back from {peer}", back.len());
         }
     }
 
@@ -116,7 +151,8 @@ impl<C: TurnClientApi> Session<C> {
                 Happened::Event(
                     event @ (TurnEvent::AllocationCreateFailed(_)
                     | TurnEvent::PermissionCreateFailed(..)
-                    | TurnEvent::ChannelCreateFailed(..)),
+                    | TurnEvent::ChannelCreateFailed(..)
+                    | TurnEvent::TcpConnectFailed(..)),
                 ) => panic!("refused: {event:?}"),
                 Happened::Event(event) => {
                     if let Some(found) = wanted(event) {
@@ -132,23 +168,42 @@ impl<C: TurnClientApi> Session<C> {
         loop {
             assert!(self.began.elapsed() < DEADLINE, "not done within {DEADLINE:?}");
             let now = self.now();
-            let closed = matches!(self.client.poll(now), TurnPollRet::Closed);
-            while let Some(transmit) = self.client.poll_transmit(now) {
-                self.leg.send(&transmit.data);
+            let asked = self.client.poll(now);
+            if let TurnPollRet::AllocateTcpSocket { id, socket, peer_addr } = asked {
+                let leg = (self.open)();
+                let local = Some(leg.local);
+                self.legs.push(leg);
+                self.client
+                    .allocated_tcp_socket(id, socket, peer_addr, local, now)
+                    .expect("it was asked for");
             }
+            self.transmit();
             if let Some(event) = self.client.poll_event() {
                 return Happened::Event(event);
             }
             if let Some(data) = self.client.poll_recv(now) {
                 return Happened::Data(data.data().to_vec(), data.peer);
             }
-            assert!(!closed, "the client gave up");
-            let Some(received) = self.leg.receive() else { continue };
-            let transmit = Transmit::new(received, self.client.transport(), self.leg.server, self.leg.local);
-            if let TurnRecvRet::PeerData(data) = self.client.recv(transmit, now) {
-                return Happened::Data(data.data().to_vec(), data.peer);
+            assert!(!matches!(asked, TurnPollRet::Closed), "the client gave up");
+            for leg in &mut self.legs {
+                let Some(received) = leg.receive() else { continue };
+                let transmit = Transmit::new(received, self.client.transport(), leg.server, leg.local);
+                if let TurnRecvRet::PeerData(data) = self.client.recv(transmit, now) {
+                    return Happened::Data(data.data().to_vec(), data.peer);
+                }
             }
         }
+    }
+
+    fn transmit(&mut self) {
+        let now = self.now();
+        while let Some(transmit) = self.client.poll_transmit(now) {
+            self.leg(transmit.from).send(&transmit.data);
+        }
+    }
+
+    fn leg(&mut self, local: SocketAddr) -> &mut Leg {
+        self.legs.iter_mut().find(|leg| leg.local == local).expect("a connection that was opened")
     }
 
     fn now(&self) -> turn_client_proto::stun::Instant {
@@ -163,6 +218,19 @@ fn echo_server() -> SocketAddr {
         let mut buffer = [0; 2000];
         while let Ok((length, from)) = socket.recv_from(&mut buffer) {
             socket.send_to(&buffer[..length], from).expect("it is sent back");
+        }
+    });
+    address
+}
+
+fn echo_listener() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("it is bound");
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let mut buffer = [0; 2000];
+        while let Ok(length @ 1..) = stream.read(&mut buffer) {
+            stream.write_all(&buffer[..length]).expect("it is sent back");
         }
     });
     address
