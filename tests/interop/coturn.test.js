@@ -14,7 +14,7 @@ const SECRET = 'known to coturn and to the relay';
 // of the relayed address, -c one allocation instead of an even port and the reserved next one, -g DONT-FRAGMENT, -D padded ChannelData over UDP too,
 // -S TLS over TCP and DTLS over UDP, -E who must have signed the certificate, -G extra requests, -Z an address of each family, -N a channel number drawn from all 16 bits,
 // -R messages with bytes changed on their way, -T TCP allocations (RFC 6062) and clients that connect to each other through them, -P the same with peers
-// that connect.
+// that connect, -J tokens instead of a password (RFC 7635).
 // Left to itself -S draws DTLS 1.0 for every other session; no suite of TLS 1.2 fits that, so -F makes it draw again.
 const TRANSPORTS = { udp: [], tcp: ['-t'], tls: ['-t', '-S'], dtls: ['-S', '-F', 'ECDHE-ECDSA-AES128-GCM-SHA256'] };
 const DATA = { channels: [], indications: ['-s'] };
@@ -29,6 +29,9 @@ const EXTRAS = {
   'extra requests': ['-G'],
   'messages of 1300 bytes': ['-l', '1300'],
 };
+/** The keys that -J has built in, cut to the size of a key as it does. */
+const TOKEN_KEYS = ['north 01234567890123456789012345678901', 'union 1234567890123456', 'oldempire 12345678901234567890123456789012']
+  .map((line) => line.split(' ')).map(([id, key]) => `${id} ${Buffer.from(key).toString('base64')}\n`).join('');
 /** After that -R is given up: most of its runs end only when they are killed. */
 const CORRUPTING_MS = 8_000;
 
@@ -61,6 +64,7 @@ describe('coturn', { concurrency: 6 }, () => {
       cell('uclient, TCP allocations', transport, (stage) => uclient(stage, transport, '127.0.0.1', '127.0.0.1', ['-T', '-X']));
     }
     if (transport === 'tcp') cell('uclient, TCP allocations, connections from peers', transport, (stage) => passive(stage, transport));
+    cell('uclient, access token', transport, (stage) => token(stage, transport));
     cell('uclient, channel numbers out of range', transport, (stage) => anyChannel(stage, transport));
     cell('uclient, corrupted messages', transport, (stage) => corrupted(stage, transport));
     cell('uclient, a peer that is not allowed', transport, async (stage) => {
@@ -102,6 +106,23 @@ async function passive(stage, transport) {
   const counted = await relay.metrics();
   for (const direction of ['to_peer', 'to_client']) assert.equal(counted.sum('turn_relay_relayed_bytes_total', { direction }), 500, direction);
   return '500 bytes each way';
+}
+
+/**
+ * Its tokens are sealed as RFC 7635 says, but it signs with the first 16 of the 20 bytes of the key in them, as coturn's own server expects it: the token
+ * opens, its bearer does not have the key.
+ * @param {import('../harness/scenario.js').Stage} stage
+ * @param {string} transport
+ */
+async function token(stage, transport) {
+  const { relay, flags } = await start(stage, transport, '127.0.0.1', [], [
+    '--oauth-server-name', 'turn.example.org', '--oauth-key-file', await stage.file('keys', TOKEN_KEYS),
+  ]);
+  const client = stage.program('turnutils_uclient', ['-J', '-X', ...flags, '127.0.0.1']);
+  assert.notEqual(await client.exit(), 0);
+  await relay.program.printed(/a token whose bearer does not have its key.*code=401/);
+  await allocatedOver(relay, transport, 0);
+  return 'token opened, 401';
 }
 
 /** Either the number happens to lie in the range and all is well, or it does not and 400 ends the run. @param {import('../harness/scenario.js').Stage} stage @param {string} transport */
@@ -156,13 +177,14 @@ async function everythingBack(stage, args, least) {
  * @param {string} transport
  * @param {string} peer
  * @param {string[]} [allowed] peers
+ * @param {string[]} [settings] of the relay
  */
-async function start(stage, transport, peer, allowed = ['127.0.0.0/8', '::1/128']) {
+async function start(stage, transport, peer, allowed = ['127.0.0.0/8', '::1/128'], settings = []) {
   const secure = transport === 'tls' || transport === 'dtls';
   const tls = secure ? await certificates(stage) : undefined;
   const relay = await startRelay(stage, [
     '--secret-file', await stage.file('secret', `${SECRET}\n`), ...allowed.flatMap((network) => ['--allow-peer', network]),
-    '--relay-address', '127.0.0.1', '--relay-address', '::1', ...(tls ? ['--tls-cert', tls.certificate, '--tls-key', tls.key] : []),
+    '--relay-address', '127.0.0.1', '--relay-address', '::1', ...(tls ? ['--tls-cert', tls.certificate, '--tls-key', tls.key] : []), ...settings,
   ], ['127.0.0.1', '::1']);
   const peerPort = await freePort(peer);
   stage.program('turnutils_peer', ['-L', peer, '-p', String(peerPort)]);
