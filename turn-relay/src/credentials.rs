@@ -2,6 +2,7 @@
 //!
 //! Refuses to do: print a secret or a key, compare a tag in variable time, keep state for a client.
 
+mod guest;
 mod key;
 mod origin;
 mod secret;
@@ -13,6 +14,7 @@ use std::time::SystemTime;
 
 use foldhash::fast::RandomState;
 
+pub use guest::{Authorization, Guest};
 pub use key::{Integrity, Key, PasswordAlgorithm, PasswordDigest, Tag, digest};
 pub use secret::{Credential, MAX_SECRETS, Secret, SecretError, account, holder, is_minted, mint};
 
@@ -364,6 +366,19 @@ impl Credentials {
         let key = keys.into_iter().find(verifies).ok_or(Unauthenticated::StolenToken)?;
         let username = token::bearer(key_id, &token.mac_key);
         Ok(Authenticated { username, key: key.with_origin(token.origin), until: Some(until) })
+    }
+
+    /// Whether a user that was refused for this reason is nobody's here, so that somebody else may know it: a name that looks
+    /// time-limited is ours as long as there are secrets.
+    pub(crate) fn may_be_a_guest(&self, why: Unauthenticated) -> bool {
+        why == Unauthenticated::UnknownUser
+            || (why == Unauthenticated::WrongSecret && self.secrets.is_empty())
+    }
+
+    /// Nothing is offered that only some users can do: what a hook will answer is not known before it is asked.
+    #[must_use]
+    pub(crate) fn offering_nothing(self) -> Self {
+        Self { features: Features { password_algorithms: &[], username_anonymity: false }, ..self }
     }
 
     /// Takes as long as a wrong password does.

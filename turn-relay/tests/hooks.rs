@@ -192,3 +192,30 @@ fn end_of_the_server_is_the_end_of_every_allocation_and_the_hook_hears_of_it() {
     assert!(relayed.iter().all(|ip| ended.iter().any(|event| event["relayed"] == ip.to_string())));
     assert!(relay.metric("usage_events_total{outcome=\"delivered\"} 20"));
 }
+
+#[test]
+fn user_of_the_hook_comes_in_with_its_password_and_is_asked_about_once() {
+    let runtime = runtime();
+    let program = Program::start(&runtime, |asked| {
+        let answer = match asked["username"].as_str().unwrap() {
+            "dora" => json!({"allowed": true, "password": "map"}),
+            "down" => return (StatusCode::BAD_GATEWAY, Value::Null),
+            _ => json!({"allowed": false}),
+        };
+        (StatusCode::OK, answer)
+    });
+    let config = Config { auth_hook: Some(program.url()), ..Config::default() };
+    let relay = Relay::start(&runtime, config);
+    for transport in [Transport::Udp, Transport::Tcp] {
+        // On as many ports as it takes to meet both workers.
+        for _ in 0..10 {
+            relay.client(transport, "dora", "map").allocate();
+        }
+        assert_eq!(relay.client(transport, "dora", "guess").allocate_with(&[]).error(), Some(401));
+        assert_eq!(relay.client(transport, "mallory", "map").allocate_with(&[]).error(), Some(401));
+        assert_eq!(relay.client(transport, "down", "map").allocate_with(&[]).error(), Some(500));
+    }
+    let asked: Vec<Value> = program.asked.try_iter().map(|asked| asked["username"].clone()).collect();
+    assert_eq!(asked, ["dora", "mallory", "down", "down"], "a failure is not remembered");
+    assert!(relay.metric("auth_hook_questions_total{outcome=\"failed\"} 2"));
+}

@@ -13,6 +13,7 @@ use crate::operation::StartError;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Hooks {
     pub(crate) usage: Option<UsageHook>,
+    pub(crate) auth: Option<AuthHook>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -23,30 +24,71 @@ pub(crate) struct UsageHook {
     pub(crate) interval: Option<Duration>,
 }
 
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct AuthHook {
+    pub(crate) url: HookUrl,
+    pub(crate) secret: HookSecret,
+    /// The longest that an answer is remembered.
+    pub(crate) keep: Duration,
+}
+
 impl Hooks {
     /// Keeps the hooks as they are, and says what a restart would change.
     pub(super) fn keep(&self, needs_restart: &mut Vec<&'static str>, new: &mut Self) {
         keep(needs_restart, "usage_hook", &self.usage, &mut new.usage);
+        keep(needs_restart, "auth_hook", &self.auth, &mut new.auth);
     }
 }
 
 pub(super) fn hooks(config: &Config) -> Result<Hooks, StartError> {
     let secret = config.hook_secret_file.as_deref().map(secret).transpose()?;
-    let usage = config.usage_hook.as_deref().map(|url| HookUrl::parse("usage_hook", url)).transpose()?;
-    if usage.is_none() && secret.is_some() {
-        return Err(StartError::new("hook_secret_file: there is no hook to use it for; give usage_hook too"));
+    if config.usage_hook.is_none() && config.auth_hook.is_none() && secret.is_some() {
+        return Err(StartError::new(
+            "hook_secret_file: there is no hook to use it for; give usage_hook or auth_hook too",
+        ));
     }
-    let Some(url) = usage else {
-        return match config.usage_interval {
-            Some(_) => Err(StartError::new("usage_interval: there is no usage_hook that it could be for")),
-            None => Ok(Hooks::default()),
-        };
-    };
-    let secret = secret.ok_or_else(|| {
-        StartError::new("usage_hook: requests must be signed; give hook_secret_file (make one with: openssl rand -hex 32)")
-    })?;
-    Ok(Hooks { usage: Some(UsageHook { url, secret, interval: interval(config.usage_interval)? }) })
+    if config.usage_hook.is_none() && config.usage_interval.is_some() {
+        return Err(StartError::new("usage_interval: there is no usage_hook that it could be for"));
+    }
+    if config.auth_hook.is_none() && config.auth_cache.is_some() {
+        return Err(StartError::new("auth_cache: there is no auth_hook that it could be for"));
+    }
+    let (usage, auth) = (
+        target("usage_hook", config.usage_hook.as_deref(), secret.as_ref())?,
+        target("auth_hook", config.auth_hook.as_deref(), secret.as_ref())?,
+    );
+    let (interval, keep) = (interval(config.usage_interval)?, keep_for(config.auth_cache)?);
+    Ok(Hooks {
+        usage: usage.map(|(url, secret)| UsageHook { url, secret, interval }),
+        auth: auth.map(|(url, secret)| AuthHook { url, secret, keep }),
+    })
 }
+
+/// Where a hook is and what signs for it.
+fn target(
+    key: &str,
+    url: Option<&str>,
+    secret: Option<&HookSecret>,
+) -> Result<Option<(HookUrl, HookSecret)>, StartError> {
+    let Some(url) = url else { return Ok(None) };
+    let url = HookUrl::parse(key, url)?;
+    let unsigned = || {
+        StartError::new(format!(
+            "{key}: requests must be signed; give hook_secret_file (make one with: openssl rand -hex 32)"
+        ))
+    };
+    Ok(Some((url, secret.ok_or_else(unsigned)?.clone())))
+}
+
+fn keep_for(written: Option<u32>) -> Result<Duration, StartError> {
+    match written.unwrap_or(DEFAULT_AUTH_CACHE) {
+        seconds @ 0..=86_400 => Ok(Duration::from_secs(seconds.into())),
+        seconds => Err(StartError::new(format!("auth_cache: {seconds} is not between 0 and 86400 seconds"))),
+    }
+}
+
+/// Five minutes, in seconds: how long a user that was locked out may still begin an allocation.
+const DEFAULT_AUTH_CACHE: u32 = 300;
 
 fn secret(path: &Path) -> Result<HookSecret, StartError> {
     secret_line("hook_secret_file", path).map(|line| HookSecret::new(&line))
@@ -63,4 +105,4 @@ fn interval(written: Option<u32>) -> Result<Option<Duration>, StartError> {
 }
 
 /// Five minutes, in seconds: what a crash loses of an account, against events per allocation.
-pub(super) const DEFAULT_USAGE_INTERVAL: u32 = 300;
+const DEFAULT_USAGE_INTERVAL: u32 = 300;

@@ -241,6 +241,14 @@ pub struct Config {
     /// Let clients take their allocation along to another address (RFC 8016) [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub mobility: Option<bool>,
+
+    /// Whom to ask about users that are neither static nor time-limited [default: nobody]
+    #[arg(long, value_name = "URL")]
+    pub auth_hook: Option<String>,
+
+    /// Seconds for which an answer of --auth-hook is remembered at the longest [default: 300]
+    #[arg(long, value_name = "SECONDS")]
+    pub auth_cache: Option<u32>,
 }
 
 impl settings::Config for Config {
@@ -335,10 +343,10 @@ impl Settings {
             drain: drain::rules(config)?,
             mobility: config.mobility.unwrap_or(false),
         };
-        if settings.credentials().is_empty() {
+        if settings.credentials().is_empty() && settings.hooks.auth.is_none() {
             return Err(StartError::new(
                 "no credentials are configured, and a relay without them would serve anybody: give --secret-file FILE \
-                 (time-limited users), --user NAME:PASSWORD, --user-key or --oauth-key-file",
+                 (time-limited users), --user NAME:PASSWORD, --user-key, --oauth-key-file or --auth-hook",
             ));
         }
         Ok(settings)
@@ -347,10 +355,11 @@ impl Settings {
     /// Everyone who may allocate.
     pub(crate) fn credentials(&self) -> Credentials {
         let users = self.users.iter().map(|user| (user.username.clone(), user.password.clone()));
-        Credentials::new(&self.realm, users, self.secrets.clone())
+        let credentials = Credentials::new(&self.realm, users, self.secrets.clone())
             .with_stored_keys(self.user_keys.iter().cloned())
             .with_expiry_ending_allocations(self.expire_with_credential)
-            .with_third_party(self.third_party.clone())
+            .with_third_party(self.third_party.clone());
+        if self.hooks.auth.is_some() { credentials.offering_nothing() } else { credentials }
     }
 
     /// Where the admin listeners belong, if any were asked for.
@@ -392,6 +401,9 @@ impl Settings {
         }
         if let Some(third_party) = &self.third_party {
             kinds.push(format!("bearers of tokens for {}", third_party.server_name()));
+        }
+        if self.hooks.auth.is_some() {
+            kinds.push("users that the authorization hook knows".to_owned());
         }
         let policy = if self.allow_peers.is_empty() {
             "public addresses only".to_owned()

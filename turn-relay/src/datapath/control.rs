@@ -6,9 +6,11 @@ use super::inbox::{Done, Order, Parcel, Question, RelayedSocketParcel};
 use super::secured::Marks;
 use super::{BUDGET, Worker};
 use crate::address::{FiveTuple, Transport};
+use crate::credentials::Authorization;
+use crate::hook::authorization::Query;
 use crate::metrics::SendFailure;
 use crate::relay::{
-    ClaimedSocket, EndReason, Event, Input, Moving, NotMoved, OpenId, Output, SocketSlot, WorkerIndex,
+    AskId, ClaimedSocket, EndReason, Event, Input, Moving, NotMoved, OpenId, Output, SocketSlot, WorkerIndex,
 };
 
 impl Worker {
@@ -31,6 +33,9 @@ impl Worker {
         for _ in 0..BUDGET {
             match self.inbox.take() {
                 Some(Parcel::Claim(claim)) => self.control(now, Input::Claim(claim)),
+                Some(Parcel::Authorized { ask, authorization }) => {
+                    self.control(now, Input::Authorized { ask, authorization });
+                }
                 Some(Parcel::Claimed { open, socket }) => {
                     let outcome = socket.and_then(|parcel| self.unpack(parcel));
                     self.control(now, Input::Claimed { open, outcome });
@@ -176,8 +181,19 @@ impl Worker {
             Output::ClosePeer(connection) => self.close_peer(connection),
             Output::Join { connection, client } => return self.join(connection, &client),
             Output::MoveClient { client, to, message } => self.move_client(&client, to, message),
+            Output::Authorize { ask, username, transport } => {
+                return self.authorize(ask, username, transport);
+            }
         }
         None
+    }
+
+    /// Asks the hook; where that cannot be done the answer is at hand.
+    fn authorize(&self, ask: AskId, username: Box<str>, transport: Transport) -> Option<Input<'static>> {
+        let asked = self.asks.as_ref().is_some_and(|(queue, mailbox)| {
+            queue.try_send(Query { by: mailbox.clone(), ask, username, transport }).is_ok()
+        });
+        (!asked).then_some(Input::Authorized { ask, authorization: Authorization::Unavailable })
     }
 
     fn answer(&mut self, now: Instant, to: &FiveTuple, message: &[u8]) -> Option<Input<'static>> {

@@ -12,9 +12,10 @@ use mio::Waker;
 use tokio::sync::oneshot;
 
 use crate::address::RelayedPort;
+use crate::credentials::Authorization;
 use crate::listen::stream::Detached;
 use crate::relay::{
-    AllocationId, AllocationPage, AllocationView, Claim, Drain, EndReason, Moving, NotMoved, OpenId,
+    AllocationId, AllocationPage, AllocationView, AskId, Claim, Drain, EndReason, Moving, NotMoved, OpenId,
     RelaySettings, SocketSlot, Summons,
 };
 
@@ -31,6 +32,8 @@ pub(crate) enum Parcel {
     Summon(Summons),
     /// Answers with it and its sockets, by their old slots, or with a reason.
     Summoned { open: OpenId, outcome: Result<(Moving, Vec<(SocketSlot, RelayedSocketParcel)>), NotMoved> },
+    /// The authorization hook's answer.
+    Authorized { ask: AskId, authorization: Authorization },
 }
 
 /// What the operator asks of one worker. Nobody may listen for the answer any more.

@@ -25,6 +25,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::frame::{HEADROOM, MAX_FRAME_BYTES, TAILROOM};
+use crate::hook::authorization::AskQueue;
 use crate::journal::Journal;
 use crate::listen::Listener;
 use crate::listen::admission::Admission;
@@ -135,6 +136,8 @@ pub(crate) struct Worker {
     sessions: Sessions,
     counters: Arc<Counters>,
     journal: Journal,
+    /// Where to ask about users, and where the answer goes.
+    asks: Option<(AskQueue, Mailbox)>,
     /// Where every packet lies while it is worked on: headroom, the packet, tailroom.
     buffer: Box<[u8]>,
     /// Where a DTLS session's datagrams and frames lie; empty while somebody works with it.
@@ -157,8 +160,9 @@ impl Worker {
         shared: Arc<Shared>,
         counters: Arc<Counters>,
         journal: Journal,
+        asks: Option<AskQueue>,
     ) -> Self {
-        let Workplace { poll, listeners, connections, sessions, inbox, mailbox: _ } = workplace;
+        let Workplace { poll, listeners, connections, sessions, inbox, mailbox } = workplace;
         Self {
             poll,
             listeners,
@@ -173,6 +177,7 @@ impl Worker {
             secured: vec![0; SECURED_BYTES].into_boxed_slice(),
             wanting: Vec::new(),
             journal,
+            asks: asks.map(|queue| (queue, mailbox)),
             counters,
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
             outputs: VecDeque::new(),

@@ -142,7 +142,7 @@ impl Bench {
         let mailboxes = vec![workplace.mailbox()];
         let counters: Arc<Counters> = Arc::default();
         let journal = Journal::new(Arc::clone(&counters), false);
-        let worker = Worker::new(workplace, mailboxes, relay, shared, counters, journal);
+        let worker = Worker::new(workplace, mailboxes, relay, shared, counters, journal, None);
         Self { worker, address, events: Events::with_capacity(EVENTS), ready: Vec::new() }
     }
 

@@ -1,4 +1,4 @@
-//! Calls to programs of the operator's over HTTP: usage events go out.
+//! Calls to programs of the operator's over HTTP: usage events go out, and questions about users.
 //!
 //! ```text
 //! worker --> bounded queue --> runtime of the admin listener --> HTTPS
@@ -7,6 +7,7 @@
 //! Refuses to do: anything on a worker's thread but putting a value into a queue or leaving it out; following redirects;
 //! plain HTTP across a network that others share.
 
+pub(crate) mod authorization;
 mod delivery;
 pub(crate) mod usage;
 
@@ -23,6 +24,7 @@ use sha2::{Digest as _, Sha256};
 use crate::admin::Operator;
 use crate::config::Hooks;
 use crate::operation::StartError;
+use authorization::{AskQueue, Authorizer};
 use delivery::{Delivery, report_every};
 use usage::{UsageCounts, UsageQueue};
 
@@ -31,12 +33,14 @@ use usage::{UsageCounts, UsageQueue};
 pub struct HookWork {
     usage: Option<(Delivery, Hook)>,
     reports: Option<(Duration, Operator)>,
+    auth: Option<(Authorizer, Hook)>,
 }
 
 /// Where workers put what hooks are to hear.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct HookQueues {
     pub(crate) usage: Option<UsageQueue>,
+    pub(crate) asks: Option<AskQueue>,
 }
 
 /// Makes the hooks that were asked for ready to be called.
@@ -45,6 +49,7 @@ pub(crate) struct HookQueues {
 /// When no HTTP client can be made: the system has no certificates.
 pub(crate) fn open(
     hooks: &Hooks,
+    realm: &str,
     operator: &Operator,
     registry: &mut Registry,
 ) -> Result<(HookQueues, HookWork), StartError> {
@@ -56,6 +61,11 @@ pub(crate) fn open(
         let hook = Hook::new("usage_hook", &usage.url, &usage.secret)?;
         work.usage = Some((Delivery::new(events, counts), hook));
         work.reports = usage.interval.map(|interval| (interval, operator.clone()));
+    }
+    if let Some(auth) = &hooks.auth {
+        let (queue, authorizer) = authorization::open(realm, auth.keep, registry);
+        queues.asks = Some(queue);
+        work.auth = Some((authorizer, Hook::new("auth_hook", &auth.url, &auth.secret)?));
     }
     Ok((queues, work))
 }
@@ -74,8 +84,14 @@ impl HookWork {
                 None => std::future::pending().await,
             }
         };
+        let asked = async {
+            if let Some((authorizer, hook)) = self.auth {
+                authorizer.run(hook).await;
+            }
+        };
+        let all_said = async { tokio::join!(said, asked) };
         tokio::select! {
-            () = said => {}
+            _ = all_said => {}
             () = reports => {}
         }
     }

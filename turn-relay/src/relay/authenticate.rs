@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime};
 use super::Relay;
 use super::refusal::Refusal;
 use crate::address::FiveTuple;
+use crate::credentials::Authorization;
 use crate::credentials::{
     Authenticated, Claimant, Features, Hashes, Key, PasswordAlgorithm, Unauthenticated, goes_by, is_same_user,
 };
@@ -30,6 +31,7 @@ impl Relay {
         from: &FiveTuple,
         message: &Message<'_>,
         wall: SystemTime,
+        authorization: Option<&Authorization>,
     ) -> Result<Proved, Refusal> {
         let Some(integrity) = message.integrity() else { return Err(Refusal::Challenge) };
         let (Some(claimant), true, Some(nonce)) = (claimant(message)?, message.has_realm, message.nonce)
@@ -65,9 +67,13 @@ impl Relay {
                 return Ok(Proved { username, key, until: allocation.until });
             }
         }
-        let user = credentials
-            .authenticate(username, hashes, wall, |key| message.is_signed_with(key))
-            .map_err(Refusal::Unauthorized)?;
+        let known = credentials.authenticate(username, hashes, wall, |key| message.is_signed_with(key));
+        let user = match known {
+            Err(why) if self.settings.authorization_hook && credentials.may_be_a_guest(why) => {
+                guest(authorization, why, username, hashes, message)?
+            }
+            known => known.map_err(Refusal::Unauthorized)?,
+        };
         Ok(proved(now, wall, user))
     }
 
@@ -87,6 +93,24 @@ fn proved(now: Instant, wall: SystemTime, user: Authenticated) -> Proved {
     let Authenticated { username, key, until } = user;
     let left = |until: SystemTime| until.duration_since(wall).unwrap_or_default();
     Proved { username, key, until: until.map(|until| now + left(until)) }
+}
+
+/// A user whom the configuration does not know, as the authorization hook says.
+fn guest(
+    authorization: Option<&Authorization>,
+    why: Unauthenticated,
+    username: &str,
+    hashes: Hashes,
+    message: &Message<'_>,
+) -> Result<Authenticated, Refusal> {
+    match authorization {
+        None => Err(Refusal::AskHook),
+        Some(Authorization::Allowed(guest)) => guest
+            .authenticate(username, hashes, |key| message.is_signed_with(key))
+            .map_err(Refusal::Unauthorized),
+        Some(Authorization::Refused) => Err(Refusal::Unauthorized(why)),
+        Some(Authorization::Unavailable) => Err(Refusal::HookUnavailable),
+    }
 }
 
 /// By whom the request says it is signed. `None`: it does not say.

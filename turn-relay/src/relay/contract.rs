@@ -7,8 +7,10 @@ use std::time::{Duration, SystemTime};
 use super::allocation_id::AllocationId;
 use super::drain::Drain;
 use super::mobility::{Moving, NotMoved, Summons};
+use super::parked::AskId;
 use super::settings::RelaySettings;
-use crate::address::{FiveTuple, PeerAddr, RelayedPort};
+use crate::address::{FiveTuple, PeerAddr, RelayedPort, Transport};
+use crate::credentials::Authorization;
 use crate::frame::Header;
 
 /// Which worker, counted from 0. At most 4096 of them.
@@ -97,11 +99,15 @@ pub enum DropReason {
     TcpAllocation,
     /// A peer's connection that was one too many of its allocation or user.
     TooManyConnections,
+    /// A request of a user whom only the authorization hook can know, and too many wait for it already.
+    HookBusy,
+    /// The authorization hook did not answer in time.
+    HookSilent,
 }
 
 impl DropReason {
     /// Every reason, for registering metrics.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Malformed,
         Self::Unexpected,
         Self::NoAllocation,
@@ -118,6 +124,8 @@ impl DropReason {
         Self::IcmpRate,
         Self::TcpAllocation,
         Self::TooManyConnections,
+        Self::HookBusy,
+        Self::HookSilent,
     ];
 
     /// The metric label.
@@ -139,6 +147,8 @@ impl DropReason {
             Self::IcmpRate => "icmp_rate",
             Self::TcpAllocation => "tcp_allocation",
             Self::TooManyConnections => "too_many_connections",
+            Self::HookBusy => "hook_busy",
+            Self::HookSilent => "hook_silent",
         }
     }
 }
@@ -178,6 +188,13 @@ pub enum Input<'a> {
     /// These settings hold from here on; [`super::Shared::apply`] has seen them. Allocations stay unless what authorised them is
     /// gone, permissions stay unless the policy now refuses the peer.
     Settings(Arc<RelaySettings>),
+    /// The answer to [`Output::Authorize`].
+    Authorized {
+        /// Which question it answers.
+        ask: AskId,
+        /// Whether the user may come in, and with what.
+        authorization: Authorization,
+    },
     /// The operator ends an allocation. One that does not stand here is nothing to end.
     End {
         /// Which.
@@ -374,6 +391,15 @@ pub enum Output {
         to: WorkerIndex,
         /// A whole request.
         message: Vec<u8>,
+    },
+    /// Ask the authorization hook about a user and answer with [`Input::Authorized`], soon or never.
+    Authorize {
+        /// To be repeated in the answer.
+        ask: AskId,
+        /// The user, as the client wrote it.
+        username: Box<str>,
+        /// How the client came.
+        transport: Transport,
     },
 }
 

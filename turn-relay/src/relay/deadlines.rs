@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::contract::{OpenId, PeerConnectionId};
+use super::parked::AskId;
 
 /// Something with a deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,6 +17,8 @@ pub(super) enum Timer {
     Claim(OpenId),
     /// The patience with a peer that does not answer, or with a client that binds no connection.
     PeerConnection(PeerConnectionId),
+    /// The patience with the authorization hook.
+    Parked(AskId),
 }
 
 /// Timers by time. Whoever sets one remembers its time: that is what finds it again.

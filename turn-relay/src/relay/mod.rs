@@ -25,6 +25,7 @@ mod mobility;
 mod nonce;
 mod opening;
 mod pace;
+mod parked;
 mod peers;
 mod permit;
 mod rates;
@@ -60,6 +61,8 @@ mod mobility_tests;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod parked_tests;
+#[cfg(test)]
 mod peer_tests;
 #[cfg(test)]
 mod reload_tests;
@@ -90,6 +93,7 @@ pub use drain::Drain;
 pub use drive::drive;
 pub use inspect::{AllocationPage, AllocationView};
 pub use mobility::{Moving, NotMoved, Summons};
+pub use parked::AskId;
 pub use revocation::{MAX_REVOKED, Revocations, TooManyRevoked};
 pub use settings::{Limits, NatDiscovery, Rate, RelayAddress, RelaySettings};
 pub use shared::{Shared, TooManyAddresses};
@@ -101,6 +105,7 @@ use limiter::Limiter;
 use mobility::Tickets;
 use nonce::Nonces;
 use opening::Opening;
+use parked::ParkedRequests;
 use peers::Peers;
 use rates::{Direction, Rates};
 use relayed::Relayed;
@@ -119,6 +124,9 @@ pub struct Relay {
     rng: ChaCha20Rng,
     peers: Peers,
     nonces: Nonces,
+    /// Requests whose user the authorization hook is asked about, and a bound on such questions.
+    parked: ParkedRequests,
+    asks: Limiter,
     limiter: Limiter,
     answers: Answers,
     /// Who sits on a five-tuple.
@@ -177,6 +185,8 @@ impl Relay {
             peers: Peers::new(&settings, &shared),
             nonces: Nonces::new(shared.epoch(), shared.master()),
             limiter: Limiter::new(shared.epoch(), settings.limits.unauthenticated_answers),
+            parked: ParkedRequests::default(),
+            asks: Limiter::new(shared.epoch(), parked::ASKS_PER_SECOND),
             answers: Answers::default(),
             seats: HashMap::default(),
             allocations: Slab::new(),
@@ -221,13 +231,14 @@ impl Relay {
     pub fn handle(&mut self, now: Instant, input: Input<'_>) -> Outputs<'_> {
         self.expire(now);
         match input {
-            Input::Message { from, bytes, wall } => self.message(now, &from, bytes, wall),
+            Input::Message { from, bytes, wall } => self.message(now, &from, bytes, wall, None),
             Input::Opened { open, outcome } => self.opened(now, open, outcome),
             Input::Claim(claim) => self.claim(claim),
             Input::Claimed { open, outcome } => self.claimed(now, open, outcome),
             Input::ClientGone(from) => self.client_gone(now, &from),
             Input::Timeout => self.answers.forget(now),
             Input::Settings(settings) => self.apply(now, settings),
+            Input::Authorized { ask, authorization } => self.authorized(now, ask, &authorization),
             Input::End { id, reason } => self.end_named(now, id, reason),
             Input::Drain(drain) => self.draining = drain,
             Input::PeerConnected(connection) => self.peer_connected(now, connection),
@@ -380,11 +391,13 @@ impl Relay {
                 Timer::Reservation(token) => self.drop_reservation(token),
                 Timer::Claim(open) => self.claim_timed_out(now, open),
                 Timer::PeerConnection(connection) => self.peer_connection_timed_out(now, connection),
+                Timer::Parked(ask) => self.parked_timed_out(ask),
             }
         }
     }
 
     fn client_gone(&mut self, now: Instant, from: &FiveTuple) {
+        self.unpark(from);
         match self.seats.get(&from.key()).copied() {
             Some(Seat::Allocation(index)) if self.waits_for_its_client(index, from) => {}
             Some(Seat::Allocation(index)) => {

@@ -32,6 +32,10 @@ pub(super) enum Refusal {
     Capacity(&'static str),
     /// The client's address has as many allocations as one may have.
     AddressOverQuota,
+    /// Nobody but the authorization hook can know the user: not an answer, the request waits.
+    AskHook,
+    /// The authorization hook does not answer.
+    HookUnavailable,
     /// The operator refuses the user for now.
     Revoked,
     /// Another server is to be asked.
@@ -53,7 +57,7 @@ impl Refusal {
     pub(super) fn code(self) -> u16 {
         match self {
             Self::ClientMalformed(_) => 400,
-            Self::Challenge | Self::Unauthorized(_) => 401,
+            Self::Challenge | Self::Unauthorized(_) | Self::AskHook => 401,
             Self::PeerForbidden | Self::Revoked | Self::NoChannels => 403,
             Self::UnknownAttributes => 420,
             Self::AllocationMismatch(_) => 437,
@@ -68,6 +72,8 @@ impl Refusal {
             Self::Capacity(_) => 508,
             Self::TryAlternate => 300,
             Self::MobilityForbidden => 405,
+            // RFC 8489 section 14.8: a temporary error, try again.
+            Self::HookUnavailable => 500,
         }
     }
 
@@ -80,7 +86,8 @@ impl Refusal {
     pub(super) fn phrase(self) -> &'static str {
         match self {
             Self::ClientMalformed(_) => "Bad Request",
-            Self::Challenge | Self::Unauthorized(_) => "Unauthorized",
+            Self::Challenge | Self::Unauthorized(_) | Self::AskHook => "Unauthorized",
+            Self::HookUnavailable => "Server Error",
             Self::PeerForbidden | Self::Revoked | Self::NoChannels => "Forbidden",
             Self::UnknownAttributes => "Unknown Attribute",
             Self::AllocationMismatch(_) => "Allocation Mismatch",
@@ -122,6 +129,8 @@ impl Refusal {
             Self::Revoked => "the user is revoked",
             Self::TryAlternate => "the server is about to end and names another",
             Self::MobilityForbidden => "mobility is not wanted here",
+            Self::AskHook => "the authorization hook is asked",
+            Self::HookUnavailable => "the authorization hook does not answer",
         }
     }
 }

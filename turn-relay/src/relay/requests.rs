@@ -8,7 +8,7 @@ use super::contract::{DropReason, Event, Output, RequestMethod};
 use super::refusal::Refusal;
 use super::{Relay, Seat};
 use crate::address::{FiveTuple, Subscriber};
-use crate::credentials::{Key, ThirdParty, holder, is_same_user};
+use crate::credentials::{Authorization, Key, ThirdParty, holder, is_same_user};
 use crate::stun::{self, Attribute, Message, NotARequest, Outcome, ReplyTo, Request};
 
 /// Where an answer goes, and how it is signed and kept.
@@ -37,7 +37,15 @@ impl Asker {
 }
 
 impl Relay {
-    pub(super) fn message(&mut self, now: Instant, from: &FiveTuple, bytes: &[u8], wall: SystemTime) {
+    /// `authorization` is what the hook said about the user, if it was asked.
+    pub(super) fn message(
+        &mut self,
+        now: Instant,
+        from: &FiveTuple,
+        bytes: &[u8],
+        wall: SystemTime,
+        authorization: Option<&Authorization>,
+    ) {
         let mut message = match stun::parse(bytes) {
             Ok(message) => message,
             Err(NotARequest::OtherClass | NotARequest::OtherMethod) => {
@@ -57,8 +65,12 @@ impl Relay {
         if let Some(answer) = self.answers.find(now, question) {
             return self.outputs.push(Output::Send { to: *from, message: answer });
         }
-        let proved = match self.authenticate(now, from, &message, wall) {
+        let proved = match self.authenticate(now, from, &message, wall, authorization) {
             Ok(proved) => proved,
+            Err(Refusal::AskHook) => {
+                let user = (message.username.unwrap_or_default(), message.transaction);
+                return self.park(now, from, bytes, wall, user);
+            }
             Err(refusal) => return self.refuse_stranger(now, from, &message, refusal),
         };
         if message.access_token.is_some() {

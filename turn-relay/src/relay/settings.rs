@@ -30,6 +30,8 @@ pub struct RelaySettings {
     pub nat_discovery: Option<NatDiscovery>,
     /// Give mobility tickets to those who ask (RFC 8016); 405 otherwise.
     pub mobility: bool,
+    /// There is an authorization hook to ask about users that `credentials` do not know.
+    pub authorization_hook: bool,
 }
 
 /// The two addresses and ports of RFC 5780. They differ in both, and all four combinations are listeners.

@@ -90,6 +90,7 @@ pub(crate) fn settings() -> RelaySettings {
         strict_channels: false,
         nat_discovery: None,
         mobility: true,
+        authorization_hook: false,
     }
 }
 
@@ -351,6 +352,8 @@ pub(crate) struct World {
     pub(crate) unbindable: Vec<IpAddr>,
     pub(crate) opens: usize,
     pub(crate) peers: PaperPeers,
+    /// What the authorization hook was asked: by which worker, and about whom.
+    pub(crate) asked: Vec<(usize, AskId, Box<str>)>,
 }
 
 impl World {
@@ -385,6 +388,7 @@ impl World {
             unbindable: Vec::new(),
             opens: 0,
             peers: PaperPeers::default(),
+            asked: Vec::new(),
         }
     }
 
@@ -495,6 +499,7 @@ impl World {
             | Output::ClosePeer(_)
             | Output::Join { .. }
             | Output::MoveClient { .. } => self.carry_out_tcp(worker, output),
+            Output::Authorize { ask, username, .. } => self.asked.push((worker, ask, username)),
         }
     }
 
@@ -596,6 +601,7 @@ impl World {
         assert!(self.workers.iter().all(|relay| relay.peer_connections.len() == 0), "peer connections");
         assert!(self.peers.open.is_empty(), "open peer connections: {:?}", self.peers.open);
         assert!(self.workers.iter().all(|relay| relay.deadline().is_none()), "deadlines");
+        assert!(self.workers.iter().all(|relay| relay.parked.len() == 0), "parked requests");
     }
 }
 

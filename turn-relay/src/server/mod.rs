@@ -101,7 +101,7 @@ impl Server {
         let operator = Operator::new(mailboxes.clone(), Arc::clone(&shared), Totals(counters.clone()));
 
         let relay_metrics = registry.sub_registry_with_prefix("turn_relay");
-        let (queues, hook_work) = hook::open(&settings.hooks, &operator, relay_metrics)?;
+        let (queues, hook_work) = hook::open(&settings.hooks, &settings.realm, &operator, relay_metrics)?;
         let log_addresses = settings.log_addresses;
         let mut server = Self {
             listen: listen.clone(),
@@ -116,8 +116,15 @@ impl Server {
             let rng = ChaCha20Rng::from_rng(&mut rand::rng());
             let relay = Relay::new(Arc::clone(&relay_settings), Arc::clone(&shared), index, rng);
             let journal = Journal::new(Arc::clone(&counters), log_addresses).with_usage(queues.usage.clone());
-            let worker =
-                Worker::new(workplace, mailboxes.clone(), relay, Arc::clone(&shared), counters, journal);
+            let worker = Worker::new(
+                workplace,
+                mailboxes.clone(),
+                relay,
+                Arc::clone(&shared),
+                counters,
+                journal,
+                queues.asks.clone(),
+            );
             // Dropping `server` on an error stops the workers that already run.
             server.threads.push(spawn(index, worker)?);
         }
@@ -185,6 +192,7 @@ fn relay_settings(settings: &Settings, listen: &[SocketAddr]) -> RelaySettings {
         strict_channels: settings.strict_channels,
         nat_discovery: settings.nat_discovery,
         mobility: settings.mobility,
+        authorization_hook: settings.hooks.auth.is_some(),
     }
 }
 

@@ -97,6 +97,7 @@ impl World {
             | Output::SummonAt { .. }
             | Output::HandOver { .. }
             | Output::DenySummons { .. }
+            | Output::Authorize { .. }
             | Output::Event(_)
             | Output::ListenTcp { .. } => panic!("not about peer connections: {output:?}"),
         }
