@@ -64,11 +64,16 @@ fn a_restart_keeps_the_sockets_and_refuses_nothing() {
 #[test]
 fn sockets_of_a_unit_are_served_without_being_named() {
     let mut supervisor = Supervisor::new();
-    let udp: Vec<OwnedFd> = shared_udp(2).into_iter().map(OwnedFd::from).collect();
-    let address = UdpSocket::from(udp[0].try_clone().unwrap()).local_addr().unwrap();
-    let tcp = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    tcp.set_reuse_port(true).unwrap();
-    tcp.bind(&address.into()).unwrap();
+    // The port that was drawn for UDP may be somebody else's for TCP: then another is drawn.
+    let (udp, tcp, address) = loop {
+        let udp: Vec<OwnedFd> = shared_udp(2).into_iter().map(OwnedFd::from).collect();
+        let address = UdpSocket::from(udp[0].try_clone().unwrap()).local_addr().unwrap();
+        let tcp = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        tcp.set_reuse_port(true).unwrap();
+        if tcp.bind(&address.into()).is_ok() {
+            break (udp, tcp, address);
+        }
+    };
     tcp.listen(16).unwrap();
     // systemd gives all sockets of one unit one name.
     supervisor.store =
