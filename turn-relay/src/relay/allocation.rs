@@ -51,11 +51,13 @@ pub(super) struct Allocation {
     /// Of a TCP allocation.
     pub(super) connections: Vec<PeerConnectionId>,
     /// The serial of the mobility ticket that is good; none was asked for without.
-    pub(super) ticket: Option<u64>,
+    pub(super) ticket: Option<u32>,
     /// A five-tuple to which the client moved, and from which no data came yet.
     pub(super) next: Option<FiveTuple>,
     /// Where it was last said to be in an event.
     pub(super) seen_at: FiveTuple,
+    /// When it moved last.
+    pub(super) moved_at: Option<Instant>,
     permissions: Vec<Permission>,
     channels: Vec<Channel>,
     /// Peers of `channels`, sorted: for the way back.
@@ -119,6 +121,7 @@ impl Allocation {
             ticket: None,
             next: None,
             seen_at: parts.from,
+            moved_at: None,
             permissions: Vec::new(),
             channels: Vec::new(),
             channel_peers: Vec::new(),

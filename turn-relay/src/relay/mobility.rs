@@ -1,18 +1,21 @@
 //! Mobility (RFC 8016): a client whose address changed takes its allocation along, with a ticket.
 //!
 //! ```text
-//! worker, 2 bytes | allocation, 8 | serial, 8 | HMAC-SHA256 of these, first 16 bytes
+//! base64url(worker, 2 bytes | allocation, 8 | serial, 4 | HMAC-SHA256 of these, first 10 bytes)
 //! ```
 //!
-//! A ticket opens nothing by itself: the request must be signed by the user of the allocation. The serial is random and
-//! the allocation knows the one that is good, so that a ticket moves an allocation once; the lost answer of a move is
-//! given again from the stored answers. A move makes no second allocation anywhere: every count goes along unchanged.
+//! It is text of 32 bytes because coturn's client keeps no more and reads it as a string; that leaves 80 bits for the tag,
+//! which can be guessed at with an account only. A ticket opens nothing by itself: the request must be signed by the user
+//! of the allocation. The serial begins at random and goes up, and the allocation knows the one that is good, so that a
+//! ticket moves an allocation once; the lost answer of a move is given again from the stored answers. A move makes no second allocation anywhere: every count goes along unchanged.
 //!
-//! At one worker the old five-tuple serves until data comes from the new one (RFC 8016 section 3.2.2). Between workers the
+//! At one worker the old five-tuple serves until data, or another request, comes from the new one (RFC 8016 section 3.2.2). Between workers the
 //! allocation moves with its sockets at once, and what still comes from the old five-tuple is dropped.
 
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use rand::Rng as _;
 use sha2::Sha256;
@@ -32,11 +35,15 @@ use crate::address::FiveTuple;
 use crate::credentials::holder;
 use crate::stun::{Attribute, Refresh};
 
-const NAMED_BYTES: usize = 18;
-const TAG_BYTES: usize = 16;
+const NAMED_BYTES: usize = 14;
+const TAG_BYTES: usize = 10;
 /// How long another worker may take to hand over an allocation; it needs microseconds.
 const SUMMON_PATIENCE: Duration = Duration::from_secs(2);
 
+/// RFC 8016 section 3.2.2: a used ticket is recognised in a repeated request for at least 30 s.
+const REPEATABLE: Duration = Duration::from_secs(30);
+
+const NOT_MOVED: Refusal = Refusal::ClientMalformed("a mobility ticket on the five-tuple of an allocation");
 const NO_TICKET: Refusal = Refusal::ClientMalformed("the mobility ticket is not good, or not any more");
 
 /// What a worker asks of the one where an allocation stands.
@@ -49,7 +56,7 @@ pub struct Summons {
     /// Which allocation.
     pub id: AllocationId,
     /// What the ticket says.
-    pub serial: u64,
+    pub serial: u32,
     /// An allocation moves for its own user.
     pub username: Box<str>,
 }
@@ -97,7 +104,7 @@ pub(super) struct Tickets(Hmac<Sha256>);
 struct Ticket {
     worker: WorkerIndex,
     id: AllocationId,
-    serial: u64,
+    serial: u32,
 }
 
 impl Tickets {
@@ -106,7 +113,7 @@ impl Tickets {
         Self(Hmac::new_from_slice(&key).expect("HMAC takes a key of any length"))
     }
 
-    fn seal(&self, ticket: Ticket) -> [u8; NAMED_BYTES + TAG_BYTES] {
+    fn seal(&self, ticket: Ticket) -> String {
         let mut sealed = [0; NAMED_BYTES + TAG_BYTES];
         let (named, tag) = sealed.split_at_mut(NAMED_BYTES);
         named[..2].copy_from_slice(&ticket.worker.0.to_be_bytes());
@@ -114,20 +121,23 @@ impl Tickets {
         named[10..].copy_from_slice(&ticket.serial.to_be_bytes());
         let full = self.0.clone().chain_update(&*named).finalize().into_bytes();
         tag.copy_from_slice(&full[..TAG_BYTES]);
-        sealed
+        URL_SAFE_NO_PAD.encode(sealed)
     }
 
-    fn open(&self, sealed: &[u8]) -> Option<Ticket> {
+    fn open(&self, text: &[u8]) -> Option<Ticket> {
+        let mut sealed = [0; NAMED_BYTES + TAG_BYTES];
+        if URL_SAFE_NO_PAD.decode_slice(text, &mut sealed) != Ok(sealed.len()) {
+            return None;
+        }
         let (worker, rest) = sealed.split_first_chunk()?;
         let (id, rest) = rest.split_first_chunk()?;
         let (serial, _) = rest.split_first_chunk()?;
         let ticket = Ticket {
             worker: WorkerIndex(u16::from_be_bytes(*worker)),
             id: AllocationId(u64::from_be_bytes(*id)),
-            serial: u64::from_be_bytes(*serial),
+            serial: u32::from_be_bytes(*serial),
         };
-        // Of another length, it differs.
-        bool::from(subtle::ConstantTimeEq::ct_eq(self.seal(ticket).as_slice(), sealed)).then_some(ticket)
+        bool::from(subtle::ConstantTimeEq::ct_eq(self.seal(ticket).as_bytes(), text)).then_some(ticket)
     }
 }
 
@@ -138,11 +148,11 @@ impl Relay {
     }
 
     /// A new ticket for an allocation; the one before it is worth nothing any more.
-    pub(super) fn issue_ticket(&mut self, index: usize) -> Vec<u8> {
-        let serial = self.rng.next_u64();
+    pub(super) fn issue_ticket(&mut self, index: usize) -> String {
         let allocation = &mut self.allocations[index];
+        let serial = allocation.ticket.map_or_else(|| self.rng.next_u32(), |last| last.wrapping_add(1));
         allocation.ticket = Some(serial);
-        self.tickets.seal(Ticket { worker: self.worker, id: allocation.id, serial }).to_vec()
+        self.tickets.seal(Ticket { worker: self.worker, id: allocation.id, serial })
     }
 
     /// Refresh with MOBILITY-TICKET (RFC 8016 section 3.2.2).
@@ -159,7 +169,7 @@ impl Relay {
             return Ok(());
         }
         if self.seats.contains_key(&asker.from.key()) {
-            return Err(Refusal::ClientMalformed("a mobility ticket on the five-tuple of an allocation"));
+            return self.refresh_repeated(now, asker, request, ticket);
         }
         let ticket = self.tickets.open(ticket).ok_or(NO_TICKET)?;
         if ticket.worker == self.worker {
@@ -179,11 +189,45 @@ impl Relay {
         Ok(())
     }
 
+    /// A ticket on the five-tuple of an allocation is wrong, unless it is the one that led there a moment ago: its answer may have
+    /// been lost, or the client asks twice. Then it is a Refresh, and the answer has the same next ticket.
+    fn refresh_repeated(
+        &mut self,
+        now: Instant,
+        asker: &Asker,
+        request: &Refresh,
+        ticket: &[u8],
+    ) -> Result<(), Refusal> {
+        let index = self.own_allocation(now, asker)?;
+        let Allocation { id, ticket: serial, moved_at, seen_at, .. } = self.allocations[index];
+        let (Some(serial), Some(moved_at)) = (serial, moved_at) else { return Err(NOT_MOVED) };
+        let used = self.tickets.open(ticket).ok_or(NO_TICKET)?;
+        let led_here = used.id == id && used.serial == serial.wrapping_sub(1) && seen_at == asker.from;
+        if !led_here || now >= moved_at + REPEATABLE {
+            return Err(NOT_MOVED);
+        }
+        let named = self.allocations[index].relayed.of(request.family);
+        if named.places() == 0 {
+            return Err(Refusal::PeerFamilyMismatch);
+        }
+        if request.lifetime == Some(0) {
+            self.succeed(now, asker, &[Attribute::Lifetime(0)]);
+            self.give_back(now, index, &named, EndReason::Released);
+            return Ok(());
+        }
+        let lifetime = self.lifetime(now, asker, request.lifetime);
+        self.reschedule(index, |relayed| relayed.renew(&named, now + lifetime));
+        let next = self.tickets.seal(Ticket { worker: self.worker, id, serial });
+        let answer = [Attribute::Lifetime(seconds(lifetime)), Attribute::MobilityTicket(next.as_bytes())];
+        self.succeed(now, asker, &answer);
+        Ok(())
+    }
+
     fn ticket_holder(
         &self,
         now: Instant,
         id: AllocationId,
-        serial: u64,
+        serial: u32,
         username: &str,
     ) -> Result<usize, NotMoved> {
         let index = *self.ids.get(&id).ok_or(NotMoved::NoTicket)?;
@@ -225,6 +269,7 @@ impl Relay {
         let (relayed, additional) = allocation.advertised;
         let (id, old) = (allocation.id, allocation.seen_at);
         self.allocations[index].seen_at = asker.from;
+        self.allocations[index].moved_at = Some(now);
         self.outputs.push(Output::Event(Event::AllocationMoved {
             id,
             from: old,
@@ -243,11 +288,11 @@ impl Relay {
         self.succeed(
             now,
             asker,
-            &[Attribute::Lifetime(seconds(lifetime)), Attribute::MobilityTicket(&ticket)],
+            &[Attribute::Lifetime(seconds(lifetime)), Attribute::MobilityTicket(ticket.as_bytes())],
         );
     }
 
-    /// Data came from a five-tuple of the allocation: if it is the new one, the old one is over.
+    /// The client used a five-tuple of the allocation: if it is the new one, the old one is over.
     pub(super) fn settle_in_from(&mut self, index: usize, from: &FiveTuple) {
         if self.allocations[index].next.is_some_and(|next| next == *from) {
             self.settle_in(index);

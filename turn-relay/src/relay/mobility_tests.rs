@@ -288,3 +288,51 @@ fn tcp_allocation_gets_no_ticket_and_ends_with_its_connection() {
     world.settle();
     world.assert_empty();
 }
+
+#[test]
+fn ticket_is_text_of_32_bytes_because_clients_keep_no_more() {
+    let mut world = two();
+    let (_, first) = standing(&mut world, &tuple(1));
+    assert_eq!(first.len(), 32);
+    assert!(first.iter().all(u8::is_ascii_graphic), "{first:?}");
+}
+
+#[test]
+fn signed_request_from_the_new_five_tuple_ends_the_old_one_as_data_does() {
+    for request in
+        [Draft::new(CREATE_PERMISSION, 6).peer(PEER), Draft::new(CHANNEL_BIND, 6).channel(0x4000).peer(PEER)]
+    {
+        let mut world = two();
+        let (relayed, first) = standing(&mut world, &tuple(1));
+        assert_eq!(world.ask(&tuple(2), &alice(), refresh(5, &first)).code(), 0);
+        assert_eq!(heard_by(&mut world, 0, relayed), tuple(1));
+        assert_eq!(world.ask(&tuple(2), &Account::bob(), request.clone()).code(), 441);
+        assert_eq!(heard_by(&mut world, 0, relayed), tuple(1), "somebody else's request proves nothing");
+        assert_eq!(world.ask(&tuple(2), &alice(), request).code(), 0);
+        assert_eq!(heard_by(&mut world, 0, relayed), tuple(2));
+        assert!(!sends(&mut world, 0, &tuple(1)));
+    }
+}
+
+#[test]
+fn used_ticket_is_recognised_for_thirty_seconds_where_it_led_and_nowhere_else() {
+    for worker in [0, 1] {
+        let mut world = two();
+        let (_, first) = standing(&mut world, &tuple(1));
+        let new = tcp("203.0.2.7:40002");
+        let next = ticket(&world.ask_at(worker, &new, &alice(), refresh(5, &first)));
+        let again = world.ask_at(worker, &new, &alice(), refresh(6, &first));
+        assert_eq!((again.code(), again.lifetime(), ticket(&again)), (0, 600, next.clone()));
+        assert_eq!(world.ask_at(worker, &new, &Account::bob(), refresh(7, &first)).code(), 441);
+        assert_eq!(world.ask_at(worker, &tuple(3), &alice(), refresh(8, &first)).code(), 400);
+        world.advance(secs(29));
+        assert_eq!(world.ask_at(worker, &new, &alice(), refresh(9, &first)).code(), 0);
+        world.advance(secs(1));
+        assert_eq!(world.ask_at(worker, &new, &alice(), refresh(10, &first)).code(), 400);
+        // The next one is still good, and once.
+        assert_eq!(world.ask_at(0, &tuple(4), &alice(), refresh(11, &next)).code(), 0);
+        assert_eq!(world.ask_at(0, &tuple(5), &alice(), refresh(12, &next)).code(), 400);
+        world.advance(secs(600));
+        world.assert_empty();
+    }
+}

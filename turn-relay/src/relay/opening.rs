@@ -298,7 +298,7 @@ impl Relay {
             phrase: why.phrase(),
         }));
         let ticket = mobile.then(|| self.issue_ticket(index));
-        attributes.extend(ticket.as_deref().map(Attribute::MobilityTicket));
+        attributes.extend(ticket.as_ref().map(|ticket| Attribute::MobilityTicket(ticket.as_bytes())));
         self.succeed(now, &asker, &attributes);
         self.outputs.push(Output::Event(Event::AllocationStarted {
             id,

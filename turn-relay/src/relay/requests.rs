@@ -113,13 +113,15 @@ impl Relay {
     }
 
     /// The allocation that the asker may change: its own, on this five-tuple.
-    pub(super) fn own_allocation(&self, now: Instant, asker: &Asker) -> Result<usize, Refusal> {
+    pub(super) fn own_allocation(&mut self, now: Instant, asker: &Asker) -> Result<usize, Refusal> {
         let index =
             self.standing(now, &asker.from).ok_or(Refusal::AllocationMismatch("there is no allocation"))?;
         // RFC 8656 section 5: the credentials that made it, and no others.
         if !is_same_user(&self.allocations[index].username, &asker.username) {
             return Err(Refusal::WrongCredentials);
         }
+        // A signed request proves the new five-tuple of a client that moved at least as well as data does.
+        self.settle_in_from(index, &asker.from);
         Ok(index)
     }
 
