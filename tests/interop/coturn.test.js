@@ -109,7 +109,8 @@ async function passive(stage, transport) {
 }
 
 /**
- * Tokens instead of a password; it signs with the first 16 of the 20 bytes of the key in them, and draws another key for each Refresh.
+ * Tokens instead of a password; it signs with the first 16 of the 20 bytes of the key in them, and draws another key for each request. So a port that it
+ * reserves is not its own a moment later, and -c reserves none.
  * @param {import('../harness/scenario.js').Stage} stage
  * @param {string} transport
  */
@@ -117,7 +118,7 @@ async function token(stage, transport) {
   const { relay, flags } = await start(stage, transport, '127.0.0.1', undefined, [
     '--oauth-server-name', 'turn.example.org', '--oauth-key-file', await stage.file('keys', TOKEN_KEYS),
   ]);
-  const result = await everythingBack(stage, ['-J', '-X', ...flags, '127.0.0.1'], 1000);
+  const result = await everythingBack(stage, ['-J', '-c', '-X', ...flags, '127.0.0.1'], 500);
   await allocatedOver(relay, transport, 1);
   return result;
 }

@@ -325,6 +325,11 @@ fn used_ticket_is_recognised_for_thirty_seconds_where_it_led_and_nowhere_else() 
         assert_eq!((again.code(), again.lifetime(), ticket(&again)), (0, 600, next.clone()));
         assert_eq!(world.ask_at(worker, &new, &Account::bob(), refresh(7, &first)).code(), 441);
         assert_eq!(world.ask_at(worker, &tuple(3), &alice(), refresh(8, &first)).code(), 400);
+        // Good tickets that did not lead here: the next one, and another allocation's.
+        let (_, others) = standing(&mut world, &tuple(6));
+        for (transaction, other) in [(13, &next), (14, &others)] {
+            assert_eq!(world.ask_at(worker, &new, &alice(), refresh(transaction, other)).code(), 400);
+        }
         world.advance(secs(29));
         assert_eq!(world.ask_at(worker, &new, &alice(), refresh(9, &first)).code(), 0);
         world.advance(secs(1));
