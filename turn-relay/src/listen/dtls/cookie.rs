@@ -26,8 +26,8 @@ pub(crate) struct ClientHello<'a> {
 }
 
 impl<'a> ClientHello<'a> {
-    /// `None` for whatever else begins with the bytes of a handshake, and for a ClientHello in several pieces: to put those
-    /// together would be state.
+    /// `None` for whatever else begins with the bytes of a handshake, for versions before 1.2, and for a ClientHello in several
+    /// pieces: to put those together would be state.
     pub(crate) fn parse(datagram: &'a [u8]) -> Option<Self> {
         let record = datagram.get(..RECORD_HEADER)?;
         let length = usize::from(u16::from_be_bytes([record[11], record[12]]));
@@ -39,6 +39,10 @@ impl<'a> ClientHello<'a> {
         let fits = usize::try_from(announced).ok()? == body.len();
         // Epoch 0: a handshake under way is encrypted and looks different.
         if record[0] != HANDSHAKE || record[3..5] != [0; 2] || header[0] != CLIENT_HELLO || !whole || !fits {
+            return None;
+        }
+        // Versions count down. DTLS 1.0 is over (RFC 8996), and the library has no session for it.
+        if body.get(..2)? > &DTLS_1_2[..] {
             return None;
         }
         let random = body.get(2..34)?;
@@ -147,6 +151,7 @@ const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 const HELLO_VERIFY_REQUEST: u8 = 3;
 const DTLS_1_0: [u8; 2] = [0xfe, 0xff];
+const DTLS_1_2: [u8; 2] = [0xfe, 0xfd];
 /// Headers, version, length, cookie. The shortest ClientHello has 67: version, random, three empty fields and two of a suite.
 pub(crate) const CHALLENGE_BYTES: usize = RECORD_HEADER + MESSAGE_HEADER + 2 + 1 + 32;
 
@@ -218,6 +223,14 @@ mod tests {
         let parsed = ClientHello::parse(&second).expect("a ClientHello");
         assert_eq!(parsed.without_cookie(), first);
         assert_eq!(parsed.cookie, [9; 32]);
+    }
+
+    #[test]
+    fn client_that_offers_nothing_newer_than_dtls_1_0_is_not_answered() {
+        let mut old = hello(0, &[]);
+        let version = RECORD_HEADER + MESSAGE_HEADER;
+        old[version..version + 2].copy_from_slice(&DTLS_1_0);
+        assert_eq!(ClientHello::parse(&old), None);
     }
 
     #[test]
