@@ -75,9 +75,9 @@ fn serve(settings: Settings) -> Result<(), StartError> {
                 () = hangups.next() => reload(&reloader).await,
             }
         };
-        ready.set(false);
-        if signal == Requested::Terminate {
-            drain(&server.control(), &mut signals).await;
+        match signal {
+            Requested::Terminate => drain(&server.control(), &ready, &mut signals).await,
+            Requested::Interrupt => ready.set(false),
         }
         tracing::info!("{signal}: stopping");
         supervisor::stopping("closing");
@@ -90,8 +90,8 @@ fn serve(settings: Settings) -> Result<(), StartError> {
 }
 
 /// Until nobody is left, the deadline has passed, or a second signal comes.
-async fn drain(control: &Control, signals: &mut Signals) {
-    let deadline = control.start_drain();
+async fn drain(control: &Control, ready: &Readiness, signals: &mut Signals) {
+    let deadline = control.start_drain(|| ready.set(false));
     let status =
         format!("draining: {} allocations have {} s left", control.allocations(), deadline.as_secs());
     tracing::info!("{status}; a second signal ends them now");

@@ -170,8 +170,9 @@ fn every_example_of_the_page_is_answered_as_it_says() {
         let json =
             section.split("```json\n").nth(1).and_then(|rest| rest.split("```").next()).expect(heading);
         let (method, target, body) = parsed(line);
-        // The allocation that the page speaks of, unless alice was just locked out.
-        let alice = (!heading.contains("revocations") || method == "POST").then(|| bench.alice());
+        // The allocation that the page speaks of, unless alice was just locked out or sent elsewhere.
+        let unwelcome = heading.contains("revocations") || heading.contains("drain");
+        let alice = (!unwelcome || method == "POST").then(|| bench.alice());
         let id = bench.get("/v1/allocations?user=alice")["allocations"][0]["id"].clone();
         let target = target.replace("9b1c03d2a7f4e856", id.as_str().unwrap_or_default());
         let (status, answer) = bench.call(&method, &target, &body);
@@ -181,6 +182,38 @@ fn every_example_of_the_page_is_answered_as_it_says() {
         drop(alice);
     }
     assert!(played >= 7, "{played} examples");
+}
+
+#[test]
+fn operator_sends_newcomers_elsewhere_and_calls_it_off() {
+    let bench = Bench::new();
+    let mut here = bench.alice();
+    let readyz = || bench.send("GET", "/readyz", &["Host: localhost"], "").0;
+    assert_eq!(readyz(), 200);
+    let (status, answer) = bench.call("POST", "/v1/drain", "");
+    assert_eq!((status, answer["allocations"].as_u64()), (200, Some(1)), "{answer}");
+    assert_eq!(readyz(), 503);
+    for transport in [Transport::Udp, Transport::Tcp] {
+        assert_eq!(bench.client(transport, "bob", "builder").allocate_with(&[]).error(), Some(508));
+    }
+    // No end was said, so who is here gets the lifetime that it asks for.
+    assert!(here.refresh(3600).is_success());
+    assert_eq!(
+        bench.get("/v1/allocations")["allocations"][0]["expires_in"].as_u64().unwrap().div_ceil(60),
+        60
+    );
+
+    assert_eq!(bench.call("DELETE", "/v1/drain", "").0, 200);
+    assert_eq!(readyz(), 200);
+    bench.client(Transport::Udp, "bob", "builder").allocate();
+
+    // Once the process is on its way out, nothing of it can be called off.
+    bench.server.control().start_drain(|| ());
+    for method in ["POST", "DELETE"] {
+        let (status, answer) = bench.call(method, "/v1/drain", "");
+        assert_eq!((status, answer["code"].as_str()), (409, Some("stopping")), "{answer}");
+    }
+    assert_eq!(bench.client(Transport::Udp, "bob", "builder").allocate_with(&[]).error(), Some(508));
 }
 
 #[test]

@@ -19,7 +19,7 @@ use super::problem::Problem;
 use super::shown::ShownAllocation;
 use crate::operation::Readiness;
 use crate::relay::AllocationId;
-use crate::server::Reloader;
+use crate::server::{Control, Reloader, Stopping};
 
 /// Every route with its methods: a test asks `ADMIN.md` for them.
 #[cfg(test)]
@@ -29,6 +29,7 @@ pub(super) const ROUTES: &[(&str, &[&str])] = &[
     ("/v1/allocations/{id}", &["GET", "DELETE"]),
     ("/v1/revocations", &["GET", "POST", "DELETE"]),
     ("/v1/reload", &["POST"]),
+    ("/v1/drain", &["POST", "DELETE"]),
 ];
 
 type Answer = Result<Json<serde_json::Value>, Problem>;
@@ -47,6 +48,7 @@ pub(super) fn api(operator: Operator, reloader: Reloader, ready: Readiness, door
         .route("/allocations/{id}", get(show).delete(end))
         .route("/revocations", get(revocations).post(revoke).delete(lift))
         .route("/reload", post(reload))
+        .route("/drain", post(drain).delete(welcome))
         .fallback(|| async { Problem::not_found("there is no such route; see ADMIN.md") })
         .method_not_allowed_fallback(|| async {
             let message = "the route knows other methods; see ADMIN.md";
@@ -164,13 +166,41 @@ async fn reload(State(desk): State<Desk>, query: Queried<Nothing>) -> Answer {
     queried(query)?;
     // Reads files and waits for the workers.
     let reloaded = tokio::task::spawn_blocking(move || desk.reloader.reload()).await;
-    let Ok(reloaded) = reloaded else {
-        let message = "the reload broke off; see the log";
-        return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "broken", message));
-    };
+    let Ok(reloaded) = reloaded else { return Err(broken("the reload broke off; see the log")) };
     reloaded
         .map(|reloaded| Json(json!(reloaded)))
         .map_err(|error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "refused", error.to_string()))
+}
+
+async fn drain(State(desk): State<Desk>, query: Queried<Nothing>) -> Answer {
+    queried(query)?;
+    let (control, ready) = (desk.reloader.control().clone(), desk.ready);
+    blocking(control, move |control| control.send_elsewhere(|| ready.set(false))).await?;
+    let allocations = desk.reloader.control().allocations();
+    tracing::info!("the operator drains: newcomers are sent elsewhere, {allocations} allocations run on");
+    Ok(Json(json!({ "ready": false, "allocations": allocations })))
+}
+
+async fn welcome(State(desk): State<Desk>, query: Queried<Nothing>) -> Answer {
+    queried(query)?;
+    let (control, ready) = (desk.reloader.control().clone(), desk.ready);
+    blocking(control, move |control| control.welcome(|| ready.set(true))).await?;
+    tracing::info!("the operator called the drain off: newcomers are welcome");
+    Ok(Json(json!({ "ready": true, "allocations": desk.reloader.control().allocations() })))
+}
+
+/// Waits for the workers.
+async fn blocking(
+    control: Control,
+    change: impl FnOnce(&Control) -> Result<(), Stopping> + Send + 'static,
+) -> Result<(), Problem> {
+    let changed = tokio::task::spawn_blocking(move || change(&control)).await;
+    let Ok(changed) = changed else { return Err(broken("the change broke off; see the log")) };
+    changed.map_err(|error| Problem::new(StatusCode::CONFLICT, "stopping", error.to_string()))
+}
+
+fn broken(message: &'static str) -> Problem {
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "broken", message)
 }
 
 type Queried<T> = Result<Query<T>, QueryRejection>;

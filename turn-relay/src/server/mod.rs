@@ -34,6 +34,7 @@ use crate::policy::PeerPolicy;
 use crate::relay::{Relay, RelaySettings, Shared, WorkerIndex};
 use crate::sys::{descriptors, inherited};
 pub use certificates::watch_certificates;
+pub use drain::Stopping;
 pub use reload::{Control, Reloaded, Reloader};
 pub use watchdog::guard;
 

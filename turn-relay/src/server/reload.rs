@@ -11,6 +11,7 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::drain::Phase;
 use super::{StartError, relay_settings};
 use crate::config::{Changes, Settings};
 use crate::datapath::inbox::{Done, Mailbox, Order};
@@ -29,6 +30,8 @@ pub(super) struct Reins {
     listen: Vec<SocketAddr>,
     /// What holds now. Locked for the whole of a change, so that changes come one after the other.
     settings: Mutex<Settings>,
+    /// Locked for the whole of a change, and before `settings`.
+    phase: Mutex<Phase>,
 }
 
 impl fmt::Debug for Control {
@@ -73,7 +76,8 @@ impl Control {
         shared: Arc<Shared>,
         admission: Arc<Admission>,
     ) -> Self {
-        Self(Arc::new(Reins { mailboxes, shared, admission, listen, settings: Mutex::new(settings) }))
+        let (settings, phase) = (Mutex::new(settings), Mutex::default());
+        Self(Arc::new(Reins { mailboxes, shared, admission, listen, settings, phase }))
     }
 
     /// Puts `new` into force. Blocks until every worker has switched.
@@ -124,6 +128,10 @@ impl Control {
         mailboxes.push(mailbox);
         let admission = Arc::clone(&self.0.admission);
         Self::new(settings, self.0.listen.clone(), mailboxes, Arc::clone(&self.0.shared), admission)
+    }
+
+    pub(super) fn phase(&self) -> MutexGuard<'_, Phase> {
+        self.0.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn settings(&self) -> MutexGuard<'_, Settings> {
@@ -183,6 +191,12 @@ impl Reloader {
         read: impl Fn() -> Result<Settings, StartError> + Send + Sync + 'static,
     ) -> Self {
         Self { control, read: Arc::new(read) }
+    }
+
+    /// What it reloads.
+    #[must_use]
+    pub const fn control(&self) -> &Control {
+        &self.control
     }
 
     /// Reads and applies; says in one log line what came of it. Blocks for as long as files take to read and workers to switch.
