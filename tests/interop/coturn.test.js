@@ -1,24 +1,29 @@
 // coturn's client `turnutils_uclient` against `turn-relay`: everything that it sends must come back.
 
 import assert from 'node:assert/strict';
+import net from 'node:net';
 import { describe } from 'node:test';
 import { certificates } from '../harness/certificates.js';
 import { cell } from '../harness/matrix.js';
 import { freePort } from '../harness/ports.js';
+import { until } from '../harness/scenario.js';
 import { startRelay } from '../harness/servers.js';
 import { allocatedOver } from './relay.js';
 
+/** Where HAProxy connects from. */
+const PROXY = '127.0.0.9';
 const SECRET = 'known to coturn and to the relay';
 
 // What follows "turnutils_uclient" in its manual: -t TCP to the relay, -s Send indications instead of channels, -y client to client, -X and -x the family
 // of the relayed address, -c one allocation instead of an even port and the reserved next one, -g DONT-FRAGMENT, -D padded ChannelData over UDP too,
 // -S TLS over TCP and DTLS over UDP, -E who must have signed the certificate, -G extra requests, -Z an address of each family, -N a channel number drawn from all 16 bits,
 // -R messages with bytes changed on their way, -T TCP allocations (RFC 6062) and clients that connect to each other through them, -P the same with peers
-// that connect, -J tokens instead of a password (RFC 7635).
+// that connect, -J tokens instead of a password (RFC 7635), -M another socket for the same allocation, several times in a run (RFC 8016).
 // Left to itself -S draws DTLS 1.0 for every other session; no suite of TLS 1.2 fits that, so -F makes it draw again.
 const TRANSPORTS = { udp: [], tcp: ['-t'], tls: ['-t', '-S'], dtls: ['-S', '-F', 'ECDHE-ECDSA-AES128-GCM-SHA256'] };
 const DATA = { channels: [], indications: ['-s'] };
 const PEERS = { 'echo server': [], 'client to client': ['-y'] };
+const MOVES = { 'echo server': ['-X'], 'client to client': ['-y', '-X'], 'relayed over IPv6': ['-x'], 'dual allocation': ['-Z'] };
 const FAMILIES = {
   IPv4: { server: '127.0.0.1', peer: '127.0.0.1', options: ['-X'] },
   IPv6: { server: '::1', peer: '::1', options: ['-x'] },
@@ -64,6 +69,15 @@ describe('coturn', { concurrency: 6 }, () => {
       cell('uclient, TCP allocations', transport, (stage) => uclient(stage, transport, '127.0.0.1', '127.0.0.1', ['-T', '-X']));
     }
     if (transport === 'tcp') cell('uclient, TCP allocations, connections from peers', transport, (stage) => passive(stage, transport));
+    // Over TLS and DTLS it ends every other run by itself, with "send: Success", before it has moved anything.
+    for (const [what, options] of Object.entries(['udp', 'tcp'].includes(transport) ? MOVES : {})) {
+      cell(`uclient, mobility, ${what}`, transport, (stage) => moving(stage, transport, options));
+    }
+    if (['tcp', 'tls'].includes(transport)) {
+      for (const version of [1, 2]) {
+        cell(`uclient behind HAProxy, PROXY protocol v${version}`, transport, (stage) => proxied(stage, transport, version));
+      }
+    }
     cell('uclient, access token', transport, (stage) => token(stage, transport));
     cell('uclient, channel numbers out of range', transport, (stage) => anyChannel(stage, transport));
     cell('uclient, corrupted messages', transport, (stage) => corrupted(stage, transport));
@@ -107,6 +121,51 @@ async function passive(stage, transport) {
   for (const direction of ['to_peer', 'to_client']) assert.equal(counted.sum('turn_relay_relayed_bytes_total', { direction }), 500, direction);
   return '500 bytes each way';
 }
+
+/**
+ * Clients that go on from another port, with a ticket.
+ * @param {import('../harness/scenario.js').Stage} stage
+ * @param {string} transport
+ * @param {string[]} options
+ */
+async function moving(stage, transport, options) {
+  const { relay, flags } = await start(stage, transport, options.includes('-x') ? '::1' : '127.0.0.1', undefined, ['--mobility', '--log-level', 'debug']);
+  const result = await everythingBack(stage, ['-M', ...options, ...flags, '127.0.0.1'], 500);
+  const moves = relay.program.output.match(/allocation moved/g)?.length ?? 0;
+  assert.ok(moves > 0, 'an allocation moved');
+  return `${result}, ${moves} moves`;
+}
+
+/**
+ * A real proxy in front, which connects from an address of its own: the relay must know clients by theirs.
+ * @param {import('../harness/scenario.js').Stage} stage
+ * @param {string} transport
+ * @param {number} version of the PROXY protocol
+ */
+async function proxied(stage, transport, version) {
+  const { relay, flags } = await start(stage, transport, '127.0.0.1', undefined, ['--proxy-protocol-from', PROXY, '--log-addresses']);
+  const port = await freePort();
+  const configuration = [
+    'defaults', '  mode tcp', '  timeout connect 10s', '  timeout client 60s', '  timeout server 60s',
+    'listen relay', `  bind 127.0.0.1:${port}`,
+    `  server relay 127.0.0.1:${relay.port} source ${PROXY} ${version === 1 ? 'send-proxy' : 'send-proxy-v2'}`, '',
+  ];
+  const proxy = stage.program('haproxy', ['-db', '-f', await stage.file('haproxy.cfg', configuration.join('\n'))]);
+  await until('HAProxy', () => proxy.running && connects(port));
+  // Of two ports the last counts.
+  const result = await everythingBack(stage, ['-X', ...flags, '-p', String(port), '127.0.0.1'], 1000);
+  await allocatedOver(relay, transport, 1);
+  const clients = [...relay.program.output.matchAll(/allocation started.*client=\S*?(127\.0\.0\.\d+):/g)].map(([, address]) => address);
+  assert.ok(clients.length > 0);
+  assert.deepEqual([...new Set(clients)], ['127.0.0.1'], 'clients, not the proxy');
+  return result;
+}
+
+/** @param {number} port @returns {Promise<boolean>} */
+const connects = (port) => new Promise((resolve) => {
+  const socket = net.connect(port, '127.0.0.1', () => { socket.destroy(); resolve(true); });
+  socket.on('error', () => resolve(false));
+});
 
 /**
  * Tokens instead of a password; it signs with the first 16 of the 20 bytes of the key in them, and draws another key for each request. So a port that it

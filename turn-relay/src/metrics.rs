@@ -128,6 +128,8 @@ pub(crate) struct Counters {
     connections: AtomicI64,
     sessions: AtomicI64,
     pub(crate) connections_refused: Count,
+    /// Connections from a proxy that did not begin with a PROXY header.
+    pub(crate) connections_unintroduced: Count,
     /// TLS connections and DTLS sessions that ended before their handshake did.
     pub(crate) handshakes_failed: Count,
     /// Datagrams that the kernel dropped because a listener's receive queue was full.
@@ -356,6 +358,12 @@ impl Totals {
         )?)?;
         let help =
             "TCP connections and DTLS sessions that were refused: too many of one client address, or of all";
+        ConstCounter::new(self.sum(|w| &w.connections_unintroduced)).encode(family(
+            encoder,
+            "tcp_connections_unintroduced",
+            "TCP connections from addresses in proxy_protocol_from that did not begin with a PROXY header",
+            MetricType::Counter,
+        )?)?;
         ConstCounter::new(self.sum(|w| &w.connections_refused)).encode(family(
             encoder,
             "tcp_connections_refused",
@@ -450,6 +458,7 @@ mod tests {
             worker.connections(1);
             worker.sessions(1);
             worker.connections_refused.add(1);
+            worker.connections_unintroduced.add(1);
             worker.handed_over.add(1);
         }
         let text = scrape(workers.to_vec());
@@ -478,6 +487,7 @@ mod tests {
             "dtls_sessions 2",
             "handed_over_sockets_total 2",
             "tcp_connections_refused_total 2",
+            "tcp_connections_unintroduced_total 2",
         ] {
             assert!(
                 text.lines().any(|found| found == format!("turn_relay_{line}")),

@@ -4,10 +4,7 @@
 mod client;
 mod process;
 
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
-
-use client::{Client, PATIENCE};
+use client::Client;
 use process::Running;
 use turn_relay::address::Transport;
 
@@ -17,7 +14,7 @@ fn sigterm_sends_newcomers_elsewhere_and_waits_for_who_is_here() {
     let (mut relay, mut here) = with_client(&flags);
     relay.signal(libc::SIGTERM);
     relay.wait_for("draining: 1 allocations");
-    assert!(readyz(relay.admin.unwrap()).contains("503"));
+    assert!(relay.get("/readyz").contains("503"));
     let mut newcomer = Client::connect(Transport::Udp, relay.serving, "user", "password");
     let answer = newcomer.allocate_with(&[]);
     assert_eq!(answer.error(), Some(300));
@@ -52,13 +49,4 @@ fn with_client(flags: &[&str]) -> (Running, Client) {
     let mut client = Client::connect(Transport::Udp, relay.serving, "user", "password");
     client.allocate();
     (relay, client)
-}
-
-fn readyz(admin: SocketAddr) -> String {
-    let mut stream = TcpStream::connect(admin).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    write!(stream, "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
 }

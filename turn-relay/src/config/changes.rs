@@ -72,7 +72,8 @@ impl Settings {
         if *identities != new.identities {
             changed.push("certificates".to_owned());
         }
-        if *rules != new.rules {
+        list(&mut changed, "proxy_protocol_from", &rules.proxies, &new.rules.proxies, ToString::to_string);
+        if (rules.per_address, rules.first_message) != (new.rules.per_address, new.rules.first_message) {
             changed.push("limits of connections".to_owned());
         }
         value(&mut changed, "log_addresses", log_addresses, &new.log_addresses);

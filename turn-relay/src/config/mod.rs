@@ -175,6 +175,10 @@ pub struct Config {
     #[arg(long, value_name = "FILE", value_delimiter = ',')]
     pub tls_key: Vec<PathBuf>,
 
+    /// Proxies whose connections begin with a PROXY header, version 1 or 2, that says who the client is; repeatable [default: none]
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub proxy_protocol_from: Vec<String>,
+
     /// Connections that one client address (one /56 for IPv6) may have [default: 512]
     #[arg(long, value_name = "N", help_heading = LIMITS)]
     pub max_connections_per_address: Option<usize>,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Config;
+use super::access::networks;
 use crate::listen::admission::Rules;
 use crate::operation::StartError;
 use crate::operation::certificate::Identity;
@@ -46,7 +47,8 @@ pub(super) fn rules(config: &Config) -> Result<Rules, StartError> {
             SECONDS.end()
         )));
     }
-    Ok(Rules { per_address, first_message: Duration::from_secs(seconds) })
+    let proxies = networks("proxy_protocol_from", &config.proxy_protocol_from)?;
+    Ok(Rules { per_address, first_message: Duration::from_secs(seconds), proxies })
 }
 
 /// A limit of 0 would be a listener that serves nobody; above this a worker's own bound comes first.

@@ -129,6 +129,16 @@ impl Worker {
                     self.close_connection(now, slot);
                     return false;
                 }
+                Reading::Refused => {
+                    self.counters.connections_refused.add(1);
+                    self.close_connection(now, slot);
+                    return false;
+                }
+                Reading::Unintroduced => {
+                    self.counters.connections_unintroduced.add(1);
+                    self.close_connection(now, slot);
+                    return false;
+                }
             };
             // A read costs something too, whatever it brings.
             budget -= 1;

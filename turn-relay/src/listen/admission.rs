@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
+use ipnet::IpNet;
 
 use super::tls::Certificates;
 
@@ -20,13 +21,23 @@ pub(crate) struct Rules {
     pub(crate) per_address: usize,
     /// From the connection's beginning to its first whole STUN message; the TLS handshake is in it.
     pub(crate) first_message: Duration,
+    /// Proxies that say with a PROXY header whom they speak for; nobody else is believed.
+    pub(crate) proxies: Vec<IpNet>,
+}
+
+impl Rules {
+    /// Whether a connection from there begins with a PROXY header.
+    pub(crate) fn is_proxy(&self, other_end: IpAddr) -> bool {
+        let other_end = other_end.to_canonical();
+        self.proxies.iter().any(|network| network.contains(&other_end))
+    }
 }
 
 impl Default for Rules {
     /// 512: an office behind one address with a hundred calls over TCP fits; one client cannot take all.
     /// Ten seconds: a client connects in order to speak.
     fn default() -> Self {
-        Self { per_address: 512, first_message: Duration::from_secs(10) }
+        Self { per_address: 512, first_message: Duration::from_secs(10), proxies: Vec::new() }
     }
 }
 

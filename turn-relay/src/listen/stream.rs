@@ -15,7 +15,7 @@ use slab::Slab;
 
 use super::admission::{Admission, Place};
 use super::wire::{Came, Wire};
-use crate::address::FiveTuple;
+use crate::address::{ClientAddr, FiveTuple, Transport};
 use crate::frame::{MAX_FRAME_BYTES, Split, split};
 use crate::stun::MAX_REQUEST_BYTES;
 
@@ -41,6 +41,10 @@ pub(crate) enum Reading {
     Nothing,
     /// The client closed, or the connection failed, or speaks something else.
     Closed,
+    /// A proxy spoke for a client that has all the connections it may have, or that is here already with the same port.
+    Refused,
+    /// A proxy did not say whom it speaks for.
+    Unintroduced,
 }
 
 /// The TCP and TLS clients of one worker.
@@ -59,7 +63,8 @@ struct Connection {
     wire: Wire,
     tuple: FiveTuple,
     serial: u64,
-    place: Place,
+    /// `None` while a proxy has not said whom it speaks for: then only [`MAX_CONNECTIONS`] and its first deadline bound it.
+    place: Option<Place>,
     first_message: Duration,
     /// Frames that the last turn had no budget for, and then the beginning of one that is not complete yet.
     unread: Vec<u8>,
@@ -75,7 +80,7 @@ pub(crate) struct Detached {
     pub(crate) tuple: FiveTuple,
     /// What was read and not worked off.
     pub(crate) unread: Vec<u8>,
-    place: Place,
+    place: Option<Place>,
     first_message: Duration,
     since: Instant,
 }
@@ -109,14 +114,17 @@ impl Connections {
         if self.slab.len() >= MAX_CONNECTIONS {
             return None;
         }
-        let place = self.admission.admit(tuple.client.0.ip())?;
-        let first_message = self.admission.rules().first_message;
+        let rules = self.admission.rules();
+        let proxied = rules.is_proxy(tuple.client.0.ip());
+        let place = if proxied { None } else { Some(self.admission.admit(tuple.client.0.ip())?) };
+        let first_message = rules.first_message;
         // A relay delays nothing on purpose; media over TCP suffers enough.
         let _ = stream.set_nodelay(true);
         let serial = self.next_serial;
         self.next_serial += 1;
+        let tls = self.admission.certificates().current();
         let slot = self.slab.insert(Connection {
-            wire: Wire::new(stream, self.admission.certificates().current()),
+            wire: if proxied { Wire::behind_proxy(stream, tls) } else { Wire::new(stream, tls) },
             tuple,
             serial,
             place,
@@ -223,8 +231,8 @@ impl Connections {
             return Reading::Bytes(kept);
         }
         let came = connection.wire.read(room);
-        if connection.wire.transport() != connection.tuple.transport {
-            self.turns_out_as_tls(slot);
+        if !self.recognise(slot) {
+            return Reading::Refused;
         }
         let Some(connection) = self.slab.get_mut(slot) else { return Reading::Closed };
         match came {
@@ -242,17 +250,34 @@ impl Connections {
             Came::Overhead => Reading::Again,
             Came::Nothing => Reading::Nothing,
             Came::End => Reading::Closed,
+            Came::Unintroduced => Reading::Unintroduced,
         }
     }
 
-    /// The first byte told what carries the connection, so its five-tuple is another one from here on.
-    fn turns_out_as_tls(&mut self, slot: usize) {
-        let Some(connection) = self.slab.get_mut(slot) else { return };
-        if self.by_tuple.get(&connection.tuple) == Some(&slot) {
-            self.by_tuple.remove(&connection.tuple);
+    /// The first bytes told who the client is, where a proxy speaks for it, and what carries the connection: its five-tuple is
+    /// another one from here on. False where there is no place for that client, or where a connection of that five-tuple stands
+    /// already: two proxies may pass on the same port of a client, and who came first stays.
+    fn recognise(&mut self, slot: usize) -> bool {
+        let Some(connection) = self.slab.get_mut(slot) else { return true };
+        let (mut tuple, transport) = (connection.tuple, connection.wire.transport());
+        if connection.place.is_none() && !connection.wire.awaits_introduction() {
+            tuple.client = connection.wire.client().map_or(tuple.client, ClientAddr);
+            connection.place = self.admission.admit(tuple.client.0.ip());
+            let carried = [Transport::Tcp, Transport::Tls].map(|transport| FiveTuple { transport, ..tuple });
+            let taken = |tuple| self.by_tuple.get(tuple).is_some_and(|other| *other != slot);
+            if connection.place.is_none() || carried.iter().any(taken) {
+                return false;
+            }
         }
-        connection.tuple.transport = connection.wire.transport();
-        self.by_tuple.insert(connection.tuple, slot);
+        tuple.transport = transport;
+        if tuple != connection.tuple {
+            if self.by_tuple.get(&connection.tuple) == Some(&slot) {
+                self.by_tuple.remove(&connection.tuple);
+            }
+            connection.tuple = tuple;
+            self.by_tuple.insert(tuple, slot);
+        }
+        true
     }
 
     /// Keeps what was not worked off, for the next read; `frames` tells whether whole frames came before it.

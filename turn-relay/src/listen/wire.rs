@@ -1,6 +1,6 @@
 //! The bytes of one client connection, plain or inside TLS, and what of them still has to be sent.
 //!
-//! Which of the two it is the first byte tells, so both are served on one port: a TLS record begins with 22, a STUN message
+//! Behind a trusted proxy a PROXY header comes before everything else. Which of the two it is the first byte tells, so both are served on one port: a TLS record begins with 22, a STUN message
 //! of a method that exists with 0 or 1, ChannelData with 64 to 127.
 //!
 //! Holds no plaintext between two calls and can move to another thread with all that belongs to it. Knows nothing of
@@ -8,13 +8,14 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write as _};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 
 use mio::net::TcpStream;
 use rustls::{ServerConfig, ServerConnection};
 
 use crate::address::Transport;
+use crate::operation::proxy_header;
 
 /// What a read brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub(crate) enum Came {
     Nothing,
     /// The client closed, or the connection failed.
     End,
+    /// The proxy did not say whom it speaks for, as it must.
+    Unintroduced,
 }
 
 /// One connection of a client.
@@ -36,9 +39,13 @@ pub(crate) struct Wire {
     layer: Layer,
     /// As it goes over the network, behind what the kernel took already.
     unsent: VecDeque<u8>,
+    /// Whom the proxy speaks for, where there is one and it has said so.
+    client: Option<SocketAddr>,
 }
 
 enum Layer {
+    /// A PROXY header has to come before everything else; what came of it so far.
+    Proxied(Vec<u8>, Option<Arc<ServerConfig>>),
     /// Nothing has come yet.
     Unknown(Arc<ServerConfig>),
     Plain,
@@ -55,14 +62,28 @@ struct Session {
 impl Wire {
     /// An accepted connection; without `tls` every byte is the client's own.
     pub(crate) fn new(stream: TcpStream, tls: Option<Arc<ServerConfig>>) -> Self {
-        let layer = tls.map_or(Layer::Plain, Layer::Unknown);
-        Self { stream, layer, unsent: VecDeque::new() }
+        Self { stream, layer: first_layer(tls), unsent: VecDeque::new(), client: None }
+    }
+
+    /// The same behind a trusted proxy, which says first who its client is.
+    pub(crate) fn behind_proxy(stream: TcpStream, tls: Option<Arc<ServerConfig>>) -> Self {
+        Self { stream, layer: Layer::Proxied(Vec::new(), tls), unsent: VecDeque::new(), client: None }
+    }
+
+    /// The proxy has not said yet whom it speaks for.
+    pub(crate) fn awaits_introduction(&self) -> bool {
+        matches!(self.layer, Layer::Proxied(..))
+    }
+
+    /// Whom the proxy speaks for, if that is not itself.
+    pub(crate) fn client(&self) -> Option<SocketAddr> {
+        self.client
     }
 
     /// What carries the client's bytes, as far as is known.
     pub(crate) fn transport(&self) -> Transport {
         match self.layer {
-            Layer::Unknown(_) | Layer::Plain => Transport::Tcp,
+            Layer::Proxied(..) | Layer::Unknown(_) | Layer::Plain => Transport::Tcp,
             Layer::Tls(_) => Transport::Tls,
         }
     }
@@ -86,10 +107,14 @@ impl Wire {
     pub(crate) fn read(&mut self, room: &mut [u8]) -> Came {
         match &mut self.layer {
             Layer::Plain => self.read_stream(room),
-            Layer::Unknown(_) => self.read_first(room),
+            Layer::Proxied(..) => self.read_introduction(room),
+            Layer::Unknown(_) => match self.read_stream(room) {
+                Came::Bytes(len) => self.first(room, len),
+                came @ (Came::Overhead | Came::Nothing | Came::End | Came::Unintroduced) => came,
+            },
             Layer::Tls(session) => match session.decrypted(room) {
                 Came::Overhead => self.read_tls(room),
-                came @ (Came::Bytes(_) | Came::Nothing | Came::End) => came,
+                came @ (Came::Bytes(_) | Came::Nothing | Came::End | Came::Unintroduced) => came,
             },
         }
     }
@@ -97,7 +122,7 @@ impl Wire {
     /// Takes `bytes` whole; what the kernel does not take now waits.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.layer {
-            Layer::Plain | Layer::Unknown(_) => {
+            Layer::Plain | Layer::Unknown(_) | Layer::Proxied(..) => {
                 let written = if self.unsent.is_empty() { write_some(&mut self.stream, bytes)? } else { 0 };
                 self.unsent.extend(bytes.get(written..).unwrap_or_default());
                 Ok(())
@@ -146,12 +171,31 @@ impl Wire {
         }
     }
 
-    /// The first bytes, which tell what the connection is.
-    fn read_first(&mut self, room: &mut [u8]) -> Came {
+    /// A part of the PROXY header, or the rest of it and the client's first bytes.
+    fn read_introduction(&mut self, room: &mut [u8]) -> Came {
         let len = match self.read_stream(room) {
             Came::Bytes(len) => len,
-            came @ (Came::Overhead | Came::Nothing | Came::End) => return came,
+            came @ (Came::Overhead | Came::Nothing | Came::End | Came::Unintroduced) => return came,
         };
+        let Layer::Proxied(head, tls) = &mut self.layer else { return Came::End };
+        head.extend_from_slice(room.get(..len).unwrap_or_default());
+        let introduction = match proxy_header::read(head) {
+            Ok(Some(introduction)) => introduction,
+            Ok(None) => return Came::Overhead,
+            Err(_) => return Came::Unintroduced,
+        };
+        // Without its last bytes it was no header, so what follows it came with them and fits.
+        let rest = head.get(introduction.len..).unwrap_or_default();
+        let Some(front) = room.get_mut(..rest.len()) else { return Came::End };
+        front.copy_from_slice(rest);
+        let len = rest.len();
+        self.client = introduction.client;
+        self.layer = first_layer(tls.take());
+        if len == 0 { Came::Overhead } else { self.first(room, len) }
+    }
+
+    /// The client's first bytes, which tell what the connection is, lie at the front of `room`.
+    fn first(&mut self, room: &mut [u8], len: usize) -> Came {
         let mut first = room.get(..len).unwrap_or_default();
         let Layer::Unknown(config) = &self.layer else { return Came::Bytes(len) };
         if first.first() != Some(&TLS_HANDSHAKE) {
@@ -182,9 +226,9 @@ impl Wire {
         match self.after(outcome) {
             Came::Overhead => match &mut self.layer {
                 Layer::Tls(session) => session.decrypted(room),
-                Layer::Plain | Layer::Unknown(_) => Came::End,
+                Layer::Plain | Layer::Unknown(_) | Layer::Proxied(..) => Came::End,
             },
-            came @ (Came::Bytes(_) | Came::Nothing | Came::End) => came,
+            came @ (Came::Bytes(_) | Came::Nothing | Came::End | Came::Unintroduced) => came,
         }
     }
 
@@ -243,11 +287,16 @@ impl Session {
 impl std::fmt::Debug for Layer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
+            Self::Proxied(..) => "Proxied",
             Self::Unknown(_) => "Unknown",
             Self::Plain => "Plain",
             Self::Tls(_) => "Tls",
         })
     }
+}
+
+fn first_layer(tls: Option<Arc<ServerConfig>>) -> Layer {
+    tls.map_or(Layer::Plain, Layer::Unknown)
 }
 
 /// How much the kernel takes now; 0 where it takes nothing.

@@ -12,6 +12,7 @@
 
 pub mod admin;
 pub mod certificate;
+pub mod proxy_header;
 pub mod settings;
 pub mod shutdown;
 pub mod start_error;

@@ -100,7 +100,8 @@ impl Pair {
                 }
                 Came::Overhead => {}
                 Came::Nothing => return false,
-                Came::End => {
+                // A connection is joined by a message of its client, behind the introduction.
+                Came::End | Came::Unintroduced => {
                     self.to_peer = Direction::Ended;
                     if is_reset(self.client.wire.stream_mut()) {
                         self.to_client = Direction::Done;

@@ -171,7 +171,7 @@ impl Bench {
     fn new() -> Self {
         let identity = identity(&PKCS_ECDSA_P256_SHA256);
         let certificates = Certificates::new(&[Arc::clone(&identity)]).expect("randomness");
-        let rules = Rules { per_address: 2, first_message: Duration::from_secs(10) };
+        let rules = Rules { per_address: 2, ..Rules::default() };
         let admission = Arc::new(Admission::new(rules, certificates));
         Self {
             sessions: Sessions::new(Arc::clone(&admission), epoch(), [7; 32]),

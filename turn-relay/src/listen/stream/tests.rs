@@ -144,7 +144,7 @@ impl Bench {
         // The clock of the test: only differences from here count.
         let start = Instant::now();
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let rules = Rules { per_address: 4, first_message: Duration::from_secs(10) };
+        let rules = Rules { per_address: 4, ..Rules::default() };
         let admission = Arc::new(Admission::new(rules, Certificates::new(&[]).expect("randomness")));
         Self { connections: Connections::new(Arc::clone(&admission)), admission, listener, start }
     }
