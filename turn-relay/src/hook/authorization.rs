@@ -11,6 +11,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
@@ -39,6 +40,20 @@ pub(crate) struct Query {
 
 /// The workers' end. A query that does not fit is answered with [`Authorization::Unavailable`] at once.
 pub(crate) type AskQueue = mpsc::Sender<Query>;
+
+/// Has the authorizer ask anew about everybody: a reload is where an operator expects changes to be seen.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Forget(Arc<AtomicU64>);
+
+impl Forget {
+    pub(crate) fn all(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn times(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 #[derive(Debug, Serialize)]
 struct Asked<'a> {
@@ -99,6 +114,12 @@ impl Counts {
     }
 }
 
+/// When a call began, and how often everything had been forgotten by then.
+struct Begun {
+    at: Instant,
+    forgotten: u64,
+}
+
 /// Answers the workers, from its cache or from the hook.
 #[derive(Debug)]
 pub(crate) struct Authorizer {
@@ -108,14 +129,22 @@ pub(crate) struct Authorizer {
     keep: Duration,
     counts: Counts,
     cache: Cache,
+    forget: Forget,
+    /// How often everything was forgotten when the cache was last emptied.
+    forgotten: u64,
     /// Who waits for the answer about a user.
     waiting: HashMap<Box<str>, Vec<(Mailbox, AskId)>>,
     /// Users whose call has not begun.
     queue: VecDeque<(Box<str>, Transport)>,
 }
 
-/// A queue to an authorizer for `realm` that keeps answers for `keep` at the longest.
-pub(crate) fn open(realm: &str, keep: Duration, registry: &mut Registry) -> (AskQueue, Authorizer) {
+/// A queue to an authorizer for `realm` that keeps answers for `keep` at the longest, and until it is to forget them.
+pub(crate) fn open(
+    realm: &str,
+    keep: Duration,
+    forget: Forget,
+    registry: &mut Registry,
+) -> (AskQueue, Authorizer) {
     let (sender, queries) = mpsc::channel(QUERIES);
     let authorizer = Authorizer {
         queries,
@@ -123,6 +152,8 @@ pub(crate) fn open(realm: &str, keep: Duration, registry: &mut Registry) -> (Ask
         keep,
         counts: Counts::registered(registry),
         cache: Cache::default(),
+        forgotten: forget.times(),
+        forget,
         waiting: HashMap::new(),
         queue: VecDeque::new(),
     };
@@ -144,22 +175,23 @@ impl Authorizer {
     where
         F: Future<Output = Called> + Send + 'static,
     {
-        let mut calls: JoinSet<(Box<str>, Instant, Called)> = JoinSet::new();
+        let mut calls: JoinSet<(Box<str>, Begun, Called)> = JoinSet::new();
         loop {
             while calls.len() < CALLS
                 && let Some((username, transport)) = self.queue.pop_front()
             {
-                let (answer, began) = (call(self.body(&username, transport)), Instant::now());
-                calls.spawn(async move { (username, began, answer.await) });
+                let answer = call(self.body(&username, transport));
+                let begun = Begun { at: Instant::now(), forgotten: self.forget.times() };
+                calls.spawn(async move { (username, begun, answer.await) });
             }
             tokio::select! {
                 query = self.queries.recv() => match query {
                     Some(query) => self.queried(query),
                     None => return,
                 },
-                Some(Ok((username, began, called))) = calls.join_next() => {
-                    self.counts.seconds.observe(began.elapsed().as_secs_f64());
-                    self.called(username, called);
+                Some(Ok((username, begun, called))) = calls.join_next() => {
+                    self.counts.seconds.observe(begun.at.elapsed().as_secs_f64());
+                    self.called(username, &begun, called);
                 }
             }
         }
@@ -172,6 +204,10 @@ impl Authorizer {
 
     fn queried(&mut self, query: Query) {
         let Query { by, ask, username, transport } = query;
+        let forgotten = self.forget.times();
+        if self.forgotten != forgotten {
+            (self.cache, self.forgotten) = (Cache::default(), forgotten);
+        }
         if let Some(authorization) = self.cache.get(&username) {
             self.counts.cached.inc();
             return answer(&by, ask, authorization);
@@ -187,7 +223,7 @@ impl Authorizer {
         self.waiting.insert(username, vec![(by, ask)]);
     }
 
-    fn called(&mut self, username: Box<str>, called: Called) {
+    fn called(&mut self, username: Box<str>, begun: &Begun, called: Called) {
         let verdict = match called {
             Called::Accepted(body) => self.verdict(&username, &body),
             Called::Refused(status) => Err(format!("status {status}")),
@@ -201,7 +237,10 @@ impl Authorizer {
                 } else {
                     self.counts.refused.inc()
                 };
-                self.cache.put(username.clone(), verdict.clone());
+                // Whoever waits has asked before it was to be forgotten, or a moment later.
+                if begun.forgotten == self.forget.times() {
+                    self.cache.put(username.clone(), verdict.clone());
+                }
                 verdict.authorization
             }
             Err(why) => {

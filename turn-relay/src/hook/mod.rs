@@ -24,7 +24,7 @@ use sha2::{Digest as _, Sha256};
 use crate::admin::Operator;
 use crate::config::Hooks;
 use crate::operation::StartError;
-use authorization::{AskQueue, Authorizer};
+use authorization::{AskQueue, Authorizer, Forget};
 use delivery::{Delivery, report_every};
 use usage::{UsageCounts, UsageQueue};
 
@@ -41,6 +41,8 @@ pub struct HookWork {
 pub(crate) struct HookQueues {
     pub(crate) usage: Option<UsageQueue>,
     pub(crate) asks: Option<AskQueue>,
+    /// Of what the authorization hook answered, if there is one.
+    pub(crate) forget: Forget,
 }
 
 /// Makes the hooks that were asked for ready to be called.
@@ -63,7 +65,7 @@ pub(crate) fn open(
         work.reports = usage.interval.map(|interval| (interval, operator.clone()));
     }
     if let Some(auth) = &hooks.auth {
-        let (queue, authorizer) = authorization::open(realm, auth.keep, registry);
+        let (queue, authorizer) = authorization::open(realm, auth.keep, queues.forget.clone(), registry);
         queues.asks = Some(queue);
         work.auth = Some((authorizer, Hook::new("auth_hook", &auth.url, &auth.secret)?));
     }

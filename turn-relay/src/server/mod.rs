@@ -107,7 +107,14 @@ impl Server {
         let mut server = Self {
             listen: listen.clone(),
             relay_addresses: relay_settings.relay_addresses.iter().map(|address| address.ip).collect(),
-            control: Control::new(settings, listen, mailboxes.clone(), Arc::clone(&shared), admission),
+            control: Control::new(
+                settings,
+                listen,
+                mailboxes.clone(),
+                Arc::clone(&shared),
+                admission,
+                queues.forget.clone(),
+            ),
             operator,
             hook_work: Some(hook_work),
             threads: Vec::new(),

@@ -15,6 +15,7 @@ use super::drain::Phase;
 use super::{StartError, relay_settings};
 use crate::config::{Changes, Settings};
 use crate::datapath::inbox::{Done, Mailbox, Order};
+use crate::hook::authorization::Forget;
 use crate::listen::admission::Admission;
 use crate::operation::supervisor;
 use crate::relay::{Drain, Shared};
@@ -27,6 +28,7 @@ pub(super) struct Reins {
     mailboxes: Vec<Mailbox>,
     shared: Arc<Shared>,
     admission: Arc<Admission>,
+    answers: Forget,
     listen: Vec<SocketAddr>,
     /// What holds now. Locked for the whole of a change, so that changes come one after the other.
     settings: Mutex<Settings>,
@@ -75,9 +77,10 @@ impl Control {
         mailboxes: Vec<Mailbox>,
         shared: Arc<Shared>,
         admission: Arc<Admission>,
+        answers: Forget,
     ) -> Self {
         let (settings, phase) = (Mutex::new(settings), Mutex::default());
-        Self(Arc::new(Reins { mailboxes, shared, admission, listen, settings, phase }))
+        Self(Arc::new(Reins { mailboxes, shared, admission, answers, listen, settings, phase }))
     }
 
     /// Puts `new` into force. Blocks until every worker has switched.
@@ -95,6 +98,7 @@ impl Control {
         self.0.shared.apply(&relay).map_err(refused)?;
         certificates.install(served);
         self.0.admission.install(new.rules.clone());
+        self.0.answers.all();
         let log_addresses = new.log_addresses;
         let done = self.0.order(|| Order::Settings { relay: Arc::clone(&relay), log_addresses });
         *settings = new;
@@ -126,8 +130,8 @@ impl Control {
     pub(super) fn with_worker(&self, settings: Settings, mailbox: Mailbox) -> Self {
         let mut mailboxes = self.0.mailboxes.clone();
         mailboxes.push(mailbox);
-        let admission = Arc::clone(&self.0.admission);
-        Self::new(settings, self.0.listen.clone(), mailboxes, Arc::clone(&self.0.shared), admission)
+        let (admission, answers) = (Arc::clone(&self.0.admission), self.0.answers.clone());
+        Self::new(settings, self.0.listen.clone(), mailboxes, Arc::clone(&self.0.shared), admission, answers)
     }
 
     pub(super) fn phase(&self) -> MutexGuard<'_, Phase> {

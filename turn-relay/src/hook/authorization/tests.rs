@@ -10,13 +10,15 @@ struct Bench {
     mailbox: Mailbox,
     inbox: Inbox,
     calls: Calls,
+    forget: Forget,
     next: u64,
 }
 
 impl Bench {
     /// An authorizer whose hook gives `answer`, after a second.
     fn new(keep: u64, answer: impl Fn(&str) -> Called + Send + Sync + 'static) -> Self {
-        let (queue, authorizer) = open("example.org", Duration::from_secs(keep), &mut Registry::default());
+        let (keep, forget) = (Duration::from_secs(keep), Forget::default());
+        let (queue, authorizer) = open("example.org", keep, forget.clone(), &mut Registry::default());
         let poll = mio::Poll::new().expect("a poll");
         let (mailbox, inbox) = inbox::open(mio::Waker::new(poll.registry(), mio::Token(0)).expect("a waker"));
         let calls = Calls::default();
@@ -31,7 +33,7 @@ impl Bench {
                 answer(&username)
             }
         }));
-        Self { queue, mailbox, inbox, calls, next: 0 }
+        Self { queue, mailbox, inbox, calls, forget, next: 0 }
     }
 
     fn ask(&mut self, username: &str) -> AskId {
@@ -63,6 +65,40 @@ impl Bench {
 
     fn calls(&self) -> usize {
         self.calls.lock().expect("no panic").len()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_reload_is_to_forget_is_asked_anew() {
+    let mut bench = Bench::new(300, |_| accepted(r#"{"allowed": true, "password": "p"}"#));
+    let mut answered = async |after: u64, calls: usize| {
+        bench.ask("alice");
+        if after > 0 {
+            bench.wait(after).await;
+            bench.forget.all();
+        }
+        bench.wait(2).await;
+        assert!(matches!(bench.answer(), Some((_, Authorization::Allowed(_)))));
+        assert_eq!(bench.calls(), calls);
+    };
+    answered(0, 1).await;
+    answered(0, 1).await;
+    // Answered from the cache; then comes the reload.
+    answered(1, 1).await;
+    answered(0, 2).await;
+    answered(0, 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn answer_that_was_on_its_way_during_a_reload_is_not_remembered() {
+    let mut bench = Bench::new(300, |_| accepted(r#"{"allowed": true, "password": "p"}"#));
+    for calls in 1..=2 {
+        bench.ask("alice");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        bench.forget.all();
+        bench.wait(2).await;
+        assert!(matches!(bench.answer(), Some((_, Authorization::Allowed(_)))));
+        assert_eq!(bench.calls(), calls);
     }
 }
 
