@@ -72,13 +72,18 @@ impl Client {
             nonce: vec![],
             user: user.into(),
             password: password.into(),
-            transactions: 0,
+            // A later client may have this one's port, and must not be taken for its repetition.
+            transactions: rand::random(),
             retransmits: false,
         }
     }
 
     pub(crate) fn into_wire(self) -> Wire {
         self.wire
+    }
+
+    pub(crate) fn is_datagram(&self) -> bool {
+        matches!(self.wire, Wire::Udp(_))
     }
 
     pub(crate) fn local_addr(&self) -> SocketAddr {
@@ -163,7 +168,7 @@ impl Client {
     }
 
     fn next_transaction(&mut self) -> [u8; 12] {
-        self.transactions += 1;
+        self.transactions = self.transactions.wrapping_add(1);
         let mut id = [0; 12];
         id[..8].copy_from_slice(&self.transactions.to_be_bytes());
         id[8..10].copy_from_slice(&self.local_addr().port().to_be_bytes());
@@ -264,7 +269,7 @@ impl Client {
     fn xor(&self, address: SocketAddr) -> Vec<u8> {
         // Only IPv6 depends on the transaction, whose counter the next request raises by one.
         let mut id = [0; 12];
-        id[..8].copy_from_slice(&(self.transactions + 1).to_be_bytes());
+        id[..8].copy_from_slice(&self.transactions.wrapping_add(1).to_be_bytes());
         id[8..10].copy_from_slice(&self.local_addr().port().to_be_bytes());
         xor_address(address, id)
     }
