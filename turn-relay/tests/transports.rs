@@ -6,7 +6,7 @@ mod client;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use client::bench::{PASSWORD, Peer, Relay, USER};
 use client::tls::{Files, SERVED};
@@ -112,6 +112,49 @@ fn a_handshake_that_dawdles_is_cut_off_by_the_deadline_of_the_first_message() {
     // One that completes the handshake and then says nothing is no better.
     let mut silent = shake(&relay, SERVED.client(&[])).unwrap();
     assert_eq!(silent.read(&mut [0; 64]).ok(), Some(0));
+}
+
+#[test]
+fn dtls_challenges_of_one_prefix_are_limited_and_who_asks_again_is_answered() {
+    const RATE: u32 = 5;
+    let relay = Relay::start(Config {
+        listen: vec!["127.0.0.1:0".into()],
+        unauthenticated_answers: Some(RATE),
+        ..Config::default()
+    });
+    let began = Instant::now();
+    let socket = client::wire::udp(relay.address);
+    for n in 0..100 {
+        socket.send(&dtls_client_hello(n)).unwrap();
+    }
+    // Binding has an allowance of its own, and its answer comes behind those to what was sent before it.
+    socket.send(&[&[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42][..], &[7; 12]].concat()).unwrap();
+    let (mut challenges, mut buffer) = (0, [0; 256]);
+    while socket.recv(&mut buffer).map(|_| buffer[0]).unwrap() == 22 {
+        challenges += 1;
+    }
+    // Two seconds' worth at once, and what has come since.
+    let bound = RATE * (2 + u32::try_from(began.elapsed().as_secs()).unwrap() + 1);
+    assert!((1..=bound).contains(&challenges), "{challenges} challenges, {bound} allowed");
+    // Who was not answered asks again (RFC 6347 section 4.2.4).
+    socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let until = Instant::now() + PATIENCE;
+    loop {
+        socket.send(&dtls_client_hello(99)).unwrap();
+        if socket.recv(&mut buffer).is_ok_and(|_| buffer[0] == 22) {
+            break;
+        }
+        assert!(Instant::now() < until, "it is locked out");
+    }
+}
+
+/// The shortest there is, different for every `n`.
+fn dtls_client_hello(n: u8) -> Vec<u8> {
+    let body = [&[0xfe, 0xfd][..], &[n; 32], &[0, 0, 0, 2, 0xc0, 0x2b, 1, 0]].concat();
+    let length = u8::try_from(body.len()).unwrap();
+    let message = [&[1, 0, 0, length, 0, 0, 0, 0, 0, 0, 0, length][..], &body].concat();
+    let record = [22, 0xfe, 0xff, 0, 0, 0, 0, 0, 0, 0, n, 0, u8::try_from(message.len()).unwrap()];
+    [&record[..], &message].concat()
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::Worker;
-use crate::address::FiveTuple;
+use crate::address::{ClientAddr, FiveTuple, Transport};
 use crate::listen::dtls::{Heard, Wants};
 use crate::listen::stream::Refused;
 use crate::metrics::SendFailure;
@@ -29,7 +29,11 @@ impl Worker {
         let marks = Marks { heard: traffic_class, sent: 0 };
         let heard = self.sessions.receive(now, client, server, datagram);
         match heard {
-            Heard::Challenge(answer) => {
+            Heard::Challenge(answer, attempt) => {
+                let from = FiveTuple { transport: Transport::Dtls, client: ClientAddr(client), server };
+                if !self.relay.may_challenge(now, &from, attempt) {
+                    return self.counters.dropped(DropReason::RateLimited);
+                }
                 if let Some(listener) = self.listeners.iter().find(|listener| listener.serves(server)) {
                     // A client that does not get it asks again.
                     let _ = listener.udp.send(&answer, client, server, 0);
@@ -59,7 +63,7 @@ impl Worker {
                     self.drive_session(now, slot, Marks::default());
                     self.close_session(now, slot);
                 }
-                Heard::Challenge(_) | Heard::Begins { .. } | Heard::Full | Heard::Nothing => {}
+                Heard::Challenge(..) | Heard::Begins { .. } | Heard::Full | Heard::Nothing => {}
             }
         }
     }

@@ -9,6 +9,7 @@ use super::refusal::Refusal;
 use super::{Relay, Seat};
 use crate::address::{FiveTuple, Subscriber};
 use crate::credentials::{Authorization, Key, ThirdParty, holder, is_same_user};
+use crate::frame::TransactionId;
 use crate::stun::{self, Attribute, Message, NotARequest, Outcome, ReplyTo, Request};
 
 /// Where an answer goes, and how it is signed and kept.
@@ -164,6 +165,12 @@ impl Relay {
     ) -> bool {
         let proved = from.transport.is_connected() && self.standing(now, from).is_some();
         proved || self.limiter.allows(now, from, message.transaction)
+    }
+
+    /// Whether somebody who may have forged its address gets an answer that is not the core's own, a DTLS challenge: from the
+    /// allowance of its prefix. By `attempt` it is known again when it repeats itself.
+    pub fn may_challenge(&mut self, now: Instant, from: &FiveTuple, attempt: TransactionId) -> bool {
+        self.limiter.allows(now, from, attempt)
     }
 
     /// An answer to somebody who may have forged the address it goes to: limited in rate, unsigned, as short as can be.

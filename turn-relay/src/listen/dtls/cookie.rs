@@ -11,6 +11,7 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
 use crate::address::packed;
+use crate::frame::TransactionId;
 
 /// As long as the DTLS library's own, which ours stands for.
 pub(crate) type Cookie = [u8; 32];
@@ -50,6 +51,11 @@ impl<'a> ClientHello<'a> {
         let at = 35 + session;
         let cookie = body.get(at + 1..at + 1 + usize::from(*body.get(at)?))?;
         Some(Self { datagram, random, at: RECORD_HEADER + MESSAGE_HEADER + at, cookie })
+    }
+
+    /// What a client repeats when it hears nothing, and draws anew for every handshake: a part of its random bytes.
+    pub(crate) fn attempt(&self) -> TransactionId {
+        TransactionId(self.random.first_chunk().copied().unwrap_or_default())
     }
 
     /// The same ClientHello as it was before the client knew the cookie (RFC 6347 section 4.2.1 has it repeat all else).

@@ -20,13 +20,14 @@ use slab::Slab;
 use super::admission::{Admission, Place};
 use super::stream::{IDLE, Refused};
 use crate::address::{ClientAddr, FiveTuple, Transport};
+use crate::frame::TransactionId;
 use cookie::{CHALLENGE_BYTES, ClientHello, Cookies};
 
 /// What became of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
-    /// Send this back, and keep nothing.
-    Challenge([u8; CHALLENGE_BYTES]),
+    /// Send this back, if its prefix may have it, and keep nothing. A client that repeats itself makes the same attempt.
+    Challenge([u8; CHALLENGE_BYTES], TransactionId),
     /// It belongs to this session: ask [`Sessions::poll`] what follows.
     Session(usize),
     /// A session begins, in place of the one that the client had before, if it had one.
@@ -127,7 +128,9 @@ impl Sessions {
         let Some(cookie) = self.cookies.verified(now, (client, server), &hello) else {
             // Also in the middle of a session: anybody can write this address on an envelope (RFC 6347 section 4.2.8).
             return match self.admission.certificates().dtls() {
-                Some(_) => Heard::Challenge(self.cookies.challenge(now, (client, server), &hello)),
+                Some(_) => {
+                    Heard::Challenge(self.cookies.challenge(now, (client, server), &hello), hello.attempt())
+                }
                 None => Heard::Nothing,
             };
         };

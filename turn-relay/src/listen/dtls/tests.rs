@@ -16,7 +16,8 @@ fn a_hundred_thousand_spoofed_client_hellos_leave_nothing_and_get_less_than_they
     for n in 0..100_000_u32 {
         let [_, a, b, c] = n.to_be_bytes();
         let client = SocketAddr::from(([10, a, b, c], 1000));
-        let Heard::Challenge(answer) = bench.sessions.receive(epoch(), client, bench.server, &hello) else {
+        let Heard::Challenge(answer, _) = bench.sessions.receive(epoch(), client, bench.server, &hello)
+        else {
             panic!("a challenge");
         };
         sent += hello.len();
@@ -43,11 +44,11 @@ fn a_cookie_of_another_address_is_answered_with_a_challenge_again() {
     let mut bench = Bench::new();
     let mut client = bench.client();
     let first = client.say(None);
-    let Heard::Challenge(challenge) = bench.receive(&first) else { panic!("a challenge") };
+    let Heard::Challenge(challenge, _) = bench.receive(&first) else { panic!("a challenge") };
     let second = client.say(Some(&challenge));
     let elsewhere = "192.0.2.9:1000".parse().expect("an address");
     let heard = bench.sessions.receive(epoch(), elsewhere, bench.server, &second);
-    assert!(matches!(heard, Heard::Challenge(_)), "{heard:?}");
+    assert!(matches!(heard, Heard::Challenge(..)), "{heard:?}");
     assert_eq!(bench.sessions.count(), 0);
 }
 
@@ -56,7 +57,7 @@ fn a_handshake_has_until_the_deadline_of_the_first_message_and_speaking_buys_a_m
     let mut bench = Bench::new();
     let mut client = bench.client();
     let first = client.say(None);
-    let Heard::Challenge(challenge) = bench.receive(&first) else { panic!("a challenge") };
+    let Heard::Challenge(challenge, _) = bench.receive(&first) else { panic!("a challenge") };
     let second = client.say(Some(&challenge));
     let Heard::Begins { slot, .. } = bench.receive(&second) else { panic!("a session") };
     bench.drain(slot);
@@ -85,7 +86,7 @@ fn sessions_of_one_address_are_bounded_and_give_their_places_back() {
     let mut client = bench.client();
     let first = client.say(None);
     bench.from = "192.0.2.1:2000".parse().expect("an address");
-    let Heard::Challenge(challenge) = bench.receive(&first) else { panic!("a challenge") };
+    let Heard::Challenge(challenge, _) = bench.receive(&first) else { panic!("a challenge") };
     let second = client.say(Some(&challenge));
     assert_eq!(bench.receive(&second), Heard::Full);
     for slot in held {
@@ -101,7 +102,7 @@ fn what_anybody_may_have_sent_does_not_touch_a_session() {
     let (mut client, slot) = bench.connect();
     // A ClientHello out of nowhere is challenged and changes nothing (RFC 6347 section 4.2.8).
     let stranger = bench.client().say(None);
-    assert!(matches!(bench.receive(&stranger), Heard::Challenge(_)));
+    assert!(matches!(bench.receive(&stranger), Heard::Challenge(..)));
     // Alerts, handshake messages and data in the clear.
     for kind in [20, 21, 22, 23] {
         let forged = [kind, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 99, 0, 2, 2, 40];
@@ -123,7 +124,7 @@ fn a_client_that_begins_anew_at_its_old_address_replaces_its_session() {
     let (_, old) = bench.connect();
     let mut client = bench.client();
     let first = client.say(None);
-    let Heard::Challenge(challenge) = bench.receive(&first) else { panic!("a challenge") };
+    let Heard::Challenge(challenge, _) = bench.receive(&first) else { panic!("a challenge") };
     let second = client.say(Some(&challenge));
     let heard = bench.receive(&second);
     let Heard::Begins { slot, instead_of } = heard else { panic!("{heard:?}") };
@@ -207,7 +208,7 @@ impl Bench {
     fn connect(&mut self) -> (Client, usize) {
         let mut client = self.client();
         let first = client.say(None);
-        let Heard::Challenge(challenge) = self.receive(&first) else { panic!("a challenge") };
+        let Heard::Challenge(challenge, _) = self.receive(&first) else { panic!("a challenge") };
         let second = client.say(Some(&challenge));
         let heard = self.receive(&second);
         let Heard::Begins { slot, .. } = heard else { panic!("{heard:?}") };
@@ -266,7 +267,7 @@ impl Bench {
                     self.sessions.remove(slot);
                     return Some(slot);
                 }
-                Heard::Challenge(_) | Heard::Begins { .. } | Heard::Full | Heard::Nothing => {
+                Heard::Challenge(..) | Heard::Begins { .. } | Heard::Full | Heard::Nothing => {
                     panic!("{heard:?}")
                 }
             }
