@@ -30,18 +30,21 @@ pub struct NotIntroduced;
 pub fn read(bytes: &[u8]) -> Result<Option<Introduction>, NotIntroduced> {
     let longest = if bytes.first() == V1.first() { MAX_V1_BYTES } else { MAX_HEADER_BYTES };
     let bounded = bytes.get(..longest).unwrap_or(bytes);
+    if !may_become_one(bounded) {
+        return Err(NotIntroduced);
+    }
     let config = ParseConfig { include_tlvs: false, allow_v1: true, allow_v2: true };
     match ProxyHeader::parse(bounded, config) {
         Ok((header, len)) => match header.proxied_address() {
             Some(address) if address.protocol == Protocol::Datagram => Err(NotIntroduced),
             address => Ok(Some(Introduction { client: address.map(|ends| canonical(ends.source)), len })),
         },
-        Err(Error::BufferTooShort) if bounded.len() < longest && may_become_one(bounded) => Ok(None),
+        Err(Error::BufferTooShort) if bounded.len() < longest => Ok(None),
         Err(_) => Err(NotIntroduced),
     }
 }
 
-/// The library waits for a few bytes before it looks at the first ones.
+/// The library looks at the first bytes late, and at the sixth of version 1 not at all.
 fn may_become_one(bytes: &[u8]) -> bool {
     [V1, V2].into_iter().any(|signature| bytes.iter().zip(signature).all(|(byte, of)| byte == of))
 }
@@ -117,6 +120,7 @@ mod tests {
             b"\r\n\r\n\0\r\nQUIX",
             b"\0\x01\0\0",
             b"PROXY TCP4 1.2.3.4 nobody ",
+            b"PROXY\tUNKNOWN\r\n",
         ] {
             assert_eq!(read(wrong), Err(NotIntroduced), "{wrong:?}");
         }
