@@ -69,7 +69,7 @@ describe('coturn', { concurrency: 6 }, () => {
       cell('uclient, TCP allocations', transport, (stage) => uclient(stage, transport, '127.0.0.1', '127.0.0.1', ['-T', '-X']));
     }
     if (transport === 'tcp') cell('uclient, TCP allocations, connections from peers', transport, (stage) => passive(stage, transport));
-    // Over TLS and DTLS it ends every other run by itself, with "send: Success", before it has moved anything.
+    // Over TLS and DTLS about half of its runs end with "send: Success"; why is not known yet.
     for (const [what, options] of Object.entries(['udp', 'tcp'].includes(transport) ? MOVES : {})) {
       cell(`uclient, mobility, ${what}`, transport, (stage) => moving(stage, transport, options));
     }
