@@ -101,6 +101,23 @@ pub(crate) struct TupleKey {
     ports: u64,
 }
 
+impl TupleKey {
+    /// The server's address, without its scope.
+    pub(crate) fn server(&self) -> SocketAddr {
+        let [.., high, low, _] = self.ports.to_be_bytes();
+        SocketAddr::new(unpacked(self.server), u16::from_be_bytes([high, low]))
+    }
+
+    pub(crate) fn transport(&self) -> Transport {
+        match self.ports & 0xff {
+            0 => Transport::Udp,
+            1 => Transport::Tcp,
+            2 => Transport::Tls,
+            _ => Transport::Dtls,
+        }
+    }
+}
+
 impl FiveTuple {
     /// Packs the tuple. A v4 address and its v4-mapped form collide on purpose: a listener has one family, so both cannot occur.
     pub(crate) fn key(&self) -> TupleKey {

@@ -27,7 +27,8 @@ impl Settings {
         let mut needs_restart = Vec::new();
         let Self {
             listen,
-            listen_is_default,
+            // Tells only what to do about a family that this host lacks.
+            listen_is_default: _,
             relay_addresses,
             realm,
             users,
@@ -85,13 +86,10 @@ impl Settings {
         if *drain != new.drain {
             changed.push("alternate_server, alternate_domain or drain_deadline".to_owned());
         }
-        if *listen_is_default && new.listen_is_default {
-            // What is served instead may have been handed over.
-            new.listen.clone_from(listen);
+        list(&mut changed, "listen", listen, &new.listen, ToString::to_string);
+        if *nat_discovery != new.nat_discovery {
+            changed.push("nat_discovery".to_owned());
         }
-        keep(&mut needs_restart, "listen", listen, &mut new.listen);
-        new.listen_is_default = *listen_is_default;
-        keep(&mut needs_restart, "nat_discovery", nat_discovery, &mut new.nat_discovery);
         keep(&mut needs_restart, "threads", threads, &mut new.threads);
         keep(&mut needs_restart, "admin", admin, &mut new.admin);
         hooks.keep(&mut needs_restart, &mut new.hooks);

@@ -9,10 +9,11 @@ use super::{BUDGET, Source, Worker};
 use crate::address::{ClientAddr, FiveTuple, Transport};
 use crate::frame::{Split, is_connection_bind, split};
 use crate::listen::dtls::Sessions;
+use crate::listen::listeners::Change;
 use crate::listen::stream::{Reading, Refused};
 use crate::listen::udp::FromClient;
 use crate::metrics::SendFailure;
-use crate::relay::{Input, Verdict};
+use crate::relay::{DropReason, Input, Verdict};
 
 impl Worker {
     pub(super) fn serve_udp(&mut self, now: Instant, index: usize) -> bool {
@@ -24,11 +25,15 @@ impl Worker {
 
     /// One datagram; tells whether there may be another.
     fn receive_udp(&mut self, now: Instant, index: usize, buffer: &mut [u8]) -> bool {
-        let Some(listener) = self.listeners.get_mut(index) else { return false };
+        let Some((listener, is_leaving)) = self.listeners.get_mut(index) else { return false };
         match listener.udp.receive(buffer) {
             Ok(FromClient { len, client, server, traffic_class, overflows }) => {
                 self.counters.overflowed_listeners.add(overflows);
                 let datagram = buffer.get(..len).unwrap_or_default();
+                if is_leaving && !self.is_here(client, server) {
+                    self.counters.dropped(DropReason::NoAllocation);
+                    return true;
+                }
                 if Sessions::is_for(datagram) {
                     self.receive_dtls(now, (client, server), datagram, traffic_class);
                     return true;
@@ -42,14 +47,47 @@ impl Worker {
         }
     }
 
+    /// Whether this is somebody's who may stay on a listener that serves no newcomers.
+    fn is_here(&self, client: std::net::SocketAddr, server: std::net::SocketAddr) -> bool {
+        let tuple = |transport| FiveTuple { transport, client: ClientAddr(client), server };
+        self.relay.knows(&tuple(Transport::Udp)) || self.sessions.slot_of(&tuple(Transport::Dtls)).is_some()
+    }
+
+    /// Takes listeners in and takes others out of service.
+    pub(super) fn change_listeners(&mut self, now: Instant, change: Change) {
+        for leaving in &change.leaving {
+            // Who is connected already is in, not out.
+            let index = self.listeners.index_of(leaving.address());
+            let waits = |worker: &mut Self| index.is_some_and(|index| worker.serve_accept(now, index));
+            for _ in 0..ACCEPT_TURNS {
+                if !waits(self) {
+                    break;
+                }
+            }
+        }
+        if let Err(error) = self.listeners.apply(now, self.poll.registry(), change) {
+            tracing::error!("a new listen address is not served by one of the workers: {error}");
+        }
+        self.close_left(now);
+    }
+
+    /// Closes listeners out of service that nobody is left on.
+    pub(super) fn close_left(&mut self, now: Instant) {
+        let (relay, sessions) = (&self.relay, &self.sessions);
+        self.listeners.close_left(now, |is_there| {
+            relay.servers(Transport::is_datagram).chain(sessions.servers()).any(is_there)
+        });
+    }
+
     /// Accepts connections.
     pub(super) fn serve_accept(&mut self, now: Instant, index: usize) -> bool {
         if self.accepting_from.is_some() {
             return false;
         }
         for _ in 0..BUDGET {
-            let Some(listener) = self.listeners.get(index) else { return false };
-            match listener.tcp.accept() {
+            let tcp = self.listeners.get(index).and_then(|listener| listener.tcp.as_ref());
+            let Some(tcp) = tcp else { return false };
+            match tcp.accept() {
                 Ok((stream, peer)) => self.accepted(now, stream, peer),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 Err(error) if is_exhaustion(&error) => {
@@ -160,7 +198,7 @@ impl Worker {
                 Split::Invalid => (None, usize::MAX),
             };
             if whole > self.connections.longest_frame(slot) {
-                self.counters.dropped(crate::relay::DropReason::Malformed);
+                self.counters.dropped(DropReason::Malformed);
                 self.close_connection(now, slot);
                 return false;
             }
@@ -215,8 +253,7 @@ impl Worker {
     ) -> Result<(), SendFailure> {
         match to.transport {
             Transport::Udp => {
-                let listener = self.listeners.iter().find(|listener| listener.serves(to.server));
-                let listener = listener.ok_or(SendFailure::ClientGone)?;
+                let listener = self.listeners.serving(to.server).ok_or(SendFailure::ClientGone)?;
                 listener
                     .udp
                     .send(frame, to.client.0, to.server, traffic_class)
@@ -246,5 +283,7 @@ pub(super) fn is_exhaustion(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
+/// The backlog of a listener is worked off in as many turns.
+const ACCEPT_TURNS: usize = 16;
 /// Long enough not to spin, short enough that a client's connect does not time out.
 pub(super) const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(500);

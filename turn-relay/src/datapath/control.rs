@@ -55,12 +55,13 @@ impl Worker {
     fn obey(&mut self, now: Instant, order: Order) -> Done {
         let before = self.relay.allocations();
         match order {
-            Order::Settings { relay, log_addresses } => {
+            Order::Settings { relay, log_addresses, listen } => {
                 self.journal.set_log_addresses(log_addresses);
                 self.control(now, Input::Settings(relay));
+                self.change_listeners(now, listen);
             }
             Order::Drain(drain) => self.control(now, Input::Drain(drain)),
-            Order::Answer => {}
+            Order::Answer => self.close_left(now),
         }
         Done { ended: before.saturating_sub(self.relay.allocations()) }
     }

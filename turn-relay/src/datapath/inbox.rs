@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::address::RelayedPort;
 use crate::credentials::Authorization;
+use crate::listen::listeners::Change;
 use crate::listen::stream::Detached;
 use crate::relay::{
     AllocationId, AllocationPage, AllocationView, AskId, Claim, Drain, EndReason, Moving, NotMoved, OpenId,
@@ -61,7 +62,7 @@ pub(crate) struct RelayedSocketParcel {
 #[derive(Debug)]
 pub(crate) enum Order {
     /// These settings hold from now on.
-    Settings { relay: Arc<RelaySettings>, log_addresses: bool },
+    Settings { relay: Arc<RelaySettings>, log_addresses: bool, listen: Change },
     /// The server is about to end, or is not any more.
     Drain(Option<Arc<Drain>>),
     /// Nothing: the answer tells that the loop turns.

@@ -17,12 +17,10 @@ mod tcp;
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Poll, Token, Waker};
 
 use crate::frame::{HEADROOM, MAX_FRAME_BYTES, TAILROOM};
 use crate::hook::authorization::AskQueue;
@@ -30,6 +28,7 @@ use crate::journal::Journal;
 use crate::listen::Listener;
 use crate::listen::admission::Admission;
 use crate::listen::dtls::Sessions;
+use crate::listen::listeners::{Listeners, Side};
 use crate::listen::stream::{Connections, READ_BYTES};
 use crate::metrics::Counters;
 use crate::relay::{Input, Output, Relay, Shared, SocketSlot};
@@ -90,7 +89,7 @@ impl Source {
 #[derive(Debug)]
 pub(crate) struct Workplace {
     poll: Poll,
-    listeners: Vec<Listener>,
+    listeners: Listeners,
     connections: Connections,
     sessions: Sessions,
     inbox: Inbox,
@@ -102,13 +101,13 @@ impl Workplace {
     ///
     /// # Errors
     /// When the process is out of descriptors.
-    pub(crate) fn new(mut listeners: Vec<Listener>, admission: Arc<Admission>) -> io::Result<Self> {
+    pub(crate) fn new(listeners: Vec<Listener>, admission: Arc<Admission>) -> io::Result<Self> {
         let poll = Poll::new()?;
-        for (index, listener) in listeners.iter_mut().enumerate() {
-            let udp = listener.udp.as_raw_fd();
-            poll.registry().register(&mut SourceFd(&udp), Source::Udp(index).token(), Interest::READABLE)?;
-            poll.registry().register(&mut listener.tcp, Source::Tcp(index).token(), Interest::READABLE)?;
-        }
+        let token = |side, index| match side {
+            Side::Udp => Source::Udp(index).token(),
+            Side::Tcp => Source::Tcp(index).token(),
+        };
+        let listeners = Listeners::new(poll.registry(), listeners, token)?;
         let (mailbox, inbox) = inbox::open(Waker::new(poll.registry(), Source::Inbox.token())?);
         let sessions = Sessions::new(Arc::clone(&admission), Instant::now(), rand::random());
         let connections = Connections::new(admission);
@@ -124,7 +123,7 @@ impl Workplace {
 #[derive(Debug)]
 pub(crate) struct Worker {
     poll: Poll,
-    listeners: Vec<Listener>,
+    listeners: Listeners,
     inbox: Inbox,
     /// One per worker, this one included.
     mailboxes: Vec<Mailbox>,
@@ -253,6 +252,7 @@ impl Worker {
             self.connections.deadline(),
             self.sessions.deadline(),
             self.accepting_from,
+            self.listeners.deadline(),
         ];
         let next = next.into_iter().flatten().min()?;
         // epoll counts whole milliseconds and rounds down: without the extra one the loop would spin through the last.
@@ -267,10 +267,13 @@ impl Worker {
             self.close_connection(now, slot);
         }
         self.sessions_overdue(now);
+        if self.listeners.deadline().is_some_and(|at| at <= now) {
+            self.close_left(now);
+        }
         if self.accepting_from.is_some_and(|at| at <= now) {
             self.accepting_from = None;
             // Edge-triggered: connections that came in the meantime are not announced again.
-            self.again.extend((0..self.listeners.len()).map(|index| Source::Tcp(index).token()));
+            self.again.extend(self.listeners.tcp_tokens());
             self.again.extend(self.relayed.listening().map(|slot| Source::Listening(slot).token()));
         }
     }

@@ -34,7 +34,7 @@ impl Worker {
                 if !self.relay.may_challenge(now, &from, attempt) {
                     return self.counters.dropped(DropReason::RateLimited);
                 }
-                if let Some(listener) = self.listeners.iter().find(|listener| listener.serves(server)) {
+                if let Some(listener) = self.listeners.serving(server) {
                     // A client that does not get it asks again.
                     let _ = listener.udp.send(&answer, client, server, 0);
                 }
@@ -125,7 +125,7 @@ impl Worker {
         loop {
             match self.sessions.poll(slot, buffer) {
                 Wants::Sent(len) => {
-                    let listener = self.listeners.iter().find(|listener| listener.serves(tuple.server));
+                    let listener = self.listeners.serving(tuple.server);
                     let bytes = buffer.get(..len).unwrap_or_default();
                     let (client, server) = (tuple.client.0, tuple.server);
                     let sent = listener.map(|listener| listener.udp.send(bytes, client, server, marks.sent));

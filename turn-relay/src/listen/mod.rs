@@ -7,6 +7,7 @@
 pub(crate) mod admission;
 pub(crate) mod dtls;
 pub(crate) mod inherited;
+pub(crate) mod listeners;
 pub(crate) mod stream;
 pub(crate) mod tls;
 pub(crate) mod udp;
@@ -27,10 +28,15 @@ use udp::UdpListener;
 /// One listen address, as one worker sees it.
 #[derive(Debug)]
 pub(crate) struct Listener {
+    /// As it was asked for, where port 0 is any.
+    pub(crate) asked: SocketAddr,
     /// Where it is bound; never port 0.
     pub(crate) address: SocketAddr,
+    /// Whose it is.
+    pub(crate) worker: usize,
     pub(crate) udp: UdpListener,
-    pub(crate) tcp: mio::net::TcpListener,
+    /// None where a reload took the address away and clients are left.
+    pub(crate) tcp: Option<mio::net::TcpListener>,
 }
 
 impl Listener {
@@ -56,9 +62,8 @@ pub(crate) fn open(
     let (mut addresses, mut missing) = (Vec::new(), None);
     for &address in listen {
         // A port that was handed over is taken: by us.
-        let probed = if inherited.has(address) { Ok(address) } else { probe(address) };
-        match probed {
-            Ok(address) => addresses.push(address),
+        match if inherited.has(address) { Ok(address) } else { probe(address) } {
+            Ok(real) => addresses.push((address, real)),
             Err(error) if skip_missing && is_missing_family(&error) => missing = Some((address, error)),
             Err(error) => return Err(refused(address, &error)),
         }
@@ -72,18 +77,19 @@ pub(crate) fn open(
         None => {}
     }
     // Specific addresses come first: `Listener::serves` of a wildcard would claim their packets.
-    addresses.sort_by_key(|address| address.ip().is_unspecified());
+    addresses.sort_by_key(|(_, address)| address.ip().is_unspecified());
     let mut all: Vec<Vec<Listener>> = (0..workers.get()).map(|_| Vec::new()).collect();
-    for &address in &addresses {
+    for &(asked, address) in &addresses {
         let mut take = |stream| inherited.take(address, stream, workers.get()).map(IntoIterator::into_iter);
         let (mut udp, mut tcp) = (take(false)?, take(true)?);
         let handed = udp.len().min(tcp.len());
-        for listeners in &mut all {
-            let listener = listener(address, udp.next(), tcp.next());
-            listeners.push(listener.map_err(|error| match error.raw_os_error() {
+        for (worker, listeners) in all.iter_mut().enumerate() {
+            let bound = bind(address, udp.next(), tcp.next());
+            let (udp, tcp) = bound.map_err(|error| match error.raw_os_error() {
                 Some(libc::EADDRINUSE) if handed > 0 => too_few(address, handed, workers),
                 _ => refused(address, &error),
-            })?);
+            })?;
+            listeners.push(Listener { asked, address, worker, udp, tcp: Some(tcp) });
         }
     }
     inherited.finish();
@@ -108,21 +114,38 @@ fn probe(address: SocketAddr) -> io::Result<SocketAddr> {
     Err(last.unwrap_or_else(|| io::ErrorKind::AddrInUse.into()))
 }
 
-/// Of the sockets that were handed over, or of new ones.
-fn listener(address: SocketAddr, udp: Option<Socket>, tcp: Option<Socket>) -> io::Result<Listener> {
-    let tcp = tcp.map_or_else(|| tcp_socket(address, true), Ok)?;
+/// The TCP side alone, once per worker, of an address whose UDP side never closed.
+///
+/// # Errors
+/// One line.
+pub(crate) fn open_tcp(
+    address: SocketAddr,
+    workers: NonZeroUsize,
+) -> Result<Vec<mio::net::TcpListener>, StartError> {
+    let open = |_| bind_tcp(address, None).map_err(|error| refused(address, &error));
+    (0..workers.get()).map(open).collect()
+}
+
+fn bind_tcp(address: SocketAddr, handed: Option<Socket>) -> io::Result<mio::net::TcpListener> {
+    let tcp = handed.map_or_else(|| tcp_socket(address, true), Ok)?;
     tcp.set_nonblocking(true)?;
     tcp.listen(BACKLOG)?;
+    Ok(mio::net::TcpListener::from_std(TcpListener::from(tcp)))
+}
+
+/// Of the sockets that were handed over, or of new ones.
+fn bind(
+    address: SocketAddr,
+    udp: Option<Socket>,
+    tcp: Option<Socket>,
+) -> io::Result<(UdpListener, mio::net::TcpListener)> {
+    let tcp = bind_tcp(address, tcp)?;
     let udp = udp.map_or_else(|| udp_socket(address, true), Ok)?;
     udp.set_nonblocking(true)?;
     // Without this a burst longer than the kernel's default (some 200 KiB) is lost; the kernel caps what it grants.
     datagram::set_receive_queue(udp.as_fd(), UDP_BUFFER_BYTES);
     let _ = udp.set_send_buffer_size(UDP_BUFFER_BYTES);
-    Ok(Listener {
-        address,
-        udp: UdpListener::new(UdpSocket::from(udp), address)?,
-        tcp: mio::net::TcpListener::from_std(TcpListener::from(tcp)),
-    })
+    Ok((UdpListener::new(UdpSocket::from(udp), address)?, tcp))
 }
 
 fn udp_socket(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {

@@ -26,7 +26,7 @@ fn two() -> World {
 }
 
 /// Alice's mobile allocation at worker 0, with a channel and a permission; its relayed address and its ticket.
-fn standing(world: &mut World, from: &FiveTuple) -> (std::net::SocketAddr, Vec<u8>) {
+fn standing(world: &mut World, from: &FiveTuple) -> (SocketAddr, Vec<u8>) {
     let answer = world.ask(from, &alice(), allocate());
     assert_eq!(answer.code(), 0);
     assert_eq!(world.bind_channel(from, 0x4000, PEER), 0);
@@ -38,7 +38,7 @@ fn sends(world: &mut World, worker: usize, from: &FiveTuple) -> bool {
     matches!(verdict, Verdict::ToPeer { .. })
 }
 
-fn heard_by(world: &mut World, worker: usize, relayed: std::net::SocketAddr) -> FiveTuple {
+fn heard_by(world: &mut World, worker: usize, relayed: SocketAddr) -> FiveTuple {
     let slot = world.slot(worker, relayed);
     match world.workers[worker].route_peer(world.now, slot, peer(PEER), 1) {
         Verdict::ToClient { to, .. } => to,

@@ -74,6 +74,7 @@ pub(crate) mod testing;
 mod token_tests;
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -112,7 +113,7 @@ use relayed::Relayed;
 use reservation::Reservations;
 use tcp::PeerConnections;
 
-use crate::address::{FiveTuple, PeerAddr, TupleKey, same_family};
+use crate::address::{FiveTuple, PeerAddr, Transport, TupleKey, same_family};
 use crate::credentials::holder;
 use crate::frame::{self, ChannelData, Kind, SendIndication, TransactionId};
 
@@ -258,6 +259,16 @@ impl Relay {
     /// Allocations that stand on this worker.
     pub fn allocations(&self) -> usize {
         self.allocations.len()
+    }
+
+    /// Whether it has an allocation, or one on its way.
+    pub fn knows(&self, client: &FiveTuple) -> bool {
+        self.seats.contains_key(&client.key())
+    }
+
+    /// The server's address of each client that has an allocation, or one on its way, over a transport of which `of` is true.
+    pub(crate) fn servers(&self, of: fn(Transport) -> bool) -> impl Iterator<Item = SocketAddr> {
+        self.seats.keys().filter(move |tuple| of(tuple.transport())).map(TupleKey::server)
     }
 
     fn channel_data(

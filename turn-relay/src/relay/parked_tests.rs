@@ -144,6 +144,8 @@ fn one_address_asks_about_so_many_a_second_and_all_together_have_so_much_room() 
     }
     // Two seconds' allowance at once.
     assert_eq!((world.asked.len(), world.drops(DropReason::RateLimited)), (40, 60));
+    // Until that is there again, who shares its bucket would be refused as well.
+    world.advance(secs(2));
     for n in 0..1500_u32 {
         let from = udp(&format!("100.{}.{}.7:1", n >> 8, n & 0xFF));
         let nonce = world.nonce(0, &from);

@@ -3,6 +3,7 @@
 mod certificates;
 mod drain;
 mod handover;
+mod listening;
 mod reload;
 mod watchdog;
 
@@ -35,6 +36,7 @@ use crate::relay::{Relay, RelaySettings, Shared, WorkerIndex};
 use crate::sys::{descriptors, inherited};
 pub use certificates::watch_certificates;
 pub use drain::Stopping;
+use listening::Listening;
 pub use reload::{Control, Reloaded, Reloader};
 pub use watchdog::guard;
 
@@ -58,7 +60,7 @@ impl Server {
     /// # Errors
     /// One line: a port that is taken (also by another copy of this program), an address that this host does not have.
     pub fn start(settings: Settings, registry: &mut Registry) -> Result<Self, StartError> {
-        Self::open(settings, registry, Inherited::default())
+        Self::open(settings, registry, Inherited::default(), false)
     }
 
     /// The same for a program that is a service of its own: takes the listening sockets that it was handed over (`LISTEN_FDS`),
@@ -69,13 +71,19 @@ impl Server {
     pub fn start_supervised(mut settings: Settings, registry: &mut Registry) -> Result<Self, StartError> {
         let refused = |error| StartError::new(format!("cannot take the sockets of LISTEN_FDS: {error}"));
         let inherited = Inherited::new(inherited::take().map_err(refused)?)?;
-        if settings.listen_is_default && !inherited.addresses().is_empty() {
+        let is_handed_over = settings.listen_is_default && !inherited.addresses().is_empty();
+        if is_handed_over {
             settings.listen = inherited.addresses();
         }
-        Self::open(settings, registry, inherited)
+        Self::open(settings, registry, inherited, is_handed_over)
     }
 
-    fn open(settings: Settings, registry: &mut Registry, inherited: Inherited) -> Result<Self, StartError> {
+    fn open(
+        settings: Settings,
+        registry: &mut Registry,
+        inherited: Inherited,
+        is_handed_over: bool,
+    ) -> Result<Self, StartError> {
         match descriptors::raise_limit() {
             Ok(limit) => tracing::debug!(limit, "open descriptors"),
             Err(error) => tracing::warn!("the limit on open descriptors stays low: {error}"),
@@ -83,8 +91,8 @@ impl Server {
         let listeners =
             listen::open(&settings.listen, settings.listen_is_default, settings.threads, inherited)?;
         let handover = handover::copies(&listeners);
-        let listen: Vec<SocketAddr> =
-            listeners.first().into_iter().flatten().map(|listener| listener.address).collect();
+        let listening = Listening::new(&listeners, &settings.listen, is_handed_over);
+        let listen = listening.all();
         let relay_settings = Arc::new(relay_settings(&settings, &listen));
         let shared = Arc::new(Shared::new(&relay_settings, Instant::now(), &mut rand::rng()));
 
@@ -105,11 +113,11 @@ impl Server {
         let (queues, hook_work) = hook::open(&settings.hooks, &settings.realm, &operator, relay_metrics)?;
         let log_addresses = settings.log_addresses;
         let mut server = Self {
-            listen: listen.clone(),
+            listen,
             relay_addresses: relay_settings.relay_addresses.iter().map(|address| address.ip).collect(),
             control: Control::new(
                 settings,
-                listen,
+                listening,
                 mailboxes.clone(),
                 Arc::clone(&shared),
                 admission,

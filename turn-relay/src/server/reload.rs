@@ -1,17 +1,18 @@
 //! New settings for a running server, all of them or none.
 //!
-//! In this order, one reload at a time: the new settings are read and parsed, [`Shared`] takes them in, then each worker
-//! switches between two packets and says so. Only what can fail comes first, so a reload that fails has changed nothing. Workers
+//! In this order, one reload at a time: the new settings are read and parsed, new listeners are opened, [`Shared`] takes the
+//! settings in, then each worker switches between two packets and says so. Only what can fail comes first, so a reload that fails has changed nothing. Workers
 //! switch within microseconds of each other and not in one instant: for that long a newcomer may be met by the old settings at
 //! one worker and by the new ones at another, as it may be met by either if it comes a moment earlier or later.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::drain::Phase;
+use super::listening::Listening;
 use super::{StartError, relay_settings};
 use crate::config::{Changes, Settings};
 use crate::datapath::inbox::{Done, Mailbox, Order};
@@ -29,7 +30,8 @@ pub(super) struct Reins {
     shared: Arc<Shared>,
     admission: Arc<Admission>,
     answers: Forget,
-    listen: Vec<SocketAddr>,
+    /// Locked after `settings`.
+    listening: Mutex<Listening>,
     /// What holds now. Locked for the whole of a change, so that changes come one after the other.
     settings: Mutex<Settings>,
     /// Locked for the whole of a change, and before `settings`.
@@ -73,25 +75,36 @@ impl fmt::Display for Reloaded {
 impl Control {
     pub(super) fn new(
         settings: Settings,
-        listen: Vec<SocketAddr>,
+        listening: Listening,
         mailboxes: Vec<Mailbox>,
         shared: Arc<Shared>,
         admission: Arc<Admission>,
         answers: Forget,
     ) -> Self {
         let (settings, phase) = (Mutex::new(settings), Mutex::default());
-        Self(Arc::new(Reins { mailboxes, shared, admission, answers, listen, settings, phase }))
+        let listening = Mutex::new(listening);
+        Self(Arc::new(Reins { mailboxes, shared, admission, answers, listening, settings, phase }))
     }
 
     /// Puts `new` into force. Blocks until every worker has switched.
     ///
     /// # Errors
     /// One line; nothing has changed then.
-    pub fn reload(&self, new: Settings) -> Result<Reloaded, StartError> {
+    pub fn reload(&self, mut new: Settings) -> Result<Reloaded, StartError> {
         let mut settings = self.settings();
+        let mut listening = self.0.listening();
+        if new.listen_is_default && listening.is_handed_over {
+            new.listen.clone_from(&settings.listen);
+        }
         let Changes { changed, needs_restart, new } = settings.changes_to(new);
+        // What is over closes now at the latest, and what is not can be taken back as long as it is held.
+        self.0.order(|| Order::Answer);
+        listening.forget_closed();
+        let leaving = listening.leaving();
+        let held: Vec<_> = leaving.iter().map(|leaving| leaving.hold()).collect();
+        let mut plan = listening.plan(&new.listen, new.listen_is_default, self.0.workers())?;
         // Addresses of this host may have changed although no key has: the workers always get what was read.
-        let relay = Arc::new(relay_settings(&new, &self.0.listen));
+        let relay = Arc::new(relay_settings(&new, &plan.all()));
         let certificates = self.0.admission.certificates();
         let served = certificates.prepare(&new.identities)?;
         let refused = |error| StartError::new(format!("relay_address: {error}; restart to use others"));
@@ -100,7 +113,13 @@ impl Control {
         self.0.admission.install(new.rules.clone());
         self.0.answers.all();
         let log_addresses = new.log_addresses;
-        let done = self.0.order(|| Order::Settings { relay: Arc::clone(&relay), log_addresses });
+        let mut listen = std::mem::take(&mut plan.changes).into_iter();
+        let done = self.0.order(|| {
+            let listen = listen.next().unwrap_or_default();
+            Order::Settings { relay: Arc::clone(&relay), log_addresses, listen }
+        });
+        drop(held);
+        listening.follow(plan);
         *settings = new;
         Ok(Reloaded { changed, needs_restart, ended_allocations: done.iter().map(|done| done.ended).sum() })
     }
@@ -128,10 +147,11 @@ impl Control {
     /// The same server with one worker more.
     #[cfg(test)]
     pub(super) fn with_worker(&self, settings: Settings, mailbox: Mailbox) -> Self {
+        let listening = Listening::new(&[], &[], false);
         let mut mailboxes = self.0.mailboxes.clone();
         mailboxes.push(mailbox);
         let (admission, answers) = (Arc::clone(&self.0.admission), self.0.answers.clone());
-        Self::new(settings, self.0.listen.clone(), mailboxes, Arc::clone(&self.0.shared), admission, answers)
+        Self::new(settings, listening, mailboxes, Arc::clone(&self.0.shared), admission, answers)
     }
 
     pub(super) fn phase(&self) -> MutexGuard<'_, Phase> {
@@ -152,8 +172,16 @@ impl Reins {
         &self.admission
     }
 
-    /// Gives every worker its order and waits for all of them.
-    fn order(&self, order: impl Fn() -> Order) -> Vec<Done> {
+    fn listening(&self) -> MutexGuard<'_, Listening> {
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn workers(&self) -> NonZeroUsize {
+        NonZeroUsize::new(self.mailboxes.len()).unwrap_or(NonZeroUsize::MIN)
+    }
+
+    /// Gives every worker its order, the first one first, and waits for all of them.
+    fn order(&self, mut order: impl FnMut() -> Order) -> Vec<Done> {
         let (sender, answers) = channel();
         for mailbox in &self.mailboxes {
             mailbox.order(order(), sender.clone());

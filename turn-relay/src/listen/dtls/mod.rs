@@ -270,6 +270,11 @@ impl Sessions {
         self.slab.len()
     }
 
+    /// Where each session's client sends to.
+    pub(crate) fn servers(&self) -> impl Iterator<Item = SocketAddr> {
+        self.slab.iter().map(|(_, session)| session.server)
+    }
+
     pub(crate) fn slot_of(&self, tuple: &FiveTuple) -> Option<usize> {
         let is_ours = tuple.transport == Transport::Dtls;
         self.by_ends.get(&(tuple.client.0, tuple.server)).copied().filter(|_| is_ours)
