@@ -69,6 +69,7 @@ fn serve(settings: Settings) -> Result<(), StartError> {
         supervisor::ready();
         server::guard(server.control());
         server::watch_certificates(server.control());
+        server::watch_addresses(server.control());
         let signal = loop {
             tokio::select! {
                 signal = signals.requested() => break signal,

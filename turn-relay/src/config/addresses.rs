@@ -1,8 +1,8 @@
 //! Addresses and ports: where clients come in, where relayed traffic goes out, and what the world is told.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use super::external::{External, advertise};
 use super::{Config, PortRange};
 use crate::operation::StartError;
 use crate::relay::RelayAddress;
@@ -35,6 +35,7 @@ pub(super) fn listen_addresses(written: &[String], tls: bool) -> Result<Vec<Sock
 pub(super) fn relay_addresses(
     config: &Config,
     listen: &[SocketAddr],
+    external: &[External],
 ) -> Result<Vec<RelayAddress>, StartError> {
     let mut locals: Vec<IpAddr> = Vec::new();
     for text in &config.relay_address {
@@ -50,42 +51,7 @@ pub(super) fn relay_addresses(
             "this machine has no address to relay from; give one with --relay-address IP",
         ));
     }
-    advertise(&locals, &config.external_address)
-}
-
-fn advertise(locals: &[IpAddr], external: &[String]) -> Result<Vec<RelayAddress>, StartError> {
-    let mut by_family: BTreeMap<bool, IpAddr> = BTreeMap::new();
-    for text in external {
-        let ip = ip_address("external_address", text)?;
-        if ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() {
-            return Err(StartError::new(format!(
-                "external_address: {ip} cannot be reached by anybody; give the public address"
-            )));
-        }
-        let family = family(ip);
-        match locals.iter().filter(|local| local.is_ipv4() == ip.is_ipv4()).count() {
-            0 => {
-                return Err(StartError::new(format!(
-                    "external_address: {ip} is {family}, but no relay address is; give one with --relay-address IP"
-                )));
-            }
-            1 => {}
-            _ => {
-                return Err(StartError::new(format!(
-                    "external_address: {ip} could stand for several {family} relay addresses; keep one with --relay-address IP"
-                )));
-            }
-        }
-        if by_family.insert(ip.is_ipv4(), ip).is_some() {
-            return Err(StartError::new(format!(
-                "external_address: more than one {family} address is given; keep one"
-            )));
-        }
-    }
-    Ok(locals
-        .iter()
-        .map(|&local| RelayAddress { ip: local, external: by_family.get(&local.is_ipv4()).copied() })
-        .collect())
+    advertise(&locals, external)
 }
 
 fn owned_address(text: &str) -> Result<IpAddr, StartError> {
@@ -168,7 +134,7 @@ pub(super) fn socket_address(key: &str, text: &str) -> Result<SocketAddr, StartE
     })
 }
 
-fn ip_address(key: &str, text: &str) -> Result<IpAddr, StartError> {
+pub(super) fn ip_address(key: &str, text: &str) -> Result<IpAddr, StartError> {
     let ip: IpAddr = text.parse().map_err(|_| {
         StartError::new(format!("{key}: {text:?} is not an IP address; host names are not resolved"))
     })?;
@@ -179,7 +145,7 @@ fn ip_address(key: &str, text: &str) -> Result<IpAddr, StartError> {
     Ok(ip)
 }
 
-fn family(ip: IpAddr) -> &'static str {
+pub(super) fn family(ip: IpAddr) -> &'static str {
     if ip.is_ipv4() { "IPv4" } else { "IPv6" }
 }
 

@@ -30,6 +30,7 @@ impl Settings {
             // Tells only what to do about a family that this host lacks.
             listen_is_default: _,
             relay_addresses,
+            external,
             realm,
             users,
             secrets,
@@ -54,6 +55,7 @@ impl Settings {
             mobility,
         } = self;
         list(&mut changed, "relay_address", relay_addresses, &new.relay_addresses, super::shown);
+        list(&mut changed, "external_address", external, &new.external, ToString::to_string);
         value(&mut changed, "realm", realm, &new.realm);
         changed.extend(changed_users(users, &new.users));
         changed.extend(changed_user_keys(user_keys, &new.user_keys));

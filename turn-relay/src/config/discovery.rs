@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 
 use super::{Config, addresses::socket_address};
 use crate::operation::StartError;
-use crate::relay::NatDiscovery;
+use crate::relay::{NatDiscovery, RelayAddress};
 
 /// Which addresses answer, and adds those that are not served anyway to `listen`.
 pub(super) fn nat_discovery(
     config: &Config,
     listen: &mut Vec<SocketAddr>,
+    relay_addresses: &[RelayAddress],
 ) -> Result<Option<NatDiscovery>, StartError> {
     let Some(text) = config.nat_discovery.as_deref() else { return Ok(None) };
     let alternate = socket_address("nat_discovery", text)?;
@@ -17,7 +18,8 @@ pub(super) fn nat_discovery(
     if alternate.ip().is_unspecified() || alternate.port() == 0 {
         return wrong(&format!("{alternate} is no single address with a port; give one of this host's"));
     }
-    if config.external_address.iter().any(|text| text.contains(':') != alternate.is_ipv4()) {
+    let is_behind = |at: &RelayAddress| at.external.is_some() && at.ip.is_ipv4() == alternate.is_ipv4();
+    if relay_addresses.iter().any(is_behind) {
         return wrong("behind a 1:1 NAT the answers would name addresses that clients cannot reach");
     }
     let same_family = |at: &&SocketAddr| at.is_ipv4() == alternate.is_ipv4();

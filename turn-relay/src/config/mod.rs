@@ -9,6 +9,7 @@ mod changes;
 mod console;
 mod discovery;
 mod drain;
+mod external;
 mod hooks;
 mod limits;
 mod transports;
@@ -32,6 +33,7 @@ use access::{UserKey, networks, realm, secret_file, third_party, user_keys, user
 use addresses::{listen_addresses, port_range, relay_addresses, shown};
 pub(crate) use changes::Changes;
 pub(crate) use drain::DrainRules;
+use external::External;
 pub(crate) use hooks::Hooks;
 pub(crate) use transports::load;
 use transports::{identities, rules};
@@ -50,8 +52,9 @@ pub struct Config {
     #[arg(long, value_name = "IP", value_delimiter = ',')]
     pub relay_address: Vec<String>,
 
-    /// Address to advertise instead of the relay address of its family, when behind a 1:1 NAT; one per family
-    #[arg(long, value_name = "IP", value_delimiter = ',')]
+    /// Address to advertise instead of the relay address of its family, when behind a 1:1 NAT: IP; IP/RELAY_IP where there are
+    /// several; stun:HOST[:PORT] to ask that server; interface:NAME for that interface's. The last two are asked again every minute
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
     pub external_address: Vec<String>,
 
     /// Realm of the long-term credentials [default: turn-relay]
@@ -275,6 +278,8 @@ pub struct Settings {
     /// Nobody asked for `listen`: a family that this host lacks is left out instead of refused.
     pub(crate) listen_is_default: bool,
     pub(crate) relay_addresses: Vec<RelayAddress>,
+    /// Where their external addresses come from.
+    external: Vec<External>,
     pub(crate) realm: String,
     pub(crate) users: Vec<Credential>,
     pub(crate) secrets: Vec<Secret>,
@@ -318,13 +323,16 @@ impl Settings {
         let identities = identities(&config.tls_cert, &config.tls_key)?;
         let mut listen = listen_addresses(&config.listen, !identities.is_empty())?;
         let users = users(&config.user)?;
-        let relay_addresses = relay_addresses(config, &listen)?;
-        let nat_discovery = discovery::nat_discovery(config, &mut listen)?;
+        let external: Vec<External> =
+            config.external_address.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+        let relay_addresses = relay_addresses(config, &listen, &external)?;
+        let nat_discovery = discovery::nat_discovery(config, &mut listen, &relay_addresses)?;
         let settings = Self {
             user_keys: user_keys(&config.user_key, &users)?,
             expire_with_credential: config.expire_with_credential.unwrap_or(false),
             third_party: third_party(config.oauth_key_file.as_deref(), config.oauth_server_name.as_deref())?,
             relay_addresses,
+            external,
             nat_discovery,
             listen,
             listen_is_default: config.listen.is_empty(),
@@ -364,6 +372,27 @@ impl Settings {
             .with_expiry_ending_allocations(self.expire_with_credential)
             .with_third_party(self.third_party.clone());
         if self.hooks.auth.is_some() { credentials.offering_nothing() } else { credentials }
+    }
+
+    /// Whether external addresses were found out, and may change.
+    pub(crate) fn finds_addresses_out(&self) -> bool {
+        self.external.iter().any(External::is_found_out)
+    }
+
+    /// The relay addresses with what they are known as by now. Waits for answers.
+    ///
+    /// # Errors
+    /// One line.
+    pub(crate) fn addresses_again(&self) -> Result<Vec<RelayAddress>, StartError> {
+        let locals: Vec<_> = self.relay_addresses.iter().map(|address| address.ip).collect();
+        external::advertise(&locals, &self.external)
+    }
+
+    /// Whether [`Settings::addresses_again`] of both is about the same.
+    pub(crate) fn has_the_sources_of(&self, other: &Self) -> bool {
+        let locals =
+            |settings: &Self| -> Vec<_> { settings.relay_addresses.iter().map(|at| at.ip).collect() };
+        self.external == other.external && locals(self) == locals(other)
     }
 
     /// Where the admin listeners belong, if any were asked for.

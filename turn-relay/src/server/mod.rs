@@ -1,5 +1,6 @@
 //! Opens the listeners and starts one worker thread per core; the only place that knows all of them.
 
+mod addresses;
 mod certificates;
 mod drain;
 mod handover;
@@ -34,6 +35,7 @@ use crate::operation::supervisor;
 use crate::policy::PeerPolicy;
 use crate::relay::{Relay, RelaySettings, Shared, WorkerIndex};
 use crate::sys::{descriptors, inherited};
+pub use addresses::watch_addresses;
 pub use certificates::watch_certificates;
 pub use drain::Stopping;
 use listening::Listening;

@@ -90,8 +90,11 @@ impl Control {
     ///
     /// # Errors
     /// One line; nothing has changed then.
-    pub fn reload(&self, mut new: Settings) -> Result<Reloaded, StartError> {
-        let mut settings = self.settings();
+    pub fn reload(&self, new: Settings) -> Result<Reloaded, StartError> {
+        self.change(&mut self.settings(), new)
+    }
+
+    pub(super) fn change(&self, settings: &mut Settings, mut new: Settings) -> Result<Reloaded, StartError> {
         let mut listening = self.0.listening();
         if new.listen_is_default && listening.is_handed_over {
             new.listen.clone_from(&settings.listen);

@@ -381,7 +381,7 @@ fn encode(kind: u16, transaction: [u8; 12], attributes: &[(u16, Vec<u8>)], key: 
     message
 }
 
-fn xor_address(address: SocketAddr, transaction: [u8; 12]) -> Vec<u8> {
+pub(crate) fn xor_address(address: SocketAddr, transaction: [u8; 12]) -> Vec<u8> {
     let mut value = vec![0, if address.is_ipv4() { 1 } else { 2 }];
     value.extend((address.port() ^ 0x2112).to_be_bytes());
     let octets = match address.ip() {
