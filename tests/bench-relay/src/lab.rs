@@ -1,0 +1,116 @@
+//! Three hosts in network namespaces of this process's own: client -- relay -- peer, two Ethernet links.
+//!
+//! The namespaces have no names. They end with the last process in them, and servers die with this one: nothing is left behind,
+//! however it ends.
+
+use std::fs::File;
+use std::net::Ipv4Addr;
+use std::os::fd::AsRawFd as _;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, setns, unshare};
+use nix::unistd::Pid;
+
+/// The client's address; the relay is its router.
+pub(crate) const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 87, 1, 2);
+/// Where clients find the relay.
+pub(crate) const RELAY: Ipv4Addr = Ipv4Addr::new(10, 87, 1, 1);
+/// Where peers find the relay.
+pub(crate) const RELAYED: Ipv4Addr = Ipv4Addr::new(10, 87, 2, 1);
+/// The peer's address; the relay is its router.
+pub(crate) const PEER: Ipv4Addr = Ipv4Addr::new(10, 87, 2, 2);
+
+#[derive(Clone, Copy)]
+pub(crate) enum Host {
+    Client,
+    Relay,
+    Peer,
+}
+
+pub(crate) struct Lab {
+    home: File,
+    hosts: [File; 3],
+}
+
+impl Lab {
+    /// Builds the lab. With `segment` the relay's links cut what the kernel sends as one into datagrams, as cards without UDP
+    /// segmentation offload have it done.
+    ///
+    /// # Errors
+    /// Without root, or without iproute2.
+    pub(crate) fn new(segment: bool) -> Result<Self> {
+        let home = namespace()?;
+        let mut hosts = Vec::new();
+        for _ in 0..3 {
+            unshare(CloneFlags::CLONE_NEWNET).context("a network namespace takes root")?;
+            hosts.push(namespace()?);
+            run("ip link set lo up")?;
+            setns(&home, CloneFlags::CLONE_NEWNET)?;
+        }
+        let hosts: [File; 3] = hosts.try_into().ok().context("three hosts")?;
+        let lab = Self { home, hosts };
+        for (host, link, ours, theirs) in
+            [(Host::Client, "client", RELAY, CLIENT), (Host::Peer, "peer", RELAYED, PEER)]
+        {
+            let other = lab.path(host);
+            lab.within(Host::Relay, || {
+                run(&format!("ip link add {link} type veth peer name relay netns {other}"))?;
+                run(&format!("ip addr add {ours}/24 dev {link}"))?;
+                run(&format!("ip link set {link} up"))?;
+                if segment {
+                    run(&format!("ethtool -K {link} tx-udp-segmentation off"))?;
+                }
+                Ok(())
+            })?;
+            lab.within(host, || {
+                run(&format!("ip addr add {theirs}/24 dev relay"))?;
+                run("ip link set relay up")?;
+                run(&format!("ip route add default via {ours}"))
+            })?;
+        }
+        lab.within(Host::Relay, || {
+            std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("forwarding")
+        })?;
+        Ok(lab)
+    }
+
+    /// Does something with this thread on `host`: sockets opened and programs started there stay there.
+    pub(crate) fn within<T>(&self, host: Host, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        setns(&self.hosts[host as usize], CloneFlags::CLONE_NEWNET)?;
+        let done = work();
+        setns(&self.home, CloneFlags::CLONE_NEWNET)?;
+        done
+    }
+
+    fn path(&self, host: Host) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.hosts[host as usize].as_raw_fd())
+    }
+}
+
+/// The network that this thread sees.
+fn namespace() -> Result<File> {
+    File::open("/proc/thread-self/ns/net").context("namespaces need /proc")
+}
+
+/// Keeps this thread, and what it starts, on one core.
+pub(crate) fn pin(cpu: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu).with_context(|| format!("there is no core {cpu}"))?;
+    sched_setaffinity(Pid::from_raw(0), &set)
+        .with_context(|| format!("core {cpu} is not there: choose others with --server-cpu and --load-cpu"))
+}
+
+fn run(command: &str) -> Result<()> {
+    let mut words = command.split(' ');
+    let program = words.next().unwrap_or_default();
+    let output = Command::new(program)
+        .args(words)
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("{program} cannot be run"))?;
+    if !output.status.success() {
+        bail!("{command}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}

@@ -1,0 +1,285 @@
+//! turn-relay and coturn side by side: three hosts in network namespaces, the servers on one core, the load on another, every load
+//! on each server in turn, several rounds of it. What counts is the ratio within a round: both saw the same machine.
+#![allow(clippy::print_stdout, reason = "the table is what this program is for")]
+
+mod lab;
+mod load;
+mod report;
+mod server;
+mod turn;
+
+use std::ops::RangeFrom;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Parser;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use lab::Lab;
+use load::{Direction, Fleet, Outcome, Plan};
+use report::{Better, Report};
+use server::{Contender, Kind, Server};
+
+/// Compares turn-relay with coturn: server CPU per packet, packets per second, latency, memory and CPU per allocation.
+///
+/// Takes root (network namespaces), two cores and some 50 seconds a round. Writes results.txt and results.json.
+#[derive(Parser)]
+struct Arguments {
+    /// Rounds; figures are medians over them, ratios are taken within each
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Seconds that each load plays on each server
+    #[arg(long, default_value_t = 1.5)]
+    seconds: f64,
+    /// Only figures whose name contains this, of: audio, video, capacity, allocation
+    #[arg(long, value_name = "WORD")]
+    only: Option<String>,
+    /// The turn-relay to compare
+    #[arg(long, default_value = "target/release/turn-relay", value_name = "PROGRAM")]
+    relay: PathBuf,
+    /// More arguments for turn-relay, one each
+    #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
+    relay_arg: Vec<String>,
+    /// Another turn-relay, an earlier one say, to compare with as well
+    #[arg(long, value_name = "PROGRAM")]
+    earlier: Option<PathBuf>,
+    /// The coturn to compare with
+    #[arg(long, default_value = "turnserver", value_name = "PROGRAM")]
+    turnserver: PathBuf,
+    /// More arguments for coturn, one each
+    #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
+    turnserver_arg: Vec<String>,
+    /// The core that servers run on
+    #[arg(long, default_value_t = 1)]
+    server_cpu: usize,
+    /// The core that makes the load
+    #[arg(long, default_value_t = 0)]
+    load_cpu: usize,
+    /// The relay's network cards cannot segment UDP: the kernel does it before the card
+    #[arg(long)]
+    no_segmentation_offload: bool,
+    /// Where the results go
+    #[arg(long, default_value = "tests/.cache/bench-relay", value_name = "FOLDER")]
+    out: PathBuf,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    ensure!(arguments.rounds > 0, "--rounds must be at least 1");
+    ensure!(arguments.server_cpu != arguments.load_cpu, "the servers and the load need a core each");
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+
+    let contenders = contenders(&arguments);
+    let mut versions = Vec::new();
+    for contender in &contenders {
+        versions.push((contender.name.clone(), contender.version()?));
+        println!("{}: {}, {}", contender.name, versions[versions.len() - 1].1, contender.program.display());
+    }
+    lab::pin(arguments.load_cpu)?;
+    let lab = Lab::new(arguments.no_segmentation_offload)?;
+    let mut bench = Bench { report: Report::new(versions), lab, contenders, arguments };
+    for round in 0..bench.arguments.rounds {
+        println!("round {} of {}", round + 1, bench.arguments.rounds);
+        bench.round(round).context("the round could not be finished")?;
+    }
+    bench.report.write(&bench.arguments.out)?;
+    print!("\n{}", bench.report.text());
+    println!("\nwritten to {}", bench.arguments.out.join("results.json").display());
+    Ok(())
+}
+
+fn contenders(arguments: &Arguments) -> Vec<Contender> {
+    let relay = |name: &str, program: &PathBuf| Contender {
+        name: name.into(),
+        program: program.clone(),
+        kind: Kind::TurnRelay,
+        arguments: arguments.relay_arg.clone(),
+    };
+    let coturn = Contender {
+        name: "coturn".into(),
+        program: arguments.turnserver.clone(),
+        kind: Kind::Coturn,
+        arguments: arguments.turnserver_arg.clone(),
+    };
+    let mut contenders = vec![relay("turn-relay", &arguments.relay), coturn];
+    contenders.extend(arguments.earlier.as_ref().map(|program| relay("earlier", program)));
+    contenders
+}
+
+struct Bench {
+    arguments: Arguments,
+    contenders: Vec<Contender>,
+    lab: Lab,
+    report: Report,
+}
+
+impl Bench {
+    /// Everything once on every server. All of them run all the time; those whose turn it is not do nothing.
+    fn round(&mut self, round: usize) -> Result<()> {
+        let Arguments { server_cpu, load_cpu, .. } = self.arguments;
+        let mut servers = Vec::new();
+        for (contender, index) in self.contenders.iter().zip(0..) {
+            servers.push(Server::start(&self.lab, contender, index, server_cpu, load_cpu)?);
+        }
+        // Nobody is always the first.
+        let mut order: Vec<usize> = (0..servers.len()).collect();
+        order.rotate_left(round % servers.len());
+        self.direct()?;
+        let mut ports = 10_000..;
+        self.many(&servers, &order, &mut ports)?;
+        self.few(&servers, &order, &mut ports)
+    }
+
+    /// A thousand allocations: what they cost, and audio through them.
+    fn many(&mut self, servers: &[Server], order: &[usize], ports: &mut RangeFrom<u16>) -> Result<()> {
+        if !(self.wants("audio") || self.wants("allocation")) {
+            return Ok(());
+        }
+        let mut fleets: Vec<Option<Fleet>> = servers.iter().map(|_| None).collect();
+        for &index in order {
+            let server = &servers[index];
+            let (cpu, resident) = (server.cpu()?, server.resident()?);
+            let fleet = Fleet::allocate(&self.lab, server.address, MANY, ports)?;
+            let cpu = (server.cpu()? - cpu) as f64 / 1e9;
+            let grown = server.resident()?.saturating_sub(resident) as f64;
+            self.report.add("allocations per second of server CPU", Better::High, index, MANY as f64 / cpu);
+            self.report.add("resident bytes per idle allocation", Better::Low, index, grown / MANY as f64);
+            fleet.bind()?;
+            fleets[index] = Some(fleet);
+        }
+        if self.wants("audio") {
+            for direction in [Direction::ToPeer, Direction::ToClient] {
+                let plan = self.plan(direction, 1, AUDIO_BYTES, AUDIO_RATE * MANY as f64);
+                self.compare("audio, 1,000 allocations", &plan, servers, &mut fleets, order)?;
+            }
+        }
+        fleets.into_iter().flatten().try_for_each(Fleet::release)
+    }
+
+    /// Twenty allocations: video through them, and how much of it.
+    fn few(&mut self, servers: &[Server], order: &[usize], ports: &mut RangeFrom<u16>) -> Result<()> {
+        if !(self.wants("video") || self.wants("capacity")) {
+            return Ok(());
+        }
+        let mut fleets = Vec::new();
+        for server in servers {
+            let fleet = Fleet::allocate(&self.lab, server.address, FEW, ports)?;
+            fleet.bind()?;
+            fleets.push(Some(fleet));
+        }
+        for direction in [Direction::ToPeer, Direction::ToClient] {
+            for burst in [8, 4, 1] {
+                let name = format!("video, bursts of {burst}, 20 allocations");
+                if self.wants("video") {
+                    let plan = self.plan(direction, burst, VIDEO_BYTES, VIDEO_RATE);
+                    self.compare(&name, &plan, servers, &mut fleets, order)?;
+                }
+            }
+            for &index in order {
+                if self.wants("capacity")
+                    && let Some(fleet) = &mut fleets[index]
+                {
+                    let (packets, bound) = capacity(fleet, direction)?;
+                    let name = format!("capacity, {}, video, bursts of 8: packets/s", towards(direction));
+                    self.report.add(&name, Better::High, index, packets);
+                    if bound {
+                        self.report.note(&name, index, "the load's core was the limit: at least so many");
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn compare(
+        &mut self,
+        name: &str,
+        plan: &Plan,
+        servers: &[Server],
+        fleets: &mut [Option<Fleet>],
+        order: &[usize],
+    ) -> Result<()> {
+        for &index in order {
+            let Some(fleet) = &mut fleets[index] else { continue };
+            let before = servers[index].cpu()?;
+            let outcome = fleet.play(plan)?;
+            let cpu = (servers[index].cpu()? - before) as f64;
+            let name = format!("{name}, {}", towards(plan.direction));
+            let per_packet = cpu / outcome.received.max(1) as f64 / 1000.0;
+            self.report.add(&format!("{name}: server CPU, us/packet"), Better::Low, index, per_packet);
+            self.latencies(&name, index, &outcome);
+            self.report.add(&format!("{name}: lost, %"), Better::Low, index, 100.0 * outcome.loss());
+        }
+        Ok(())
+    }
+
+    fn latencies(&mut self, name: &str, index: usize, outcome: &Outcome) {
+        for percent in [50.0, 99.0] {
+            let figure = format!("{name}: latency p{percent}, us");
+            self.report.add(&figure, Better::Low, index, outcome.percentile(percent) / 1000.0);
+        }
+    }
+
+    /// What the same way takes without a server, which every latency contains.
+    fn direct(&mut self) -> Result<()> {
+        let plan = self.plan(Direction::ToPeer, 8, VIDEO_BYTES, VIDEO_RATE);
+        let outcome = load::direct(&self.lab, &plan)?;
+        for percent in [50.0, 99.0] {
+            self.report.direct(&format!("p{percent}"), outcome.percentile(percent) / 1000.0);
+        }
+        Ok(())
+    }
+
+    fn plan(&self, direction: Direction, burst: usize, bytes: usize, rate: f64) -> Plan {
+        Plan { direction, burst, bytes, rate, time: Duration::from_secs_f64(self.arguments.seconds) }
+    }
+
+    fn wants(&self, what: &str) -> bool {
+        self.arguments.only.as_ref().is_none_or(|only| what.contains(only.as_str()))
+    }
+}
+
+/// The most that came through with less than a thousandth lost, and whether the load could not make more.
+fn capacity(fleet: &mut Fleet, direction: Direction) -> Result<(f64, bool)> {
+    let (mut best, mut bound, mut failed) = (0.0_f64, false, 0);
+    let mut rate = FIRST_RATE;
+    while failed < 3 {
+        let plan = Plan { direction, burst: 8, bytes: VIDEO_BYTES, rate, time: STEP };
+        let outcome = fleet.play(&plan)?;
+        let (lost, kept_up) = (outcome.loss() >= 0.001, outcome.kept_up(&plan));
+        if !lost {
+            best = best.max(outcome.delivered_per_second());
+        }
+        // Of the steps that end it the first tells why it ends.
+        if lost || !kept_up {
+            bound = if failed == 0 { !lost } else { bound };
+            failed += 1;
+        } else {
+            failed = 0;
+        }
+        rate *= GROWTH;
+    }
+    Ok((best, bound))
+}
+
+fn towards(direction: Direction) -> &'static str {
+    match direction {
+        Direction::ToPeer => "to the peer",
+        Direction::ToClient => "to the client",
+    }
+}
+
+const MANY: usize = 1000;
+const FEW: usize = 20;
+/// 20 ms of Opus at 64 kbit/s.
+const AUDIO_BYTES: usize = 160;
+/// Packets per second of one stream.
+const AUDIO_RATE: f64 = 50.0;
+const VIDEO_BYTES: usize = 1100;
+/// All streams together, per second.
+const VIDEO_RATE: f64 = 40_000.0;
+const FIRST_RATE: f64 = 50_000.0;
+const GROWTH: f64 = 1.12;
+const STEP: Duration = Duration::from_millis(400);
