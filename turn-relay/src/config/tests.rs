@@ -37,7 +37,11 @@ fn every_bad_value_is_refused_with_its_key_and_the_value() {
     bad(|c| c.relay_address = vec!["0.0.0.0".into()], "relay_address", "0.0.0.0");
     bad(|c| c.relay_address = vec!["192.0.2.1".into()], "relay_address", "192.0.2.1");
     bad(|c| c.external_address = vec!["2001:db8::1".into()], "external_address", "2001:db8::1");
-    bad(|c| c.external_address = vec!["192.0.2.1".into(), "192.0.2.2".into()], "external_address", "192.0.2.2");
+    bad(
+        |c| c.external_address = vec!["192.0.2.1".into(), "192.0.2.2".into()],
+        "external_address",
+        "192.0.2.2",
+    );
     bad(|c| c.relay_address = vec!["::ffff:127.0.0.1".into()], "relay_address", "write it as 127.0.0.1");
     bad(|c| c.external_address = vec!["127.0.0.1".into()], "external_address", "127.0.0.1");
     bad(|c| c.external_address = vec!["224.0.0.1".into()], "external_address", "224.0.0.1");
