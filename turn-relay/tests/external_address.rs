@@ -7,9 +7,10 @@ mod process;
 use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::Command;
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 
-use client::Client;
+use client::{Client, PATIENCE};
 use process::Running;
 use prometheus_client::registry::Registry;
 use turn_relay::address::Transport;
@@ -64,11 +65,17 @@ fn a_found_address_is_looked_at_again_without_the_rest_of_the_configuration() {
     assert!(changed.contains("+127.0.0.1 (advertised as 198.51.100.9)"), "{changed}");
     assert_eq!(relayed(), ip("198.51.100.9"));
 
-    stun.sees("198.51.100.10");
-    // Somebody else decides meanwhile: what they say holds.
+    // A reload that comes while the server is asked holds.
     let fixed = Config { external_address: vec!["198.51.100.11".to_owned()], ..config };
+    let control = server.control();
+    stun.asked.try_iter().for_each(drop);
+    let mut seen = stun.seen.lock().unwrap();
+    let finding = std::thread::spawn(move || control.find_addresses().unwrap());
+    stun.asked.recv_timeout(PATIENCE).unwrap();
     server.control().reload(Settings::new(&fixed, vec![]).unwrap()).unwrap();
-    assert!(server.control().find_addresses().unwrap().is_empty());
+    *seen = ip("198.51.100.10");
+    drop(seen);
+    assert!(finding.join().unwrap().is_empty());
     assert_eq!(relayed(), ip("198.51.100.11"));
 }
 
@@ -89,6 +96,9 @@ fn a_server_that_does_not_answer_refuses_the_start_in_one_line() {
 /// A STUN server that sees everybody at one address.
 struct Stun {
     address: SocketAddr,
+    /// One for each question.
+    asked: Receiver<()>,
+    /// No answer while it is held.
     seen: Arc<Mutex<IpAddr>>,
 }
 
@@ -97,11 +107,12 @@ impl Stun {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(ip(seen)));
-        let answer = Arc::clone(&seen);
+        let (answer, (sender, asked)) = (Arc::clone(&seen), channel());
         // Ends with the process.
         std::thread::spawn(move || {
             let mut buffer = [0; 100];
             while let Ok((_, client)) = socket.recv_from(&mut buffer) {
+                let _ = sender.send(());
                 let transaction = buffer[8..20].try_into().unwrap();
                 let seen = SocketAddr::new(*answer.lock().unwrap(), 7);
                 let value = client::xor_address(seen, transaction);
@@ -112,7 +123,7 @@ impl Stun {
                 socket.send_to(&answer, client).unwrap();
             }
         });
-        Self { address, seen }
+        Self { address, asked, seen }
     }
 
     fn sees(&self, ip_text: &str) {

@@ -7,6 +7,7 @@ mod client;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use client::bench::{PASSWORD, Relay, USER, eventually};
 use client::tcp::Bytes;
@@ -162,6 +163,41 @@ fn either_side_may_end_first_and_still_hear_the_other() {
 }
 
 #[test]
+fn a_stream_is_slowed_down_to_the_rate_of_its_allocation_and_loses_nothing() {
+    const RATE: u64 = 200_000;
+    const SIZE: usize = 600_000;
+    // A second's burst and what one turn may exceed it by: the rest takes its time, however fast the machine.
+    const LEAST: Duration = Duration::from_millis(1000 * (SIZE as u64 - RATE - (64 << 10)) / RATE);
+    let relay = Relay::start(Config {
+        listen: vec!["127.0.0.1:0".into()],
+        allow_peer: vec!["127.0.0.0/8".into()],
+        allocation_bytes_per_second: Some(RATE),
+        ..Config::default()
+    });
+    let peers = Peers::on("127.0.0.1");
+    for transport in STREAMS {
+        let mut control = relay.client(transport);
+        control.allocate_tcp();
+        let id = control.connect_to(peers.address()).connection().expect("a connection");
+        let (mut peer, _) = peers.accept();
+        let mut data = bind(&relay, transport, id);
+        let sent: Vec<u8> = (0..SIZE).map(|n| (n % 251) as u8).collect();
+        let begun = Instant::now();
+        let down = thread::spawn(move || {
+            peer.write_all(&sent).unwrap();
+            (peer, sent)
+        });
+        let mut got = vec![0; SIZE];
+        data.read_exact(&mut got).unwrap();
+        assert!(begun.elapsed() >= LEAST, "{SIZE} bytes in {:?}", begun.elapsed());
+        let (mut peer, sent) = down.join().unwrap();
+        assert!(got == sent, "bytes were changed on their way");
+        // The other direction has a rate of its own.
+        exchange(&mut data, &mut peer, 1);
+    }
+}
+
+#[test]
 fn reset_of_either_side_ends_the_other() {
     let relay = Relay::on("127.0.0.1", &["127.0.0.0/8"]);
     let peers = Peers::on("127.0.0.1");
@@ -172,7 +208,7 @@ fn reset_of_either_side_ends_the_other() {
         let (mut peer, _) = peers.accept();
         let mut data = bind(&relay, Transport::Tcp, id);
         exchange(&mut data, &mut peer, 1);
-        let now = Some(std::time::Duration::ZERO);
+        let now = Some(Duration::ZERO);
         if resets == "peer" {
             socket2::SockRef::from(&peer).set_linger(now).unwrap();
             drop(peer);
@@ -411,7 +447,7 @@ fn fill(mut stream: TcpStream, transport: Transport) -> usize {
         return 0;
     }
     // Long enough for a relay that moves bytes to move some: it stops at once when both ends are full.
-    stream.set_write_timeout(Some(std::time::Duration::from_millis(500))).unwrap();
+    stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
     let mut written = 0;
     while written < 64 << 20 {
         match stream.write(&pattern(written, 64 << 10)) {

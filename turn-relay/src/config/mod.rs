@@ -138,7 +138,8 @@ pub struct Config {
     #[arg(long, value_name = "N", help_heading = LIMITS)]
     pub unauthenticated_answers: Option<u32>,
 
-    /// Bytes per second through one allocation in each direction; 0: no limit [default: 12500000]
+    /// Bytes per second through one allocation in each direction: datagrams above it are dropped, streams (RFC 6062) slowed down;
+    /// 0: no limit [default: 12500000]
     #[arg(long, value_name = "N", help_heading = LIMITS)]
     pub allocation_bytes_per_second: Option<u64>,
 

@@ -253,6 +253,7 @@ impl Worker {
             self.sessions.deadline(),
             self.accepting_from,
             self.listeners.deadline(),
+            self.peers.deadline(),
         ];
         let next = next.into_iter().flatten().min()?;
         // epoll counts whole milliseconds and rounds down: without the extra one the loop would spin through the last.
@@ -267,6 +268,7 @@ impl Worker {
             self.close_connection(now, slot);
         }
         self.sessions_overdue(now);
+        self.wake_pairs(now);
         if self.listeners.deadline().is_some_and(|at| at <= now) {
             self.close_left(now);
         }

@@ -43,6 +43,19 @@ impl Pace {
     }
 }
 
+/// Where a bucket stands after units were taken that it may not have, and for how many nanoseconds it owes them.
+struct Charged {
+    full_at: u64,
+    owes_for: u64,
+}
+
+impl Pace {
+    fn charge(self, full_at: u64, now: u64, units: u64) -> Charged {
+        let full_at = full_at.max(now).saturating_add(self.cost(units));
+        Charged { full_at, owes_for: (full_at - now).saturating_sub(self.depth) }
+    }
+}
+
 /// A bucket of one worker.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Bucket(u64);
@@ -55,6 +68,15 @@ impl Bucket {
             Some(pace) => pace.after(self.0, now, units).map(Self),
             None => Some(self),
         }
+    }
+
+    /// Takes `units` that are gone already, and tells for how many nanoseconds nothing more may be.
+    #[must_use]
+    pub(super) fn charge(&mut self, pace: Option<Pace>, now: u64, units: u64) -> u64 {
+        let Some(pace) = pace else { return 0 };
+        let charged = pace.charge(self.0, now, units);
+        self.0 = charged.full_at;
+        charged.owes_for
     }
 }
 
@@ -70,6 +92,15 @@ impl SharedBucket {
         self.0
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| pace.after(full_at, now, units))
             .is_ok()
+    }
+
+    /// As [`Bucket::charge`].
+    #[must_use]
+    pub(super) fn charge(&self, pace: Option<Pace>, now: u64, units: u64) -> u64 {
+        let Some(pace) = pace else { return 0 };
+        let next = |full_at| Some(pace.charge(full_at, now, units).full_at);
+        let before = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        pace.charge(before.unwrap_or_else(|same| same), now, units).owes_for
     }
 
     pub(super) fn is_full(&self, now: u64) -> bool {

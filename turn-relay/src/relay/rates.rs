@@ -187,6 +187,27 @@ impl Rates {
         Ok(())
     }
 
+    /// Counts bytes of a stream that were read already, and tells how long to leave the next ones where they are: a stream is slowed
+    /// down, not cut. Packets are not counted.
+    pub(super) fn charge(
+        &mut self,
+        now: Instant,
+        direction: Direction,
+        meter: &mut Meter,
+        user: UserSlot,
+        len: u64,
+    ) -> Duration {
+        if len == 0 {
+            return Duration::ZERO;
+        }
+        let now = self.nanoseconds(now);
+        let flow = &mut meter.flows[direction as usize];
+        let of_allocation = flow.bytes.charge(self.of_allocation.bytes, now, len);
+        let budget = self.users.get(user.0).map(|user| &user.budget.flows[direction as usize].bytes);
+        let of_user = budget.map_or(0, |budget| budget.charge(self.of_user.bytes, now, len));
+        Duration::from_nanos(of_allocation.max(of_user))
+    }
+
     /// Whether the allocation may turn to these addresses: those that it has not named lately count as new ones.
     /// Port 0 stands for an address alone, as a permission does.
     pub(super) fn may_meet(

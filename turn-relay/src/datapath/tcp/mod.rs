@@ -87,8 +87,12 @@ impl Worker {
             PeerSocket::Waiting(_) => false,
             PeerSocket::Joined(pair) => {
                 let room = self.buffer.get_mut(..READ_BYTES).unwrap_or_default();
-                let (after, moved) = pair.turn(room, BUDGET);
-                self.relay.count_joined(connection, moved.to_peer as u64, moved.to_client as u64);
+                let (after, moved) = pair.turn(now, room, JOINED_READS);
+                let (to_peer, to_client) = (moved.to_peer as u64, moved.to_client as u64);
+                let pauses = self.relay.count_joined(now, connection, to_peer, to_client);
+                if let Some(until) = pair.rest(now, pauses) {
+                    self.peers.wake_at(until, connection);
+                }
                 self.counters.to_peer.add_bytes(moved.to_peer);
                 self.counters.to_client.add_bytes(moved.to_client);
                 if after == After::Over {
@@ -96,6 +100,13 @@ impl Worker {
                 }
                 after == After::Again
             }
+        }
+    }
+
+    /// Turns the pairs again whose rest is over.
+    pub(super) fn wake_pairs(&mut self, now: Instant) {
+        while let Some(slot) = self.peers.awake(now) {
+            self.again.push(Source::Peer(slot).token());
         }
     }
 
@@ -158,3 +169,6 @@ impl Worker {
         self.frame(now, &tuple, message, 0);
     }
 }
+
+/// Reads of a pair in each direction per turn: as many bytes as the least burst of a rate, which is how far one may be exceeded.
+const JOINED_READS: usize = 4;

@@ -6,6 +6,7 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
+use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 
@@ -21,6 +22,8 @@ pub(super) struct Pair {
     held: Vec<u8>,
     to_peer: Direction,
     to_client: Direction,
+    /// Until when nothing is read for the peer, and for the client.
+    rests: [Option<Instant>; 2],
 }
 
 /// How far one direction has come.
@@ -56,7 +59,7 @@ impl Pair {
     /// `client` with what was read of it behind its ConnectionBind.
     pub(super) fn new(mut client: Detached, peer: TcpStream) -> Self {
         let held = std::mem::take(&mut client.unread);
-        Self { client, peer, held, to_peer: Direction::Open, to_client: Direction::Open }
+        Self { client, peer, held, to_peer: Direction::Open, to_client: Direction::Open, rests: [None; 2] }
     }
 
     /// For the event loop.
@@ -64,8 +67,21 @@ impl Pair {
         [self.client.wire.stream_mut(), &mut self.peer]
     }
 
+    /// Reads nothing for the peer, and for the client, for that long; tells when to turn it again.
+    pub(super) fn rest(&mut self, now: Instant, pauses: [Duration; 2]) -> Option<Instant> {
+        for (rest, pause) in self.rests.iter_mut().zip(pauses) {
+            if !pause.is_zero() {
+                *rest = now.checked_add(pause);
+            }
+        }
+        self.rests.into_iter().flatten().min()
+    }
+
     /// Moves bytes until both directions wait for an event, or for `budget` reads each. `room` is where they lie meanwhile.
-    pub(super) fn turn(&mut self, room: &mut [u8], budget: usize) -> (After, Moved) {
+    pub(super) fn turn(&mut self, now: Instant, room: &mut [u8], budget: usize) -> (After, Moved) {
+        for rest in &mut self.rests {
+            *rest = rest.filter(|until| *until > now);
+        }
         let mut moved = Moved::default();
         let more_to_peer = self.turn_to_peer(room, budget, &mut moved.to_peer);
         let more_to_client = self.turn_to_client(room, budget, &mut moved.to_client);
@@ -90,8 +106,8 @@ impl Pair {
                 self.to_peer = Direction::Done;
                 return false;
             }
-            if reads == budget {
-                return true;
+            if reads == budget || self.rests[0].is_some() {
+                return reads == budget;
             }
             match self.client.wire.read(room) {
                 Came::Bytes(len) => {
@@ -154,8 +170,8 @@ impl Pair {
                 }
                 return false;
             }
-            if reads == budget {
-                return true;
+            if reads == budget || self.rests[1].is_some() {
+                return reads == budget;
             }
             match self.peer.read(room) {
                 Ok(0) => self.to_client = Direction::Ended,
@@ -186,7 +202,6 @@ fn is_reset(stream: &TcpStream) -> bool {
 mod tests {
     use std::net::{SocketAddr, TcpListener};
     use std::sync::Arc;
-    use std::time::Instant;
 
     use super::*;
     use crate::address::{ClientAddr, FiveTuple, Transport};
@@ -216,6 +231,32 @@ mod tests {
     }
 
     #[test]
+    fn a_direction_that_rests_is_not_read_what_was_read_goes_out_and_the_other_goes_on() {
+        let (mut pair, mut client, mut peer) = pair();
+        let (mut room, now, mut got) = (vec![0; READ_BYTES], Instant::now(), [0; 64]);
+        let (until, begun) = (now + Duration::from_secs(1), now);
+        let arrives = |pair: &mut Pair, now, room: &mut [u8], far: &mut Far, got: &mut [u8]| loop {
+            pair.turn(now, room, 1);
+            match far.read(got) {
+                Ok(len) => break len,
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+            assert!(begun.elapsed() < Duration::from_secs(20), "nothing arrives");
+        };
+        assert_eq!(pair.rest(now, [Duration::from_secs(1), Duration::ZERO]), Some(until));
+        // Read before the rest began.
+        pair.held = b"held".to_vec();
+        assert_eq!(client.write(b" and more").expect("sends"), 9);
+        assert_eq!(arrives(&mut pair, now, &mut room, &mut peer, &mut got), 4);
+        assert_eq!(peer.write(b"down").expect("sends"), 4);
+        assert_eq!(arrives(&mut pair, now, &mut room, &mut client, &mut got), 4);
+        // What the client sent is there by now, and no turn of the time before takes it.
+        assert_eq!(pair.client.wire.stream_mut().peek(&mut got).expect("is there"), 9);
+        assert_eq!(pair.turn(until - Duration::from_millis(1), &mut room, 1).1, Moved::default());
+        assert_eq!(arrives(&mut pair, until, &mut room, &mut peer, &mut got), 9);
+    }
+
+    #[test]
     fn pair_holds_one_read_at_most_in_each_direction() {
         let (mut pair, mut client, mut peer) = pair();
         let mut room = vec![0; READ_BYTES];
@@ -223,7 +264,7 @@ mod tests {
         // Nobody reads at either end, until three turns in a row moved nothing and nothing more could be sent.
         while idle < 3 {
             let taken: [usize; 2] = [&mut client, &mut peer].map(|end| end.write(&[7; 50_000]).unwrap_or(0));
-            let (after, moved) = pair.turn(&mut room, 8);
+            let (after, moved) = pair.turn(Instant::now(), &mut room, 8);
             sent = [sent[0] + taken[0], sent[1] + taken[1]];
             let nothing = taken == [0, 0] && moved == Moved::default() && after == After::Wait;
             idle = if nothing { idle + 1 } else { 0 };
@@ -236,7 +277,7 @@ mod tests {
             for (end, got) in [&mut client, &mut peer].into_iter().zip(&mut got) {
                 *got += end.read(&mut [0; 4096]).unwrap_or(0);
             }
-            pair.turn(&mut room, 8);
+            pair.turn(Instant::now(), &mut room, 8);
         }
         assert!(pair.held.is_empty() && pair.client.wire.unsent() == 0);
     }

@@ -1,9 +1,9 @@
 //! The connections with peers of one worker, by the event loop's slot and by the core's name.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use mio::net::TcpStream;
@@ -22,6 +22,8 @@ pub(in crate::datapath) struct PeerSockets {
     slab: Slab<(PeerConnectionId, Option<PeerSocket>)>,
     by_name: HashMap<PeerConnectionId, usize, RandomState>,
     next_incoming: u64,
+    /// When to turn a pair that rests.
+    wakes: BTreeSet<(Instant, PeerConnectionId)>,
 }
 
 #[derive(Debug)]
@@ -55,6 +57,26 @@ impl PeerSockets {
         self.next_incoming += 1;
         self.keep(registry, name, stream, PeerSocket::Waiting)?;
         Some(name)
+    }
+
+    /// When [`PeerSockets::awake`] has something to say.
+    pub(in crate::datapath) fn deadline(&self) -> Option<Instant> {
+        self.wakes.first().map(|(at, _)| *at)
+    }
+
+    pub(super) fn wake_at(&mut self, at: Instant, name: PeerConnectionId) {
+        self.wakes.insert((at, name));
+    }
+
+    /// One whose time has come and that is still there.
+    pub(super) fn awake(&mut self, now: Instant) -> Option<usize> {
+        while self.deadline().is_some_and(|at| at <= now) {
+            let (_, name) = self.wakes.pop_first()?;
+            if let Some(slot) = self.by_name.get(&name) {
+                return Some(*slot);
+            }
+        }
+        None
     }
 
     fn keep(

@@ -28,6 +28,7 @@ use super::Relay;
 use super::allocation::Protocol;
 use super::contract::{EndReason, Output, PeerConnectionId};
 use super::deadlines::Timer;
+use super::rates::Direction;
 use super::refusal::Refusal;
 use super::requests::Asker;
 use crate::address::{FiveTuple, PeerAddr, same_family};
@@ -92,11 +93,22 @@ pub(super) fn check(from: &FiveTuple, request: &Allocate) -> Result<Protocol, Re
 
 impl Relay {
     /// Adds to the traffic of the allocation that a joined connection belongs to: payload bytes. Cheap enough for every read.
-    pub fn count_joined(&mut self, connection: PeerConnectionId, to_peer: u64, to_client: u64) {
-        let Some(known) = self.peer_connections.all.get(&connection) else { return };
-        let traffic = &mut self.allocations[known.allocation].traffic;
-        traffic.to_peer_bytes += to_peer;
-        traffic.to_client_bytes += to_client;
+    /// For how long to read nothing more for the peer, and for the client: what was read is more than their rate allows by now.
+    #[must_use = "a rate holds because somebody waits"]
+    pub fn count_joined(
+        &mut self,
+        now: Instant,
+        connection: PeerConnectionId,
+        to_peer: u64,
+        to_client: u64,
+    ) -> [Duration; 2] {
+        let Some(known) = self.peer_connections.all.get(&connection) else { return [Duration::ZERO; 2] };
+        let allocation = &mut self.allocations[known.allocation];
+        allocation.traffic.to_peer_bytes += to_peer;
+        allocation.traffic.to_client_bytes += to_client;
+        [(Direction::ToPeer, to_peer), (Direction::ToClient, to_client)].map(|(direction, len)| {
+            self.rates.charge(now, direction, &mut allocation.meter, allocation.user, len)
+        })
     }
 
     /// Whether `peer` may be reached by, or come in through, a TCP allocation: 443 and 403 as for datagrams.

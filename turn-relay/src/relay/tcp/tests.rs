@@ -324,11 +324,13 @@ fn closed_connection_makes_room_and_its_bytes_are_counted_for_the_allocation() {
     let id = connected(&mut world, &control(), "8.8.8.8:5000");
     assert_eq!(bind(&mut world, 0, &data(1), id), 0);
     let (_, connection) = *world.peers.joined.keys().next().unwrap();
-    world.workers[0].count_joined(connection, 100, 0);
-    world.workers[0].count_joined(connection, 1, 20);
+    for (to_peer, to_client) in [(100, 0), (1, 20)] {
+        let pauses = world.workers[0].count_joined(world.now, connection, to_peer, to_client);
+        assert_eq!(pauses, [Duration::ZERO; 2]);
+    }
     assert_eq!(connect(&mut world, &control(), "9.9.9.9:1").expect("refused").code(), 508);
     world.peer_closes(0, connection);
-    world.workers[0].count_joined(connection, 1000, 1000);
+    assert_eq!(world.workers[0].count_joined(world.now, connection, 1000, 1000), [Duration::ZERO; 2]);
     assert_eq!(connect(&mut world, &control(), "9.9.9.9:1"), None);
     release(&mut world, &control());
     let ended = |event: &Event| {
@@ -337,6 +339,33 @@ fn closed_connection_makes_room_and_its_bytes_are_counted_for_the_allocation() {
     let traffic = world.events.iter().rev().find_map(ended);
     let expected = Traffic { to_peer_bytes: 101, to_client_bytes: 20, ..Traffic::default() };
     assert_eq!(traffic, Some(expected));
+}
+
+#[test]
+fn joined_connections_wait_as_long_as_the_rates_of_their_allocation_and_user_say() {
+    let rate = |bytes_per_second| Rate { bytes_per_second, packets_per_second: 1 };
+    for (allocation_rate, user_rate) in [(rate(100_000), rate(0)), (rate(0), rate(100_000))] {
+        let limits = Limits { allocation_rate, user_rate, ..Limits::default() };
+        let mut world = World::with(RelaySettings { limits, ..settings() }, 1);
+        allocate(&mut world, &control());
+        for (n, peer) in (1..).zip(["8.8.8.8:5000", "9.9.9.9:1"]) {
+            let id = connected(&mut world, &control(), peer);
+            assert_eq!(bind(&mut world, 0, &data(n), id), 0);
+        }
+        let joined: Vec<PeerConnectionId> = world.peers.joined.keys().map(|(_, name)| *name).collect();
+        let count = |world: &mut World, n: usize, bytes| {
+            let pauses = world.workers[0].count_joined(world.now, joined[n], bytes, 0);
+            assert_eq!(pauses[1], Duration::ZERO, "the other direction has a rate of its own");
+            pauses[0].as_millis()
+        };
+        // A second's worth at once, and what is more is waited for: by whichever connection.
+        assert_eq!(count(&mut world, 0, 100_000), 0);
+        assert_eq!(count(&mut world, 1, 50_000), 500);
+        assert_eq!(count(&mut world, 0, 50_000), 1000);
+        world.advance(secs(2));
+        assert_eq!(count(&mut world, 1, 100_000), 0);
+        assert_eq!(count(&mut world, 1, 10_000), 100);
+    }
 }
 
 #[test]
