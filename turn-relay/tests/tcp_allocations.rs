@@ -181,7 +181,7 @@ fn a_stream_is_slowed_down_to_the_rate_of_its_allocation_and_loses_nothing() {
         let id = control.connect_to(peers.address()).connection().expect("a connection");
         let (mut peer, _) = peers.accept();
         let mut data = bind(&relay, transport, id);
-        let sent: Vec<u8> = (0..SIZE).map(|n| (n % 251) as u8).collect();
+        let sent: Vec<u8> = (0..SIZE).map(|n| (n % 251).to_le_bytes()[0]).collect();
         let begun = Instant::now();
         let down = thread::spawn(move || {
             peer.write_all(&sent).unwrap();
