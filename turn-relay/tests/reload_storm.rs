@@ -31,6 +31,8 @@ const OF_GUESTS: [Transport; 3] = [Transport::Udp, Transport::Tcp, Transport::Tl
 const GUESTS: u32 = 6;
 /// Guests' clients at one time.
 const VISITORS: usize = 8;
+/// Listen addresses that come and go, on the port of the one that stays.
+const MORE: [&str; 2] = ["127.0.0.21", "127.0.0.22"];
 
 #[test]
 fn whoever_stays_authorised_loses_nothing_over_random_reloads_and_nobody_else_stays() {
@@ -60,6 +62,8 @@ struct Storm {
     visitors: Vec<Visitor>,
     /// Names and passwords in the configuration that holds.
     guests: BTreeMap<String, String>,
+    /// Where it serves newcomers.
+    served: Vec<SocketAddr>,
     accepted: u64,
     refused: u64,
     ended: u64,
@@ -75,6 +79,7 @@ struct Resident {
 struct Visitor {
     name: String,
     password: String,
+    address: SocketAddr,
     client: Client,
 }
 
@@ -83,18 +88,27 @@ impl Storm {
         let folder = tempfile::tempdir().unwrap();
         let guests = guests(&mut rng);
         let file = folder.path().join("relay.toml");
-        write(&file, &configuration(&mut rng, folder.path(), &guests));
-        let flags = ["--config", file.to_str().unwrap(), "--listen", "127.0.0.1:0", "--threads", "2"];
-        let relay = Running::start_with(&flags, &[]);
+        let start = ["127.0.0.1:0".parse().unwrap()];
+        write(&file, &configuration(&mut rng, folder.path(), &guests, &start));
+        let flags = ["--config", file.to_str().unwrap(), "--threads", "2"];
+        let mut relay = Running::start_with(&flags, &[]);
+        let port = relay.serving.port();
+        let more = MORE.map(|ip| SocketAddr::new(ip.parse().unwrap(), port));
+        let served = [&[relay.serving][..], &more].concat();
+        write(&file, &configuration(&mut rng, folder.path(), &guests, &served));
+        relay.signal(libc::SIGHUP);
+        relay.wait_for("reloaded: ");
         let mut residents = vec![];
         for transport in TRANSPORTS {
             let minted =
                 mint(&Secret::new(SECRET), "minted", SystemTime::now() + Duration::from_secs(86_400));
-            for (name, password) in [("resident", "password"), (&*minted.username, &*minted.password)] {
-                residents.push(Resident::new(Client::connect(transport, relay.serving, name, password)));
-            }
+            let at =
+                |address, name, password| Resident::new(Client::connect(transport, address, name, password));
+            residents.push(at(relay.serving, &*minted.username, &*minted.password));
+            residents.extend(served.iter().map(|address| at(*address, "resident", "password")));
         }
-        Self { rng, relay, folder, residents, visitors: vec![], guests, accepted: 0, refused: 0, ended: 0 }
+        let (visitors, accepted, refused, ended) = (vec![], 0, 0, 0);
+        Self { rng, relay, folder, residents, visitors, guests, served, accepted, refused, ended }
     }
 
     fn file(&self) -> PathBuf {
@@ -104,7 +118,11 @@ impl Storm {
     /// A new configuration while datagrams are on their way; now and then one that is not good.
     fn reload(&mut self) {
         let guests = guests(&mut self.rng);
-        let mut written = configuration(&mut self.rng, self.folder.path(), &guests);
+        let port = self.relay.serving.port();
+        let more = MORE.map(|ip| SocketAddr::new(ip.parse().unwrap(), port));
+        let more = more.into_iter().filter(|_| self.rng.random_ratio(1, 2));
+        let served: Vec<SocketAddr> = [self.relay.serving].into_iter().chain(more).collect();
+        let mut written = configuration(&mut self.rng, self.folder.path(), &guests, &served);
         let bad = self.rng.random_ratio(1, 8);
         if bad {
             let wrong = [
@@ -132,6 +150,7 @@ impl Storm {
         } else {
             self.accepted += 1;
             self.guests = guests;
+            self.served = served;
         }
         self.check_visitors();
         self.relay.forget_log();
@@ -153,11 +172,12 @@ impl Storm {
         let name = format!("guest-{}", self.rng.random_range(0..GUESTS));
         let password = self.guests.get(&name).cloned().unwrap_or_else(|| "a guess".into());
         let transport = OF_GUESTS[self.rng.random_range(0..OF_GUESTS.len())];
-        let mut client = Client::connect(transport, self.relay.serving, &name, &password);
+        let address = self.served[self.rng.random_range(0..self.served.len())];
+        let mut client = Client::connect(transport, address, &name, &password);
         let answer = client.allocate_with(&[]);
         assert_eq!(answer.is_success(), self.guests.contains_key(&name), "{name}: {:?}", answer.error());
         if answer.is_success() {
-            self.visitors.push(Visitor { name, password, client });
+            self.visitors.push(Visitor { name, password, address, client });
         }
     }
 
@@ -170,8 +190,11 @@ impl Storm {
                 continue;
             }
             self.ended += 1;
-            // Its allocation is gone: over a connection that is closed with it, over UDP with 401.
-            if visitor.client.is_datagram() {
+            // Its allocation is gone: over a connection that is closed with it, over UDP with 401, or with silence where nobody is served
+            // any more.
+            if visitor.client.is_datagram() && !self.served.contains(&visitor.address) {
+                continue;
+            } else if visitor.client.is_datagram() {
                 assert_eq!(visitor.client.refresh(600).error(), Some(401), "{}", visitor.name);
             } else {
                 assert!(visitor.client.closed(), "{}", visitor.name);
@@ -219,8 +242,20 @@ fn guests(rng: &mut ChaCha20Rng) -> BTreeMap<String, String> {
 }
 
 /// Whatever can be reloaded, with values that leave the residents what they have.
-fn configuration(rng: &mut ChaCha20Rng, folder: &Path, guests: &BTreeMap<String, String>) -> String {
+fn configuration(
+    rng: &mut ChaCha20Rng,
+    folder: &Path,
+    guests: &BTreeMap<String, String>,
+    listen: &[SocketAddr],
+) -> String {
     let mut text = String::new();
+    let listen: Vec<String> = listen.iter().map(ToString::to_string).collect();
+    writeln!(text, "listen = {listen:?}").unwrap();
+    let relayed = ["[\"127.0.0.1\"]", "[\"127.0.0.23\", \"127.0.0.1\"]"][rng.random_range(0..2)];
+    writeln!(text, "relay_address = {relayed}").unwrap();
+    if rng.random_ratio(1, 2) {
+        writeln!(text, "external_address = [\"198.51.100.{}/127.0.0.1\"]", rng.random_range(1..9)).unwrap();
+    }
     let users = guests.iter().map(|(name, password)| format!("\"{name}:{password}\""));
     let users: Vec<String> = users.chain(["\"resident:password\"".into()]).collect();
     writeln!(text, "user = [{}]", users.join(", ")).unwrap();

@@ -21,7 +21,7 @@ pub(crate) static SERVED: LazyLock<Files> = LazyLock::new(Files::generate);
 
 impl Files {
     pub(crate) fn generate() -> Self {
-        let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+        let names = ["localhost", "127.0.0.1", "127.0.0.21", "127.0.0.22", "::1"].map(str::to_owned);
         let made = rcgen::generate_simple_self_signed(names).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
