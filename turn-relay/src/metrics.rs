@@ -151,6 +151,11 @@ impl Counters {
         self.send_failures[failure as usize].add(1);
     }
 
+    #[cfg(test)]
+    pub(crate) fn failures(&self, failure: SendFailure) -> u64 {
+        self.send_failures[failure as usize].get()
+    }
+
     /// `code` is the error code of the answer, `None` for success.
     pub(crate) fn request(&self, method: RequestMethod, code: Option<u16>) {
         let outcome = OUTCOMES.iter().position(|(known, _)| *known == code).unwrap_or(OUTCOMES.len() - 1);

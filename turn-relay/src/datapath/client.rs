@@ -1,49 +1,78 @@
 //! From clients: datagrams, connections and their frames, and what is sent back to them.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::time::{Instant, SystemTime};
 
 use mio::Interest;
 
-use super::{BUDGET, Source, Worker};
+use super::outgoing::{Packet, To, Way};
+use super::{BUDGET, Source, Worker, in_batches};
 use crate::address::{ClientAddr, FiveTuple, Transport};
-use crate::frame::{Split, is_connection_bind, split};
+use crate::frame::{HEADROOM, Split, is_connection_bind, split};
 use crate::listen::dtls::Sessions;
 use crate::listen::listeners::Change;
 use crate::listen::stream::{Reading, Refused};
 use crate::listen::udp::FromClient;
 use crate::metrics::SendFailure;
 use crate::relay::{DropReason, Input, Verdict};
+use crate::sys::batch::Batch;
 
 impl Worker {
     pub(super) fn serve_udp(&mut self, now: Instant, index: usize) -> bool {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let more = (0..BUDGET).all(|_| self.receive_udp(now, index, &mut buffer));
-        self.buffer = buffer;
+        let mut batch = std::mem::take(&mut self.batch);
+        let more = in_batches(|want| self.receive_udp(now, index, &mut batch, want));
+        self.batch = batch;
         more
     }
 
-    /// One datagram; tells whether there may be another.
-    fn receive_udp(&mut self, now: Instant, index: usize, buffer: &mut [u8]) -> bool {
-        let Some((listener, is_leaving)) = self.listeners.get_mut(index) else { return false };
-        match listener.udp.receive(buffer) {
-            Ok(FromClient { len, client, server, traffic_class, overflows }) => {
-                self.counters.overflowed_listeners.add(overflows);
-                let datagram = buffer.get(..len).unwrap_or_default();
-                if is_leaving && !self.is_here(client, server) {
-                    self.counters.dropped(DropReason::NoAllocation);
-                    return true;
-                }
-                if Sessions::is_for(datagram) {
-                    self.receive_dtls(now, (client, server), datagram, traffic_class);
-                    return true;
-                }
-                let from = FiveTuple { transport: Transport::Udp, client: ClientAddr(client), server };
-                self.frame(now, &from, datagram, traffic_class);
-                true
+    /// Datagrams, as many as wanted if there are so many; tells how many.
+    fn receive_udp(
+        &mut self,
+        now: Instant,
+        index: usize,
+        batch: &mut Batch,
+        want: usize,
+    ) -> io::Result<usize> {
+        let Some((listener, _)) = self.listeners.get_mut(index) else { return Ok(0) };
+        let count = listener.udp.receive(batch, want)?;
+        for place in 0..count {
+            self.take_udp(now, index, batch, place);
+        }
+        self.flush(batch);
+        Ok(count)
+    }
+
+    /// One datagram from a client. What is for a peer waits for the end of the batch.
+    fn take_udp(&mut self, now: Instant, index: usize, batch: &Batch, place: usize) {
+        let Some((listener, is_leaving)) = self.listeners.get_mut(index) else { return };
+        let Some(FromClient { client, server, traffic_class, overflows }) = listener.udp.from(batch, place)
+        else {
+            return;
+        };
+        self.counters.overflowed_listeners.add(overflows);
+        let datagram = batch.datagram(place);
+        if is_leaving && !self.is_here(client, server) {
+            return self.counters.dropped(DropReason::NoAllocation);
+        }
+        if Sessions::is_for(datagram) {
+            // It may carry a request, which must not overtake what came before it; so with one in the clear below.
+            self.flush(batch);
+            return self.receive_dtls(now, (client, server), datagram, traffic_class);
+        }
+        let from = FiveTuple { transport: Transport::Udp, client: ClientAddr(client), server };
+        match self.relay.route_client(now, &from, datagram) {
+            Verdict::ToPeer { via, to: peer, start, len, dont_fragment } => {
+                let way = Way { to: To::Peer { via, peer, dont_fragment }, traffic_class };
+                let (start, len) = (HEADROOM + usize::from(start), usize::from(len));
+                self.outgoing.push(Packet { way, place, start, len, payload: len });
             }
-            // Whatever else the socket reports (an ICMP error, say) is about one datagram of the past.
-            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+            Verdict::Control => {
+                self.flush(batch);
+                self.control(now, Input::Message { from, bytes: datagram, wall: SystemTime::now() });
+            }
+            Verdict::Drop(reason) => self.counters.dropped(reason),
+            // Only a peer's datagram goes to a client.
+            Verdict::ToClient { .. } => {}
         }
     }
 
@@ -229,7 +258,7 @@ impl Worker {
             Verdict::ToPeer { via, to, start, len, dont_fragment } => {
                 let start = usize::from(start);
                 let payload = frame.get(start..start + usize::from(len)).unwrap_or_default();
-                match self.relayed.send(via, payload, to, dont_fragment, traffic_class) {
+                match self.relayed.send(via, &[IoSlice::new(payload)], to, dont_fragment, traffic_class) {
                     Ok(()) => self.counters.to_peer.add(payload.len()),
                     Err(error) => self.counters.not_sent(failure(&error)),
                 }
@@ -256,7 +285,7 @@ impl Worker {
                 let listener = self.listeners.serving(to.server).ok_or(SendFailure::ClientGone)?;
                 listener
                     .udp
-                    .send(frame, to.client.0, to.server, traffic_class)
+                    .send(&[IoSlice::new(frame)], to.client.0, to.server, traffic_class)
                     .map_err(|error| failure(&error))
             }
             Transport::Tcp | Transport::Tls => {

@@ -10,6 +10,7 @@
 mod client;
 mod control;
 pub(crate) mod inbox;
+pub(crate) mod outgoing;
 mod peer;
 mod relayed;
 mod secured;
@@ -32,7 +33,10 @@ use crate::listen::listeners::{Listeners, Side};
 use crate::listen::stream::{Connections, READ_BYTES};
 use crate::metrics::Counters;
 use crate::relay::{Input, Output, Relay, Shared, SocketSlot};
+use crate::sys::batch::{Batch, PLACES};
+use crate::sys::datagram;
 use inbox::{Inbox, Mailbox};
+use outgoing::Outgoing;
 use relayed::RelayedSockets;
 use tcp::PeerSockets;
 
@@ -137,8 +141,11 @@ pub(crate) struct Worker {
     journal: Journal,
     /// Where to ask about users, and where the answer goes.
     asks: Option<(AskQueue, Mailbox)>,
-    /// Where every packet lies while it is worked on: headroom, the packet, tailroom.
+    /// Where frames of streams lie while they are worked on: headroom, the packet, tailroom.
     buffer: Box<[u8]>,
+    /// Where datagrams of plain UDP lie, and which of them are to be sent.
+    batch: Batch,
+    outgoing: Outgoing,
     /// Where a DTLS session's datagrams and frames lie; empty while somebody works with it.
     secured: Box<[u8]>,
     /// DTLS sessions that may want something.
@@ -179,6 +186,8 @@ impl Worker {
             asks: asks.map(|queue| (queue, mailbox)),
             counters,
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
+            batch: Batch::new(HEADROOM, TAILROOM),
+            outgoing: Outgoing::new(datagram::takes_runs()),
             outputs: VecDeque::new(),
             again: Vec::new(),
             accepting_from: None,
@@ -281,6 +290,25 @@ impl Worker {
     }
 }
 
+/// Receives batches until the budget is spent or nothing is left, which a batch says that is not full; tells whether there may be more.
+fn in_batches(mut receive: impl FnMut(usize) -> io::Result<usize>) -> bool {
+    let (mut budget, mut want) = (BUDGET, FIRST_BATCH);
+    while budget > 0 {
+        let asked = want.min(budget);
+        match receive(asked) {
+            Ok(count) if count < asked => return false,
+            Ok(count) => budget -= count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+            // Whatever else the socket reports (an ICMP error, say) is about one datagram of the past.
+            Err(_) => budget -= 1,
+        }
+        want = PLACES;
+    }
+    true
+}
+
+/// Asked for at first: places that stay empty cost something too.
+const FIRST_BATCH: usize = 8;
 /// Packets per source and turn of the loop.
 const BUDGET: usize = 64;
 /// Events per system call.

@@ -2,40 +2,61 @@
 //! went the other way.
 
 use std::io;
+use std::ops::Range;
 use std::time::Instant;
 
-use super::{BUDGET, Worker};
-use crate::address::PeerAddr;
-use crate::frame::{HEADROOM, TAILROOM};
+use super::outgoing::{Packet, To, Way};
+use super::relayed::FromPeer;
+use super::{BUDGET, Worker, in_batches};
+use crate::address::{FiveTuple, PeerAddr, Transport};
+use crate::frame::HEADROOM;
 use crate::relay::{DropReason, Icmp, SocketSlot, Verdict};
+use crate::sys::batch::Batch;
 use crate::sys::error_queue::SendError;
 
 impl Worker {
     pub(super) fn serve_relayed(&mut self, now: Instant, slot: SocketSlot) -> bool {
-        let mut buffer = std::mem::take(&mut self.buffer);
         // Errors first: while they lie in their queue they take room from datagrams.
+        let mut buffer = std::mem::take(&mut self.buffer);
         let more_errors = (0..BUDGET).all(|_| self.receive_error(now, slot, &mut buffer));
-        let more = (0..BUDGET).all(|_| self.receive_relayed(now, slot, &mut buffer));
         self.buffer = buffer;
+        let mut batch = std::mem::take(&mut self.batch);
+        let more = in_batches(|want| self.receive_relayed(now, slot, &mut batch, want));
+        self.batch = batch;
         more || more_errors
     }
 
-    /// One datagram; tells whether there may be another.
-    fn receive_relayed(&mut self, now: Instant, slot: SocketSlot, buffer: &mut [u8]) -> bool {
-        let room = HEADROOM..buffer.len().saturating_sub(TAILROOM);
-        let Some(received) = buffer.get_mut(room).and_then(|room| self.relayed.receive(slot, room)) else {
-            return false;
+    /// Datagrams, as many as wanted if there are so many; tells how many.
+    fn receive_relayed(
+        &mut self,
+        now: Instant,
+        slot: SocketSlot,
+        batch: &mut Batch,
+        want: usize,
+    ) -> io::Result<usize> {
+        let count = self.relayed.receive(slot, batch, want)?;
+        for place in 0..count {
+            self.take_relayed(now, slot, batch, place);
+        }
+        self.flush(batch);
+        Ok(count)
+    }
+
+    /// One datagram from a peer. What is for a client over UDP waits for the end of the batch.
+    fn take_relayed(&mut self, now: Instant, slot: SocketSlot, batch: &mut Batch, place: usize) {
+        let Some(FromPeer { len, from, traffic_class, overflows }) = self.relayed.from(slot, batch, place)
+        else {
+            return;
         };
-        let received = match received {
-            Ok(received) => received,
-            // Whatever else the socket reports (an ICMP error, say) is about one datagram of the past.
-            Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
-        };
-        let len = received.len;
-        self.counters.overflowed_relayed.add(received.overflows);
-        let verdict = self.relay.route_peer(now, slot, received.from, len);
-        self.deliver(now, verdict, buffer, len, received.traffic_class);
-        true
+        self.counters.overflowed_relayed.add(overflows);
+        let verdict = self.relay.route_peer(now, slot, from, len);
+        let Some((to, frame)) = self.wrap(verdict, batch.place(place), len) else { return };
+        if to.transport == Transport::Udp {
+            let way = Way { to: To::Client(to), traffic_class };
+            let packet = Packet { way, place, start: frame.start, len: frame.len(), payload: len };
+            return self.outgoing.push(packet);
+        }
+        self.deliver(now, &to, batch.bytes(place, frame), len, traffic_class);
     }
 
     /// One ICMP message about a datagram that was sent; tells whether there may be another.
@@ -43,26 +64,38 @@ impl Worker {
         let Some(taken) = self.relayed.take_error(slot) else { return false };
         if let Some(SendError { to, kind, code, mtu }) = taken {
             let verdict = self.relay.route_icmp(now, slot, PeerAddr(to), Icmp { kind, code, mtu });
-            self.deliver(now, verdict, buffer, 0, 0);
+            if let Some((to, frame)) = self.wrap(verdict, buffer, 0) {
+                self.deliver(now, &to, buffer.get(frame).unwrap_or_default(), 0, 0);
+            }
         }
         true
     }
 
-    /// Does with a peer's `len` bytes at [`HEADROOM`] what the core decided.
-    fn deliver(&mut self, now: Instant, verdict: Verdict, buffer: &mut [u8], len: usize, traffic_class: u8) {
+    /// Puts the header that the core decided on in front of a peer's `len` bytes at [`HEADROOM`]; tells for whom it is, and where
+    /// the frame lies. `None`: it goes no further, and was counted.
+    fn wrap(&mut self, verdict: Verdict, buffer: &mut [u8], len: usize) -> Option<(FiveTuple, Range<usize>)> {
         match verdict {
             Verdict::ToClient { to, header } => {
-                let Some(frame) = header.write(to.transport, buffer, HEADROOM..HEADROOM + len) else {
-                    return self.counters.dropped(DropReason::TooLarge);
-                };
-                match self.send_to_client(now, &to, buffer.get(frame).unwrap_or_default(), traffic_class) {
-                    Ok(()) => self.counters.to_client.add(len),
-                    Err(failure) => self.counters.not_sent(failure),
+                let frame = header.write(to.transport, buffer, HEADROOM..HEADROOM + len);
+                if frame.is_none() {
+                    self.counters.dropped(DropReason::TooLarge);
                 }
+                Some((to, frame?))
             }
-            Verdict::Drop(reason) => self.counters.dropped(reason),
+            Verdict::Drop(reason) => {
+                self.counters.dropped(reason);
+                None
+            }
             // Only a client's frame goes to a peer or to the control path.
-            Verdict::ToPeer { .. } | Verdict::Control => {}
+            Verdict::ToPeer { .. } | Verdict::Control => None,
+        }
+    }
+
+    /// Sends a frame with `len` bytes of a peer's to a client, now.
+    fn deliver(&mut self, now: Instant, to: &FiveTuple, frame: &[u8], len: usize, traffic_class: u8) {
+        match self.send_to_client(now, to, frame, traffic_class) {
+            Ok(()) => self.counters.to_client.add(len),
+            Err(failure) => self.counters.not_sent(failure),
         }
     }
 }

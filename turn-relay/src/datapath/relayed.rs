@@ -1,6 +1,6 @@
 //! The relayed sockets of one worker: one bound UDP socket per relayed transport address, named by its slot.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use slab::Slab;
 use super::Source;
 use crate::address::{PeerAddr, RelayedPort};
 use crate::relay::{OpenFailure, Opened, SocketSlot};
+use crate::sys::batch::Batch;
 use crate::sys::error_queue::SendError;
 use crate::sys::{datagram, error_queue};
 
@@ -120,22 +121,31 @@ impl RelayedSockets {
         }
     }
 
-    /// One datagram into `buffer`; `None` for a slot that is empty.
-    pub(crate) fn receive(&mut self, slot: SocketSlot, buffer: &mut [u8]) -> Option<io::Result<FromPeer>> {
-        let relayed = self.datagrams(slot)?;
-        let received = match datagram::receive(relayed.socket.as_fd(), buffer) {
-            Ok(received) => received,
-            Err(error) => {
-                relayed.errors |= error.kind() != io::ErrorKind::WouldBlock;
-                return Some(Err(error));
-            }
-        };
-        Some(Ok(FromPeer {
+    /// At most `want` datagrams into `batch`; none for a slot that is empty.
+    pub(crate) fn receive(&mut self, slot: SocketSlot, batch: &mut Batch, want: usize) -> io::Result<usize> {
+        let Some(relayed) = self.datagrams(slot) else { return Ok(0) };
+        batch.receive(relayed.socket.as_fd(), want).inspect_err(|error| {
+            relayed.errors |= error.kind() != io::ErrorKind::WouldBlock;
+        })
+    }
+
+    /// What is known of the datagram in `place`, which was received from `slot`.
+    pub(crate) fn from(&mut self, slot: SocketSlot, batch: &Batch, place: usize) -> Option<FromPeer> {
+        let (relayed, received) = (self.datagrams(slot)?, batch.received(place)?);
+        Some(FromPeer {
             len: received.len,
             from: PeerAddr(received.from),
             traffic_class: received.traffic_class,
             overflows: datagram::more_overflows(&mut relayed.overflows, received.overflows),
-        }))
+        })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn sockets(&self) -> impl Iterator<Item = &UdpSocket> {
+        self.slab.iter().filter_map(|(_, entry)| match entry {
+            Entry::Datagrams(relayed) => Some(&relayed.socket),
+            Entry::Listening(_) => None,
+        })
     }
 
     /// The event loop says that there are ICMP errors.
@@ -160,11 +170,11 @@ impl RelayedSockets {
         Some(error)
     }
 
-    /// Sends one datagram to a peer, with this DSCP and ECN.
+    /// Sends datagrams to a peer, with this DSCP and ECN: one, or a run ([`datagram::send_run`]), all or none of it.
     pub(crate) fn send(
         &mut self,
         slot: SocketSlot,
-        payload: &[u8],
+        datagrams: &[IoSlice<'_>],
         to: PeerAddr,
         dont_fragment: bool,
         traffic_class: u8,
@@ -174,7 +184,7 @@ impl RelayedSockets {
             datagram::set_dont_fragment(relayed.socket.as_fd(), dont_fragment)?;
             relayed.dont_fragment = dont_fragment;
         }
-        let send = || datagram::send(relayed.socket.as_fd(), payload, to.0, None, traffic_class);
+        let send = || datagram::send_run(relayed.socket.as_fd(), datagrams, to.0, None, traffic_class);
         for _ in 0..PENDING_ERRORS {
             match send() {
                 // An ICMP error about an earlier datagram, which the kernel tells once: this one was not sent yet.

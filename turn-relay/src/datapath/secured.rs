@@ -1,5 +1,6 @@
 //! DTLS clients: datagrams into sessions, frames out of them, and back.
 
+use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -36,7 +37,7 @@ impl Worker {
                 }
                 if let Some(listener) = self.listeners.serving(server) {
                     // A client that does not get it asks again.
-                    let _ = listener.udp.send(&answer, client, server, 0);
+                    let _ = listener.udp.send(&[IoSlice::new(&answer)], client, server, 0);
                 }
             }
             Heard::Begins { slot, instead_of } => {
@@ -128,7 +129,9 @@ impl Worker {
                     let listener = self.listeners.serving(tuple.server);
                     let bytes = buffer.get(..len).unwrap_or_default();
                     let (client, server) = (tuple.client.0, tuple.server);
-                    let sent = listener.map(|listener| listener.udp.send(bytes, client, server, marks.sent));
+                    let sent = listener.map(|listener| {
+                        listener.udp.send(&[IoSlice::new(bytes)], client, server, marks.sent)
+                    });
                     if let Some(Err(error)) = sent {
                         self.counters.not_sent(super::client::failure(&error));
                     }

@@ -12,11 +12,12 @@ use super::*;
 use crate::listen;
 use crate::listen::admission::Rules;
 use crate::listen::tls::Certificates;
+use crate::metrics::{SendFailure, Totals};
 use crate::policy::PeerPolicy;
 use crate::relay::testing::{
-    ALLOCATE, Account, Answer, BINDING, CHANNEL_BIND, Draft, channel_data, settings,
+    ALLOCATE, Account, Answer, BINDING, CHANNEL_BIND, Draft, REFRESH, channel_data, settings,
 };
-use crate::relay::{RelayAddress, RelaySettings, WorkerIndex};
+use crate::relay::{RelayAddress, RelaySettings, Traffic, WorkerIndex};
 use crate::sys::datagram;
 
 #[test]
@@ -87,11 +88,136 @@ fn dscp_and_ecn_of_datagrams_cross_the_relay_both_ways() {
     // Expedited forwarding with ECT(0), best effort, and CS1 with CE.
     for class in [0xBA, 0, 0x23] {
         let frame = channel_data(0x4000, b"media");
-        datagram::send(client.as_fd(), &frame, bench.address, None, class).expect("sends");
+        datagram::one::send(client.as_fd(), &frame, bench.address, None, class).expect("sends");
         assert_eq!(bench.receive(&peer), (5, class), "to the peer");
-        datagram::send(peer.as_fd(), b"media", relayed, None, class).expect("sends");
+        datagram::one::send(peer.as_fd(), b"media", relayed, None, class).expect("sends");
         assert_eq!(bench.receive(&client), (9, class), "to the client");
     }
+}
+
+#[test]
+fn a_burst_of_mixed_sizes_to_several_peers_arrives_whole_and_each_flow_in_order() {
+    let mut bench = Bench::new();
+    let [client, other] = [(); 2].map(|()| marked_socket());
+    let [peer, second, third] = [(); 3].map(|()| marked_socket());
+    let relayed = bench.call(&client, at(&peer));
+    bench.bind(&client, 0x4001, at(&second));
+    let elsewhere = bench.call(&other, at(&third));
+    // Lengths that make runs, end them and break them, with empty ones and some that no Ethernet frame holds.
+    let lengths =
+        [900, 900, 900, 300, 900, 0, 0, 1200, 900, 60_000, 1472, 1473, 1473, 1472, 1472, 1, 1, 2, 1200, 1200];
+    let flows = [(&client, 0x4000, &peer), (&client, 0x4001, &second), (&other, 0x4000, &third)];
+    let payloads = |flow: u8| lengths.iter().zip(0_u8..).map(move |(len, n)| vec![n << 2 | flow; *len]);
+    // All of it waits before the worker looks.
+    for n in 0..lengths.len() {
+        for ((from, channel, _), flow) in flows.iter().zip(0..) {
+            let payload = payloads(flow).nth(n).expect("so many");
+            from.send_to(&channel_data(*channel, &payload), bench.address).expect("sends");
+        }
+    }
+    for ((_, _, peer), flow) in flows.iter().zip(0..) {
+        assert!(payloads(flow).eq(bench.receive_all(peer, lengths.len())), "flow {flow} to its peer");
+    }
+    for (from, relayed, flow) in [(&peer, relayed, 0), (&second, relayed, 1), (&third, elsewhere, 2)] {
+        payloads(flow)
+            .for_each(|payload| assert_eq!(from.send_to(&payload, relayed).expect("sends"), payload.len()));
+    }
+    let frames = |flow, channel| {
+        payloads(flow).map(move |payload| channel_data(channel, &payload)).collect::<Vec<_>>()
+    };
+    let mixed = bench.receive_all(&client, 2 * lengths.len());
+    for (flow, channel) in [(0, 0x4000_u16), (1, 0x4001)] {
+        let of_flow: Vec<_> =
+            mixed.iter().filter(|frame| frame[..2] == channel.to_be_bytes()).cloned().collect();
+        assert_eq!(of_flow, frames(flow, channel), "flow {flow} to the client");
+    }
+    assert_eq!(bench.receive_all(&other, lengths.len()), frames(2, 0x4000));
+    let bytes = 3 * lengths.iter().sum::<usize>() as u64;
+    let packets = 3 * lengths.len() as u64;
+    let traffic = bench.traffic();
+    assert_eq!((traffic.to_peer_packets, traffic.to_peer_bytes), (packets, bytes));
+    assert_eq!((traffic.to_client_packets, traffic.to_client_bytes), (packets, bytes));
+}
+
+#[test]
+fn datagrams_of_one_flow_that_came_together_leave_as_a_run_both_ways() {
+    let mut bench = Bench::new();
+    let [client, peer] = [(); 2].map(|()| marked_socket());
+    let relayed = bench.call(&client, at(&peer));
+    for socket in [&client, &peer] {
+        datagram::one::receive_runs(socket.as_fd()).expect("is supported");
+    }
+    for class in [0, 0xB8] {
+        for n in 0..5 {
+            let frame = channel_data(0x4000, &[n; 1000]);
+            datagram::one::send(client.as_fd(), &frame, bench.address, None, class).expect("sends");
+        }
+        assert_eq!(bench.receive(&peer), (5000, class), "as one");
+        for n in 0..5 {
+            datagram::one::send(peer.as_fd(), &[n; 1000], relayed, None, class).expect("sends");
+        }
+        assert_eq!(bench.receive(&client), (5020, class), "as one");
+    }
+    // What differs in DSCP or ECN is no run.
+    for class in [0xB8, 0xB8, 0x20] {
+        let frame = channel_data(0x4000, &[class; 1000]);
+        datagram::one::send(client.as_fd(), &frame, bench.address, None, class).expect("sends");
+    }
+    assert_eq!([bench.receive(&peer), bench.receive(&peer)], [(2000, 0xB8), (1000, 0x20)]);
+}
+
+#[test]
+fn datagrams_that_cannot_be_sent_cost_none_of_those_around_them() {
+    let mut bench = Bench::new();
+    let [client, peer] = [(); 2].map(|()| marked_socket());
+    bench.call(&client, at(&peer));
+    // The relayed address is of the loopback network, from where nothing can be sent elsewhere.
+    bench.bind(&client, 0x4001, "192.0.2.1:9".parse().expect("an address"));
+    for n in 0..9 {
+        let channel = if n % 3 == 1 { 0x4001 } else { 0x4000 };
+        client.send_to(&channel_data(channel, &[n; 700]), bench.address).expect("sends");
+    }
+    let arrived: Vec<u8> = bench.receive_all(&peer, 6).iter().map(|payload| payload[0]).collect();
+    assert_eq!(arrived, [0, 2, 3, 5, 6, 8]);
+    assert_eq!((bench.traffic().to_peer_packets, bench.refused()), (6, 3));
+}
+
+#[test]
+fn a_run_that_the_kernel_refuses_goes_out_one_by_one() {
+    let mut bench = Bench::new();
+    let [client, peer] = [(); 2].map(|()| marked_socket());
+    bench.call(&client, at(&peer));
+    bench
+        .worker
+        .relayed
+        .sockets()
+        .for_each(|socket| datagram::one::refuse_runs(socket.as_fd()).expect("is supported"));
+    for n in 0..5 {
+        client.send_to(&channel_data(0x4000, &[n; 700]), bench.address).expect("sends");
+    }
+    let arrived: Vec<u8> = bench.receive_all(&peer, 5).iter().map(|payload| payload[0]).collect();
+    assert_eq!(arrived, [0, 1, 2, 3, 4]);
+    assert_eq!((bench.traffic().to_peer_packets, bench.refused()), (5, 0));
+}
+
+#[test]
+fn a_request_between_data_is_answered_after_what_came_before_it() {
+    let mut bench = Bench::new();
+    let [client, peer] = [(); 2].map(|()| marked_socket());
+    bench.call(&client, at(&peer));
+    let nonce = bench.exchange(&client, Draft::new(ALLOCATE, 9).udp()).nonce();
+    let release = Draft::new(REFRESH, 4).lifetime(0).sign(&Account::alice(), &nonce).bytes();
+    // The release closes the socket that the data before it leaves from; what comes behind it is nobody's.
+    for datagram in [&channel_data(0x4000, b"before"), &release, &channel_data(0x4000, b"behind")] {
+        client.send_to(datagram, bench.address).expect("sends");
+    }
+    assert_eq!(bench.receive_all(&peer, 1), [b"before"]);
+    assert!(bench.receive_all(&client, 1)[0].starts_with(&[0x01, 0x04]), "released");
+    assert_eq!((bench.traffic().to_peer_packets, bench.worker.relay.allocations()), (1, 0));
+}
+
+fn at(socket: &UdpSocket) -> SocketAddr {
+    socket.local_addr().expect("bound")
 }
 
 fn marked_socket() -> UdpSocket {
@@ -128,7 +254,10 @@ impl Bench {
             .remove(0);
         let address = listeners[0].address;
         let settings = Arc::new(RelaySettings {
-            policy: PeerPolicy::new(vec!["127.0.0.0/8".parse().expect("a network")], vec![]),
+            policy: PeerPolicy::new(
+                ["127.0.0.0/8", "192.0.2.0/24"].map(|network| network.parse().expect("a network")).into(),
+                vec![],
+            ),
             relay_addresses: vec![RelayAddress { ip: address.ip(), external: None }],
             listeners: vec![address],
             ..settings()
@@ -178,14 +307,41 @@ impl Bench {
         Answer { kind: u16::from_be_bytes([bytes[0], bytes[1]]), bytes }
     }
 
+    /// Another channel of a client that allocated, to another peer.
+    fn bind(&mut self, client: &UdpSocket, channel: u16, peer: SocketAddr) {
+        let nonce = self.exchange(client, Draft::new(ALLOCATE, 7).udp()).nonce();
+        let bind = Draft::new(CHANNEL_BIND, 8).channel(channel).peer(&peer.to_string());
+        assert!(self.exchange(client, bind.sign(&Account::alice(), &nonce)).is_success());
+    }
+
+    /// The next datagrams.
+    fn receive_all(&mut self, on: &UdpSocket, count: usize) -> Vec<Vec<u8>> {
+        let mut bytes = vec![0; 65_536];
+        (0..count)
+            .map(|_| {
+                let (len, _) = self.receive_into(on, &mut bytes);
+                bytes[..len].to_vec()
+            })
+            .collect()
+    }
+
+    fn traffic(&self) -> Traffic {
+        Totals(vec![Arc::clone(&self.worker.counters)]).traffic()
+    }
+
+    /// Datagrams that the kernel refused to send.
+    fn refused(&self) -> u64 {
+        self.worker.counters.failures(SendFailure::Refused)
+    }
+
     /// Length and traffic class of the next datagram.
     fn receive(&mut self, on: &UdpSocket) -> (usize, u8) {
-        self.receive_into(on, &mut [0; 2000])
+        self.receive_into(on, &mut [0; 8000])
     }
 
     fn receive_into(&mut self, on: &UdpSocket, bytes: &mut [u8]) -> (usize, u8) {
         loop {
-            match datagram::receive(on.as_fd(), bytes) {
+            match datagram::one::receive(on.as_fd(), bytes) {
                 Ok(received) => return (received.len, received.traffic_class),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.turn(),
                 Err(error) => panic!("{error}"),

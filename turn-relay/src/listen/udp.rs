@@ -1,9 +1,10 @@
 //! The UDP side of a listen address.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
+use crate::sys::batch::Batch;
 use crate::sys::datagram;
 
 /// Receives from clients and answers from the address that each of them used.
@@ -15,10 +16,9 @@ pub(crate) struct UdpListener {
     overflows: u32,
 }
 
-/// One datagram from a client.
+/// What is known of a datagram from a client.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FromClient {
-    pub(crate) len: usize,
     pub(crate) client: SocketAddr,
     /// The local address that it was sent to.
     pub(crate) server: SocketAddr,
@@ -38,11 +38,16 @@ impl UdpListener {
         Ok(Self { socket, address, overflows: 0 })
     }
 
-    pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<FromClient> {
-        let received = datagram::receive(self.socket.as_fd(), buffer)?;
+    /// At most `want` datagrams into `batch`.
+    pub(crate) fn receive(&self, batch: &mut Batch, want: usize) -> io::Result<usize> {
+        batch.receive(self.socket.as_fd(), want)
+    }
+
+    /// What is known of the datagram in `place`, which was received here.
+    pub(crate) fn from(&mut self, batch: &Batch, place: usize) -> Option<FromClient> {
+        let received = batch.received(place)?;
         let server = received.to.map_or(self.address, |ip| SocketAddr::new(ip, self.address.port()));
-        Ok(FromClient {
-            len: received.len,
+        Some(FromClient {
             client: received.from,
             server,
             traffic_class: received.traffic_class,
@@ -50,16 +55,17 @@ impl UdpListener {
         })
     }
 
-    /// Sends one datagram to `client`, from `server`, which is what [`UdpListener::receive`] said, with this DSCP and ECN.
+    /// Sends to `client`, from `server`, which is what [`UdpListener::from`] said, with this DSCP and ECN: one datagram, or a run
+    /// ([`datagram::send_run`]), all or none of it.
     pub(crate) fn send(
         &self,
-        bytes: &[u8],
+        datagrams: &[IoSlice<'_>],
         client: SocketAddr,
         server: SocketAddr,
         traffic_class: u8,
     ) -> io::Result<()> {
         let from = self.address.ip().is_unspecified().then(|| server.ip());
-        datagram::send(self.socket.as_fd(), bytes, client, from, traffic_class)
+        datagram::send_run(self.socket.as_fd(), datagrams, client, from, traffic_class)
     }
 }
 

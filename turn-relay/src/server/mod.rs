@@ -22,6 +22,7 @@ use rand_chacha::rand_core::SeedableRng as _;
 use crate::admin::Operator;
 use crate::config::Settings;
 use crate::datapath::inbox::Mailbox;
+use crate::datapath::outgoing;
 use crate::datapath::{Worker, Workplace};
 use crate::hook::{self, HookWork};
 use crate::journal::Journal;
@@ -92,6 +93,7 @@ impl Server {
         }
         let listeners =
             listen::open(&settings.listen, settings.listen_is_default, settings.threads, inherited)?;
+        tracing::info!("{}", outgoing::features());
         let handover = handover::copies(&listeners);
         let listening = Listening::new(&listeners, &settings.listen, is_handed_over);
         let listen = listening.all();

@@ -5,12 +5,14 @@
 //! address that it sent to, so that address has to be read with each datagram and written with each answer.
 //!
 //! A control message costs something in the kernel: what has its default value is not written.
+//!
+//! [`send_run`] hands the kernel several datagrams of one size as one (`UDP_SEGMENT`), which then go through its send path together.
 
 #![expect(unsafe_code, reason = "recvmsg, sendmsg and their control messages have no safe wrapper here")]
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 
 use socket2::SockAddr;
 
@@ -79,42 +81,22 @@ pub(crate) fn set_dont_fragment(socket: BorrowedFd<'_>, dont_fragment: bool) -> 
     set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, mode)
 }
 
-/// Receives one datagram without waiting.
-pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
-    let mut control = Control([0; CONTROL_BYTES]);
-    let mut vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
-    // SAFETY: the closure hands the storage and its length to recvmsg, which initialises at most that much of it and
-    // writes back how much; a kernel that succeeds has written a valid address.
-    let ((len, beside), from) = unsafe {
-        SockAddr::try_init(|storage, storage_len| {
-            let mut header: libc::msghdr = std::mem::zeroed();
-            header.msg_name = storage.cast();
-            header.msg_namelen = *storage_len;
-            header.msg_iov = &raw mut vector;
-            header.msg_iovlen = 1;
-            header.msg_control = control.0.as_mut_ptr().cast();
-            header.msg_controllen = control.0.len();
-            let len = libc::recvmsg(socket.as_raw_fd(), &raw mut header, libc::MSG_DONTWAIT);
-            let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
-            *storage_len = header.msg_namelen;
-            Ok((len, beside(&header)))
-        })
-    }?;
-    let from = from.as_socket().ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
-    let Beside { to, traffic_class, overflows } = beside;
-    Ok(Received { len, from, to, traffic_class, overflows })
-}
-
 /// How many overflows are new, `known` being the count that was seen last.
 pub(crate) fn more_overflows(known: &mut u32, reported: Option<u32>) -> usize {
     let Some(count) = reported else { return 0 };
     count.wrapping_sub(std::mem::replace(known, count)) as usize
 }
 
-/// Sends one datagram without waiting, from the local address `from` where that is given, with this DSCP and ECN.
-pub(crate) fn send(
+/// Sends datagrams to one address without waiting, all or none of them, from the local address `from` where that is given, with
+/// this DSCP and ECN. Where there are several, all are as long as the first, but the last may be shorter,
+/// and none is empty. At most [`RUN`] of them and [`RUN_BYTES`] in all.
+///
+/// # Errors
+/// Several are refused where one alone would not be: by a kernel before 4.18, by a device that cannot do it, and where one does not
+/// fit the link (`EINVAL`, `EIO`, `EMSGSIZE`).
+pub(crate) fn send_run(
     socket: BorrowedFd<'_>,
-    bytes: &[u8],
+    datagrams: &[IoSlice<'_>],
     to: SocketAddr,
     from: Option<IpAddr>,
     traffic_class: u8,
@@ -122,13 +104,13 @@ pub(crate) fn send(
     let mut control = Control([0; CONTROL_BYTES]);
     let ipv4 = to.is_ipv4();
     let to = SockAddr::from(to);
-    let mut vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     // SAFETY: an all-zero msghdr is a valid one.
     let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
     header.msg_name = to.as_ptr().cast_mut().cast();
     header.msg_namelen = to.len();
-    header.msg_iov = &raw mut vector;
-    header.msg_iovlen = 1;
+    // An IoSlice is an iovec (its documentation says so).
+    header.msg_iov = datagrams.as_ptr().cast_mut().cast();
+    header.msg_iovlen = datagrams.len();
     match from {
         Some(IpAddr::V4(ip)) => {
             let info = libc::in_pktinfo {
@@ -150,6 +132,10 @@ pub(crate) fn send(
             if ipv4 { (libc::IPPROTO_IP, libc::IP_TOS) } else { (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) };
         control.put(&mut header, level, kind, libc::c_int::from(traffic_class));
     }
+    if let [first, _, ..] = datagrams {
+        let size = u16::try_from(first.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        control.put(&mut header, libc::SOL_UDP, libc::UDP_SEGMENT, size);
+    }
     // SAFETY: every pointer in `header` is to something that lives until the end of this function, with its length
     // beside it; sendmsg only reads through them.
     let sent = unsafe {
@@ -158,19 +144,31 @@ pub(crate) fn send(
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Packet info of either family, a traffic class and a count of overflows: 40, 24 and 24 bytes.
-const CONTROL_BYTES: usize = 128;
+/// Whether the kernel takes several datagrams as one (Linux 4.18).
+pub(crate) fn takes_runs() -> bool {
+    let Ok(socket) = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)) else { return false };
+    set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, 1200).is_ok()
+}
+
+/// Datagrams of a run: what the oldest kernel takes (UDP_MAX_SEGMENTS).
+pub(crate) const RUN: usize = 64;
+/// Their bytes: what fits the length field of an IPv4 header, with the longest header.
+pub(crate) const RUN_BYTES: usize = 65_535 - 60 - 8;
+
+/// Packet info of either family, a traffic class, and a count of overflows or the size of segments: 40, 24 and 24 bytes.
+pub(super) const CONTROL_BYTES: usize = 128;
 
 /// Room for control messages, aligned as `cmsghdr` wants it.
+#[derive(Clone, Copy, Debug)]
 #[repr(C, align(8))]
-struct Control([u8; CONTROL_BYTES]);
+pub(super) struct Control(pub(super) [u8; CONTROL_BYTES]);
 
 const _: () = assert!(align_of::<Control>() >= align_of::<libc::cmsghdr>());
 
 impl Control {
-    /// Writes one more control message of `header`; two at most.
+    /// Writes one more control message of `header`; three at most.
     fn put<T: Copy>(&mut self, header: &mut libc::msghdr, level: i32, kind: i32, value: T) {
-        const { assert!(size_of::<T>() <= 20, "two of them fit in Control") };
+        const { assert!(size_of::<T>() <= 20, "three of them fit in Control") };
         let size = u32::try_from(size_of::<T>()).unwrap_or(0);
         let used = header.msg_controllen;
         // SAFETY: pure arithmetic on the size.
@@ -192,13 +190,14 @@ impl Control {
 
 /// What the kernel reported beside a datagram.
 #[derive(Clone, Copy, Debug, Default)]
-struct Beside {
-    to: Option<IpAddr>,
-    traffic_class: u8,
-    overflows: Option<u32>,
+pub(super) struct Beside {
+    pub(super) to: Option<IpAddr>,
+    pub(super) traffic_class: u8,
+    pub(super) overflows: Option<u32>,
 }
 
-fn beside(header: &libc::msghdr) -> Beside {
+/// `header` must have been filled by a successful recvmsg or recvmmsg.
+pub(super) fn beside(header: &libc::msghdr) -> Beside {
     let mut beside = Beside::default();
     // SAFETY: `header` was filled by a successful recvmsg, so its control buffer holds `msg_controllen` bytes of whole
     // control messages, which the CMSG functions walk; each kind has the data that is read here, unaligned (ip(7), ipv6(7),
@@ -245,12 +244,51 @@ pub(super) fn set_option(
     if refused != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// One datagram each way, for tests.
+#[cfg(test)]
+pub(crate) mod one {
+    use std::cmp::min;
+
+    use super::*;
+    use crate::sys::batch::Batch;
+
+    /// Receives a datagram without waiting; what the buffer has no room for is lost.
+    pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
+        let mut batch = Batch::new(0, 0);
+        batch.receive(socket, 1)?;
+        let len = min(buffer.len(), batch.datagram(0).len());
+        buffer[..len].copy_from_slice(&batch.datagram(0)[..len]);
+        Ok(Received { len, ..batch.received(0).expect("one was received") })
+    }
+
+    /// Sends a datagram without waiting.
+    pub(crate) fn send(
+        socket: BorrowedFd<'_>,
+        bytes: &[u8],
+        to: SocketAddr,
+        from: Option<IpAddr>,
+        traffic_class: u8,
+    ) -> io::Result<()> {
+        send_run(socket, &[IoSlice::new(bytes)], to, from, traffic_class)
+    }
+
+    /// Makes a socket receive runs as they were sent.
+    pub(crate) fn receive_runs(socket: BorrowedFd<'_>) -> io::Result<()> {
+        set_option(socket, libc::SOL_UDP, libc::UDP_GRO, 1)
+    }
+
+    /// Makes a socket refuse runs, as kernels and devices do that cannot compute their checksums.
+    pub(crate) fn refuse_runs(socket: BorrowedFd<'_>) -> io::Result<()> {
+        set_option(socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::UdpSocket;
-    use std::os::fd::AsFd as _;
     use std::time::Duration;
 
+    use super::one::{receive, send};
     use super::*;
 
     #[test]

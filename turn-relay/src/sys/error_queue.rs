@@ -118,7 +118,7 @@ mod tests {
             let socket = UdpSocket::bind(any).expect("binds");
             datagram::keep_errors(socket.as_fd(), any.starts_with('1')).expect("is supported");
             let nobody = UdpSocket::bind(any).expect("binds").local_addr().expect("bound");
-            datagram::send(socket.as_fd(), b"x", nobody, None, 0).expect("sends");
+            datagram::one::send(socket.as_fd(), b"x", nobody, None, 0).expect("sends");
             // On loopback the answer is there before the send returns.
             let error = take(socket.as_fd()).expect("an error").expect("an ICMP message");
             assert_eq!(error, SendError { to: nobody, kind, code, mtu: 0 });

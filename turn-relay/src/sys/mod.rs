@@ -1,8 +1,9 @@
 //! What the standard library and `socket2` do not offer of the operating system. The only unsafe code of this crate.
 //!
-//! Knows sockets and system calls, nothing of STUN, TURN or workers. [`datagram`] moves one datagram per call; it is the
-//! place where batches (`recvmmsg`, `UDP_GRO`, `UDP_SEGMENT`) go, since its callers already work in bounded rounds.
+//! Knows sockets and system calls, nothing of STUN, TURN or workers. [`batch`] receives many datagrams with one call, [`datagram`] sends one or
+//! a run of them.
 
+pub(crate) mod batch;
 pub(crate) mod datagram;
 pub(crate) mod descriptors;
 pub(crate) mod error_queue;
