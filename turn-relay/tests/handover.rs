@@ -170,11 +170,13 @@ impl Supervisor {
 
     /// Waits for a message with that line; keeps what it is given on the way.
     fn hears(&mut self, line: &str) -> String {
+        let until = Instant::now() + PATIENCE;
         loop {
             let message = self.receive();
             if message.lines().any(|said| said == line) {
                 return message;
             }
+            assert!(Instant::now() < until, "other things are said, but not {line}");
         }
     }
 

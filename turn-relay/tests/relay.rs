@@ -326,6 +326,31 @@ fn a_stopped_relay_frees_its_ports() {
 }
 
 #[test]
+fn relays_that_were_started_alike_draw_other_ports_and_other_keys() {
+    const CLIENTS: usize = 24;
+    let (mut nonces, mut ports) = (vec![], vec![]);
+    // The nonce of a client depends on its address, on the age of the relay in minutes, and on the key.
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(client::PATIENCE)).unwrap();
+    for _ in 0..2 {
+        let relay = Relay::on("127.0.0.1", &[]);
+        let mut allocate = client::ALLOCATE.to_be_bytes().to_vec();
+        allocate.extend([0, 8, 0x21, 0x12, 0xa4, 0x42, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+        allocate.extend([0, 0x19, 0, 4, 17, 0, 0, 0]);
+        socket.send_to(&allocate, relay.address).unwrap();
+        let mut answer = [0; 256];
+        let length = socket.recv(&mut answer).unwrap();
+        let challenge = client::Message::decode(&answer[..length]).unwrap();
+        nonces.push(challenge.attribute(0x0015).unwrap().to_vec());
+        let mut clients: Vec<_> = (0..CLIENTS).map(|_| relay.client(Transport::Udp)).collect();
+        ports.push(clients.iter_mut().map(|client| client.allocate().port()).collect::<Vec<_>>());
+    }
+    assert_ne!(nonces[0], nonces[1]);
+    let again = ports[1].iter().filter(|port| ports[0].contains(port)).count();
+    assert!(again < 4, "by chance it happens once in ten million runs: {ports:?}");
+}
+
+#[test]
 fn random_bytes_do_no_harm() {
     use rand::{Rng as _, RngExt as _, SeedableRng as _};
     let seed = rand::rng().next_u64();

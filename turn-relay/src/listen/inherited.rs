@@ -131,4 +131,30 @@ mod tests {
         }
         assert_eq!(worker_of("turn-relay.socket"), None);
     }
+
+    #[test]
+    fn sockets_of_one_address_come_in_the_order_of_their_workers_and_each_once() {
+        let open = |address: SocketAddr| {
+            let socket = Socket::new(socket2::Domain::IPV4, Type::DGRAM, None).expect("a socket");
+            socket.set_reuse_port(true).expect("Linux");
+            socket.bind(&address.into()).expect("a port");
+            socket
+        };
+        let first = open("127.0.0.1:0".parse().expect("an address"));
+        let address = first.local_addr().expect("bound").as_socket().expect("IPv4");
+        let sockets = [first, open(address), open(address)];
+        let given = [2, 0, 1, 0].map(|worker| {
+            (name(address, false, worker), OwnedFd::from(sockets[worker].try_clone().expect("a copy")))
+        });
+        let mut inherited = Inherited::new(given.into()).expect("good ones");
+        assert_eq!(inherited.addresses(), [address]);
+        let cookies = |sockets: &[Socket]| -> Vec<u64> {
+            sockets.iter().map(|socket| socket.cookie().expect("Linux")).collect()
+        };
+        let taken = inherited.take(address, false, 2).expect("shared");
+        assert_eq!(cookies(&taken), cookies(&sockets[..2]));
+        let left = inherited.take(address, false, 2).expect("shared");
+        assert_eq!(cookies(&left), cookies(&sockets[2..]));
+        assert!(!inherited.has(address));
+    }
 }

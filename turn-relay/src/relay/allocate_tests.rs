@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use rand::SeedableRng as _;
+
 use super::testing::*;
 use super::*;
 use crate::address::Transport;
@@ -261,10 +263,50 @@ fn ports_are_drawn_at_random() {
     };
     let (one, other) = (ports(1), ports(2));
     assert_ne!(one, other);
+    assert_eq!(one, ports(1), "drawn from the generator that was handed in, and from nothing else");
     let mut steps: Vec<i32> = one.windows(2).map(|pair| i32::from(pair[1]) - i32::from(pair[0])).collect();
     steps.sort_unstable();
     steps.dedup();
     assert!(steps.len() > 15, "neither counted up nor strided: {one:?}");
+}
+
+/// Of a good generator: chi-square of 64 classes has a mean of 63 and a standard deviation of 11.
+#[test]
+fn ports_are_spread_evenly_and_say_nothing_about_the_next_ones() {
+    const DRAWS: usize = 20_000;
+    let world = with_ports((49_152, 65_535));
+    let mut rng = ChaCha20Rng::seed_from_u64(7);
+    let ip = RELAY_V4.parse().unwrap();
+    let mut draw = || {
+        let port = world.shared.claim(ip, shared::Want::Any, &mut rng).unwrap();
+        world.shared.release(ip, port);
+        port.0
+    };
+    let ports: Vec<u16> = (0..DRAWS).map(|_| draw()).collect();
+    let chi_square = |numbers: &mut dyn Iterator<Item = u16>| {
+        let mut classes = [0.0_f64; 64];
+        numbers.for_each(|number| classes[usize::from(number % 16_384 / 256)] += 1.0);
+        let expected = classes.iter().sum::<f64>() / 64.0;
+        classes.iter().map(|count| (count - expected).powi(2) / expected).sum::<f64>()
+    };
+    let spread = chi_square(&mut ports.iter().copied());
+    assert!(spread < 130.0, "{spread}");
+    for lag in 1..=8 {
+        let steps = &mut ports.windows(lag + 1).map(|pair| pair[lag].wrapping_sub(pair[0]));
+        let correlated = chi_square(steps);
+        assert!(correlated < 130.0, "{correlated} from {lag} before");
+    }
+}
+
+#[test]
+fn reservation_tokens_are_drawn_at_random() {
+    let mut world = World::new();
+    let tokens: Vec<u64> = (0..24)
+        .map(|n| u64::from_be_bytes(world.ask(&nth(n), &Account::alice(), even_port(true)).token()))
+        .collect();
+    let bits = |of: fn(u64, u64) -> u64| tokens.iter().copied().reduce(of).unwrap();
+    assert_eq!(bits(|a, b| a | b), u64::MAX, "every bit is set in some");
+    assert_eq!(bits(|a, b| a & b), 0, "and clear in some");
 }
 
 #[test]

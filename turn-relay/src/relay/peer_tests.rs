@@ -260,6 +260,20 @@ fn hostile_peers_are_refused_at_every_door() {
     }
 }
 
+/// To the host itself it is loopback: whoever allows every address did not mean that.
+#[test]
+fn unspecified_address_is_refused_even_where_every_address_is_allowed() {
+    let mut world = World::with(allowing(&["0.0.0.0/0", "::/0"]), 1);
+    world.allocate(&tuple(1));
+    world.ask(&tuple(2), &Account::alice(), Draft::new(ALLOCATE, 1).udp().with(0x0017, &[2, 0, 0, 0]));
+    assert_eq!(world.permit(&tuple(1), "10.1.2.3:1"), 0);
+    assert_eq!(world.permit(&tuple(2), "[fd00::1]:1"), 0);
+    for (client, unspecified) in [(1, "0.0.0.0:1"), (2, "[::]:1"), (2, "[64:ff9b::]:1"), (2, "[2002::1]:1")] {
+        assert_eq!(world.permit(&tuple(client), unspecified), 403, "{unspecified}");
+        assert_eq!(world.bind_channel(&tuple(client), 0x4000, unspecified), 403, "{unspecified}");
+    }
+}
+
 #[test]
 fn v4_mapped_peer_does_not_pass_for_its_v4_address() {
     let mut world = World::with(allowing(&["127.0.0.0/8", "::/0"]), 1);

@@ -301,3 +301,21 @@ const GENERATION: usize = 256;
 const ICMP_PER_SECOND: u64 = 10;
 /// One of these passes at any rate.
 const LARGEST_DATAGRAM: u64 = 65_535;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_of_peers_is_bounded_and_has_the_latest_ones() {
+        const PEERS: u64 = 100_000;
+        let mut acquainted = Acquainted::default();
+        for peer in 0..PEERS {
+            assert!(!acquainted.knows(peer));
+            acquainted.remember(peer);
+        }
+        assert!(acquainted.younger.len() + acquainted.older.len() <= 2 * GENERATION);
+        assert!(acquainted.younger.capacity() <= 2 * GENERATION);
+        assert!((PEERS - GENERATION as u64..PEERS).all(|peer| acquainted.knows(peer)));
+    }
+}

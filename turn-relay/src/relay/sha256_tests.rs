@@ -179,6 +179,7 @@ fn forged_signature_with_a_valid_nonce_gets_401_and_changes_nothing() {
         world.route_client(&tuple(1), &channel_data(0x4000, b"x")),
         Verdict::Drop(DropReason::NoChannel)
     ));
+    assert!(world.ask(&tuple(1), &alice, Draft::new(REFRESH, 7).lifetime(600)).is_success(), "it is hers");
 }
 
 /// RFC.md promises these figures. IP and UDP headers are not counted; with them the factor is smaller.
