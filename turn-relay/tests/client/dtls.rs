@@ -17,6 +17,8 @@ pub(crate) struct Dtls {
     heard: VecDeque<Vec<u8>>,
     pub(crate) connected: bool,
     pub(crate) closed: bool,
+    /// The server's certificate, in DER.
+    pub(crate) shown: Option<Vec<u8>>,
 }
 
 impl Dtls {
@@ -37,7 +39,7 @@ impl Dtls {
         let mut engine = dimpl::Dtls::new_12(config, certificate, Instant::now());
         engine.set_active(true);
         engine.handle_timeout(Instant::now()).unwrap();
-        Self { socket, engine, heard: VecDeque::new(), connected: false, closed: false }
+        Self { socket, engine, heard: VecDeque::new(), connected: false, closed: false, shown: None }
     }
 
     /// Sends what there is to send, then waits for a datagram.
@@ -76,7 +78,8 @@ impl Dtls {
                 Output::Connected => self.connected = true,
                 Output::CloseNotify => self.closed = true,
                 Output::Timeout(_) => return,
-                Output::BufferTooSmall { .. } | Output::PeerCert(_) | Output::KeyingMaterial(..) | _ => {}
+                Output::PeerCert(certificate) => self.shown = Some(certificate.to_vec()),
+                Output::BufferTooSmall { .. } | Output::KeyingMaterial(..) | _ => {}
             }
         }
     }
