@@ -12,6 +12,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use client::tls::SERVED;
 use client::{Client, PATIENCE};
 use process::Running;
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
@@ -59,6 +60,33 @@ fn a_restart_keeps_the_sockets_and_refuses_nothing() {
     assert_eq!(client.refresh(600).error(), Some(437));
     client.allocate();
     println!("an allocation again {:?} after the old process was killed", killed.elapsed());
+}
+
+#[test]
+fn after_a_restart_clients_allocate_anew_over_every_transport() {
+    let mut supervisor = Supervisor::new();
+    let (cert, key) = (SERVED.cert.to_str().unwrap(), SERVED.key.to_str().unwrap());
+    let tls = ["--tls-cert", cert, "--tls-key", key, "--drain-deadline", "0"];
+    let mut first = supervisor.start(&[&["--listen", "127.0.0.1:0"], &tls[..]].concat(), Some(&[]));
+    supervisor.hears("READY=1");
+    let address = first.serving;
+    let connect = |transport| Client::connect(transport, address, "user", "password");
+    let mut clients = Transport::ALL.map(connect);
+    for client in &mut clients {
+        client.allocate();
+    }
+    assert_eq!(first.stop(libc::SIGTERM), Some(0), "it waits for nobody");
+    let listen = address.to_string();
+    let _second = supervisor.start(&[&["--listen", &listen], &tls[..]].concat(), None);
+    for (transport, mut client) in Transport::ALL.into_iter().zip(clients) {
+        if transport == Transport::Udp {
+            assert_eq!(client.refresh(600).error(), Some(437));
+            client.allocate();
+        } else {
+            assert!(client.closed(), "{transport}: it was told before any request");
+            connect(transport).allocate();
+        }
+    }
 }
 
 #[test]
