@@ -351,6 +351,33 @@ fn relays_that_were_started_alike_draw_other_ports_and_other_keys() {
 }
 
 #[test]
+fn datagrams_of_extreme_sizes_do_no_harm() {
+    /// 64 KiB without the headers of IPv4 and UDP.
+    const LARGEST: usize = 65_507;
+    let relay = Relay::on("127.0.0.1", &["127.0.0.0/8"]);
+    let peer = Peer::on("127.0.0.1");
+    let mut client = relay.client(Transport::Udp);
+    let relayed = client.allocate();
+    assert!(client.bind_channel(0x4000, peer.address()).is_success());
+    for size in [0, 1, 3, 4, 19, 20, 21, LARGEST - 1, LARGEST] {
+        for first in [0x00, 0x16, 0x41, 0x80, 0xFF] {
+            let mut bytes = vec![0; size];
+            bytes.iter_mut().take(1).for_each(|byte| *byte = first);
+            client.send_raw(&bytes);
+        }
+    }
+    // As large as a datagram can be to the peer, and back with the header of a channel.
+    client.send_channel(0x4000, &vec![7; LARGEST - 4]);
+    assert!(peer.receive() == (vec![7; LARGEST - 4], relayed));
+    for (size, passes) in [(0, true), (1, true), (LARGEST, false), (65_500, true)] {
+        peer.send(relayed, &vec![8; size]);
+        if passes {
+            assert!(client.receive() == Received::Channel(0x4000, vec![8; size]), "{size} bytes");
+        }
+    }
+}
+
+#[test]
 fn random_bytes_do_no_harm() {
     use rand::{Rng as _, RngExt as _, SeedableRng as _};
     let seed = rand::rng().next_u64();

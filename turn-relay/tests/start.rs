@@ -11,6 +11,7 @@ use std::process::{Command, Output};
 use client::Client;
 use process::Running;
 use turn_relay::address::Transport;
+use turn_relay::credentials::{Secret, mint};
 
 #[test]
 fn without_credentials_it_refuses_to_start() {
@@ -153,6 +154,28 @@ fn logs_hold_no_address_of_a_client_and_no_password() {
         assert!(!log.contains(&format!(":{hidden}")), "{hidden} is in\n{log}");
     }
     assert!(!log.contains("\"password\"") && !log.contains("user:password"), "{log}");
+}
+
+/// Whoever is let in by a name of its own choice must not write our log.
+#[test]
+fn name_of_a_user_stays_in_its_field_of_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "north").unwrap();
+    let flags = ["--listen", "127.0.0.1:0", "--secret-file", secret.to_str().unwrap()];
+    let mut running = Running::start(&flags, &[]);
+    let expires = std::time::SystemTime::now() + std::time::Duration::from_secs(3600);
+    let evil = "%n\"; DROP\n\x1b[31mERROR reason=forged\r<b>";
+    let minted = mint(&Secret::new("north"), evil, expires);
+    let mut client = Client::connect(Transport::Udp, running.serving, &minted.username, &minted.password);
+    client.allocate();
+    assert!(client.release().is_success());
+    assert_eq!(running.stop(libc::SIGTERM), Some(0));
+    let log = running.log();
+    let named: Vec<&str> = log.lines().filter(|line| line.contains("DROP")).collect();
+    assert_eq!(named.len(), 2, "start and end in\n{log}");
+    assert!(named.iter().all(|line| line.contains("reason=forged") && line.contains("<b>")), "{log}");
+    assert!(!log.contains("\x1b[31m"), "{log}");
 }
 
 #[test]
