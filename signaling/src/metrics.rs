@@ -13,7 +13,7 @@ use signaling_protocol::{CloseCode, ErrorCode};
 /// Handles to every metric; counting is one atomic addition, except for the labelled ones, which are rare.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
-    /// WebSocket connections that are open.
+    /// Connections that are open, of any transport; before their hello only WebSockets count.
     pub(crate) connections: Gauge,
     /// Bytes queued for clients that have not taken them yet.
     pub(crate) outbox_bytes: Gauge,
@@ -45,7 +45,7 @@ impl Metrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let this = Self::default();
         let registry = registry.sub_registry_with_prefix("signaling");
-        registry.register("connections", "Open WebSocket connections", this.connections.clone());
+        registry.register("connections", "Open connections, of any transport", this.connections.clone());
         registry.register("sessions", "Sessions, with or without a connection", this.sessions.clone());
         registry.register("rooms", "Rooms with at least one session", this.rooms.clone());
         registry.register("outbox_bytes", "Bytes queued for slow readers", this.outbox_bytes.clone());
@@ -69,7 +69,7 @@ impl Metrics {
             "Connections and requests turned away before a session",
             this.refused.clone(),
         );
-        registry.register("closes", "WebSocket connections ended, by close code", this.closes.clone());
+        registry.register("closes", "Connections ended, by close code", this.closes.clone());
         registry.register("welcomes", "Sessions begun or resumed, by outcome", this.welcomes.clone());
         registry.register(
             "turn_errors_reported",
@@ -152,8 +152,10 @@ pub(crate) enum Refusal {
     Host,
     /// The `Origin` is not one of ours.
     Origin,
-    /// A WebSocket handshake without what it needs.
+    /// A WebSocket handshake, or another transport's request, without what it needs.
     Handshake,
+    /// A request with a key that opens no connection (any more).
+    Key,
     /// We are about to stop.
     Stopping,
 }
@@ -168,6 +170,7 @@ impl EncodeLabelValue for Refusal {
             Self::Host => "host",
             Self::Origin => "origin",
             Self::Handshake => "handshake",
+            Self::Key => "key",
             Self::Stopping => "stopping",
         };
         EncodeLabelValue::encode(&name, encoder)

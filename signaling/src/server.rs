@@ -27,7 +27,10 @@ use crate::{
     routes::{self, App},
     shard::Shards,
     tls::{self, Identity},
-    transport::listen::{self, Admission, ConnectionLimits, Listener},
+    transport::{
+        keyed::KeyedConnections,
+        listen::{self, Admission, ConnectionLimits, Listener},
+    },
     turn::{self, IceIssuer},
 };
 
@@ -83,6 +86,7 @@ impl Server {
                 settings.limits.replay_total_bytes.saturating_mul(settings.shards),
                 settings.limits.replay_reserve + settings.limits.peers_per_room * SNAPSHOT_BYTES,
             )),
+            keyed: KeyedConnections::default(),
             tasks: tasks.clone(),
             stop: stop.clone(),
         });

@@ -1,8 +1,9 @@
 //! The accept loop: one task per TCP connection, from the first byte to the answer or to the upgrade.
 //!
-//! Nothing here waits without an end: TLS has a deadline, a request head has one, and a connection that is not
-//! upgraded has a bounded life. Connections are counted before a byte is read: in total, per address, and per address
-//! once more for those that have not said hello yet, since these cost us something and have shown us nothing.
+//! Nothing here waits without an end: TLS has a deadline, a request head has one, and a connection that is neither
+//! upgraded nor in the middle of a long answer has a bounded life. Connections are counted before a byte is read: in
+//! total, per address, and per address once more for those that have not said hello yet, since these cost us something
+//! and have shown us nothing.
 //!
 //! An own loop instead of `axum::serve`: that one leaves Nagle's algorithm on, cannot bound anything, and does
 //! TLS handshakes one after the other.
@@ -26,6 +27,7 @@ use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
+    sync::watch,
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
@@ -65,6 +67,32 @@ pub(crate) struct Listener {
 pub(crate) struct ConnectionInfo {
     pub(crate) scheme: Scheme,
     pub(crate) admitted: Arc<Admitted>,
+    pub(crate) long_answers: LongAnswers,
+}
+
+/// The answers of one connection that are under way for longer than a file takes.
+#[derive(Clone, Default)]
+pub(crate) struct LongAnswers(watch::Sender<usize>);
+
+/// One of them: its connection stands while this lives.
+pub(crate) struct LongAnswer(watch::Sender<usize>);
+
+impl LongAnswers {
+    pub(crate) fn begin(&self) -> LongAnswer {
+        self.0.send_modify(|count| *count += 1);
+        LongAnswer(self.0.clone())
+    }
+
+    async fn none(&self) {
+        // It fails only when there is no sender, and `self` is one.
+        let _ = self.0.subscribe().wait_for(|count| *count == 0).await;
+    }
+}
+
+impl Drop for LongAnswer {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
 }
 
 impl Listener {
@@ -96,13 +124,12 @@ impl Listener {
     }
 
     async fn connection(self, stream: TcpStream, admitted: Arc<Admitted>) {
+        let info = |scheme| ConnectionInfo { scheme, admitted, long_answers: LongAnswers::default() };
         let Some(tls) = self.tls.clone() else {
-            return self.requests(stream, ConnectionInfo { scheme: Scheme::Http, admitted }).await;
+            return self.requests(stream, info(Scheme::Http)).await;
         };
         match timeout(TLS_DEADLINE, tls.accept(stream)).await {
-            Ok(Ok(stream)) => {
-                self.requests(stream, ConnectionInfo { scheme: Scheme::Https, admitted }).await;
-            }
+            Ok(Ok(stream)) => self.requests(stream, info(Scheme::Https)).await,
             Ok(Err(error)) => {
                 self.metrics.refused(Refusal::Tls);
                 debug!(%error, "TLS handshake failed");
@@ -117,6 +144,7 @@ impl Listener {
         info: ConnectionInfo,
     ) {
         let routes = self.routes;
+        let long_answers = info.long_answers.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(info.clone());
@@ -136,10 +164,10 @@ impl Listener {
         tokio::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            () = sleep(REQUESTS_LIFE) => return,
-            () = self.stop.cancelled() => {
+            () = async { tokio::select! { () = sleep(REQUESTS_LIFE) => {}, () = self.stop.cancelled() => {} } } => {
                 connection.as_mut().graceful_shutdown();
-                timeout(STOP_GRACE, connection).await.unwrap_or(Ok(()))
+                let over = async { long_answers.none().await; sleep(LAST_ANSWER).await };
+                tokio::select! { ended = connection => ended, () = over => Ok(()) }
             }
         };
         if let Err(error) = ended {
@@ -207,7 +235,10 @@ impl Admission {
     }
 
     fn admit(&self, ip: IpAddr) -> Result<Admitted, Refusal> {
-        let address = accountable(ip);
+        self.count(accountable(ip))
+    }
+
+    fn count(&self, address: IpAddr) -> Result<Admitted, Refusal> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if counts.total >= self.limits.total {
             return Err(Refusal::Total);
@@ -220,25 +251,29 @@ impl Admission {
         count.pending += 1;
         counts.addresses.insert(address, count);
         counts.total += 1;
-        Ok(Admitted { counts: self.counts.clone(), address, pending: AtomicBool::new(true) })
+        Ok(Admitted { admission: self.clone(), address, pending: AtomicBool::new(true) })
     }
 }
 
 /// A counted connection.
-#[derive(Debug)]
 pub(crate) struct Admitted {
-    counts: Arc<Mutex<Counts>>,
+    admission: Admission,
     address: IpAddr,
     pending: AtomicBool,
 }
 
 impl Admitted {
+    /// Counts one more of the same address.
+    pub(crate) fn another(&self) -> Result<Self, Refusal> {
+        self.admission.count(self.address)
+    }
+
     /// The client said a good hello: it is no longer one of those that have shown us nothing.
     pub(crate) fn greeted(&self) {
         if !self.pending.swap(false, Ordering::Relaxed) {
             return;
         }
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.admission.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = counts.addresses.get_mut(&self.address) {
             count.pending -= 1;
         }
@@ -248,7 +283,7 @@ impl Admitted {
 impl Drop for Admitted {
     fn drop(&mut self) {
         self.greeted();
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.admission.counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts.total -= 1;
         if let Entry::Occupied(mut count) = counts.addresses.entry(self.address) {
             count.get_mut().open -= 1;
@@ -269,12 +304,13 @@ fn accountable(ip: IpAddr) -> IpAddr {
 
 /// A handshake takes two round trips; the rest is patience with a phone on a bad network.
 const TLS_DEADLINE: Duration = Duration::from_secs(10);
-/// For a request head to arrive, and for an idle connection to send its next one.
-const HEAD_DEADLINE: Duration = Duration::from_secs(10);
-/// The longest life of a connection that is not upgraded: the page has a few hundred KiB to load.
+/// For a request head to arrive, and for an idle connection to send its next one: clients without a WebSocket answer
+/// our pings, one every ten seconds, on the same connection.
+const HEAD_DEADLINE: Duration = Duration::from_secs(15);
+/// How long a connection that is not upgraded takes requests: the page has a few hundred KiB to load.
 const REQUESTS_LIFE: Duration = Duration::from_secs(120);
-/// After a stop, for answers that are under way.
-const STOP_GRACE: Duration = Duration::from_secs(2);
+/// After that, and after a stop, for the answer that is under way. Polls and event streams end by themselves first.
+const LAST_ANSWER: Duration = Duration::from_secs(2);
 /// hyper's smallest permitted buffer; a browser's request head has about 1 KiB.
 const MAX_HEAD_BYTES: usize = 8 * 1024;
 const MAX_HEADERS: usize = 64;
@@ -341,5 +377,50 @@ mod tests {
         drop(admission.admit(here).expect("admitted again"));
         let counts = admission.counts.lock().expect("not poisoned");
         assert_eq!((counts.total, counts.addresses.len()), (0, 0));
+    }
+
+    /// A connection to a listener whose one route answers after a while, and the far end of it.
+    fn connection(
+        answer_after: Duration,
+        long: bool,
+    ) -> (tokio::task::JoinHandle<()>, tokio::io::DuplexStream) {
+        let route =
+            axum::routing::get(move |axum::Extension(info): axum::Extension<ConnectionInfo>| async move {
+                let _under_way = long.then(|| info.long_answers.begin());
+                sleep(answer_after).await;
+                "at last"
+            });
+        let listener = Listener {
+            routes: Router::new().route("/", route),
+            tls: None,
+            admission: admission(1, 1),
+            metrics: Arc::default(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        };
+        let here = "192.0.2.1".parse().expect("an address");
+        let admitted = Arc::new(listener.admission.admit(here).expect("admitted"));
+        let info = ConnectionInfo { scheme: Scheme::Http, admitted, long_answers: LongAnswers::default() };
+        let (near, far) = tokio::io::duplex(1024);
+        (tokio::spawn(listener.requests(near, info)), far)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_stands_for_as_long_as_a_long_answer_takes_and_no_longer() {
+        use tokio::{
+            io::{AsyncReadExt as _, AsyncWriteExt as _},
+            time::Instant,
+        };
+        for (long, arrives) in [(true, true), (false, false)] {
+            let start = Instant::now();
+            let (task, mut far) = connection(10 * REQUESTS_LIFE, long);
+            far.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("writes");
+            let mut answer = String::new();
+            far.read_to_string(&mut answer).await.expect("reads");
+            task.await.expect("no panic");
+            assert_eq!(answer.ends_with("at last"), arrives, "{answer:?}");
+            let took = if arrives { 10 * REQUESTS_LIFE } else { REQUESTS_LIFE + LAST_ANSWER };
+            assert_eq!(start.elapsed().as_secs(), took.as_secs());
+        }
     }
 }

@@ -12,7 +12,6 @@
 use std::{
     future::poll_fn,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -20,7 +19,7 @@ use std::{
 use futures_util::{Sink, SinkExt, Stream};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use signaling_protocol::{ClientFrame, ClientMessage, CloseCode, FrameError, MAX_FRAME_BYTES, RoomName};
+use signaling_protocol::{CloseCode, FrameError, MAX_FRAME_BYTES};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::{Sleep, sleep, timeout},
@@ -33,31 +32,15 @@ use tokio_tungstenite::{
         protocol::{CloseFrame, Role, WebSocketConfig},
     },
 };
-use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::listen::Admitted;
+use super::guest::{Attached, Guest, HELLO_DEADLINE, Heard, STALL_DEADLINE, STOPPING, read_hello};
 use crate::{
-    hub::{ConnId, Frame, GoneReason},
+    hub::{Frame, GoneReason},
     metrics::Metrics,
-    origin::Host,
-    outbox::{Budget, Next, Outbox, OutboxLimits},
-    report::Reports,
-    shard::{Attach, Letter, Shard, Shards, Stopped},
+    outbox::{Next, Outbox},
+    shard::Stopped,
 };
-
-/// Everything that a connection needs from the request that opened it.
-pub(crate) struct Guest {
-    pub(crate) room: RoomName,
-    pub(crate) host: Host,
-    pub(crate) admitted: Arc<Admitted>,
-    pub(crate) shards: Arc<Shards>,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) reports: Arc<Reports>,
-    pub(crate) outbox: OutboxLimits,
-    pub(crate) budget: Arc<Budget>,
-    pub(crate) stop: CancellationToken,
-}
 
 /// Runs the connection from its upgrade to its end.
 pub(crate) async fn serve(upgrade: OnUpgrade, guest: Guest) {
@@ -92,39 +75,28 @@ async fn converse(mut socket: Socket<TokioIo<Upgraded>>, guest: &Guest) -> Optio
             return Some(code);
         }
     };
-    let shard = guest.shards.of(&guest.room);
-    let outbox = Arc::new(Outbox::new(guest.outbox, guest.budget.clone(), guest.metrics.clone()));
-    let attach = Attach {
-        conn,
-        room: guest.room.clone(),
-        ack,
-        hello,
-        host: guest.host.clone(),
-        outbox: outbox.clone(),
+    let ended = async {
+        let attached = guest.attach(conn, ack, hello).await?;
+        let ended = converse_attached(&mut socket, &attached).await;
+        if let Ok(Ended::Lost | Ended::Protocol) = ended {
+            attached.gone(GoneReason::Closed).await;
+        } else if let Ok(Ended::Stalled) = ended {
+            attached.gone(GoneReason::SlowReader).await;
+        }
+        ended
     };
-    let attached = async {
-        shard.send(Letter::Attach(Box::new(attach))).await?;
-        converse_attached(&mut socket, conn, &shard, &outbox, guest).await
-    };
-    match attached.await {
+    match ended.await {
         Ok(Ended::Closing(code)) => {
             socket.farewell(None, code).await;
             Some(code)
         }
-        Ok(Ended::Lost) => {
-            let _ = shard.send(Letter::Gone(conn, GoneReason::Closed)).await;
-            None
-        }
+        Ok(Ended::Lost) => None,
         Ok(Ended::Protocol) => {
-            let _ = shard.send(Letter::Gone(conn, GoneReason::Closed)).await;
             socket.abandon().await;
             None
         }
-        Ok(Ended::Stalled) => {
-            // Nothing can be written to it, a close frame neither.
-            let _ = shard.send(Letter::Gone(conn, GoneReason::SlowReader)).await;
-            Some(CloseCode::SlowReader)
-        }
+        // Nothing can be written to it, a close frame neither.
+        Ok(Ended::Stalled) => Some(CloseCode::SlowReader),
         Err(Stopped) => {
             let code = CloseCode::GoingAway;
             socket.farewell(Frame::farewell(code, STOPPING, None), code).await;
@@ -158,18 +130,7 @@ async fn greet(
         Event::Protocol => return Err(Refused::Protocol),
         Event::Lost | Event::Stalled | Event::Closing(_) => return Err(Refused::Lost),
     };
-    let frame = ClientFrame::parse(text.as_bytes()).map_err(refuse)?;
-    match frame.message {
-        ClientMessage::Hello(hello) => Ok((frame.ack, hello)),
-        ClientMessage::Signal(_)
-        | ClientMessage::Bye
-        | ClientMessage::Ack
-        | ClientMessage::Pong
-        | ClientMessage::Report(_)
-        | ClientMessage::Unknown => {
-            Err(Refused::Close(CloseCode::BadHello, "the first frame is a hello".into()))
-        }
-    }
+    read_hello(text.as_bytes()).map_err(|(code, why)| Refused::Close(code, why))
 }
 
 /// How an attached connection ended.
@@ -186,27 +147,16 @@ enum Ended {
 
 async fn converse_attached(
     socket: &mut Socket<TokioIo<Upgraded>>,
-    conn: ConnId,
-    shard: &Shard,
-    outbox: &Outbox,
-    guest: &Guest,
+    attached: &Attached,
 ) -> Result<Ended, Stopped> {
-    let reports = &guest.reports;
     loop {
-        match socket.event(Some((outbox, &guest.metrics))).await {
-            Event::Text(text) => match ClientFrame::parse(text.as_bytes()) {
-                Ok(frame) => {
-                    if let ClientMessage::Report(report) = &frame.message {
-                        reports.note(report);
-                    }
-                    shard.send(Letter::Frame(conn, frame)).await?;
-                }
-                Err(error) => {
+        match socket.event(Some((attached.outbox(), attached.metrics()))).await {
+            Event::Text(text) => {
+                if attached.hear(text.as_bytes()).await? == Heard::Malformed {
                     socket.stop_reading();
-                    shard.send(Letter::Malformed(conn, error)).await?;
                 }
-            },
-            Event::Malformed(error) => shard.send(Letter::Malformed(conn, error)).await?,
+            }
+            Event::Malformed(error) => attached.malformed(error).await?,
             Event::Closing(code) => return Ok(Ended::Closing(code)),
             Event::Lost => return Ok(Ended::Lost),
             Event::Protocol => return Ok(Ended::Protocol),
@@ -399,14 +349,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 }
 
-const STOPPING: &str = "the server is stopping or restarting: come back at once";
-
 /// The 101 response is being written; that takes no time on a connection that is alive.
 const UPGRADE_DEADLINE: Duration = Duration::from_secs(5);
-/// PROTOCOL.md: the first frame.
-const HELLO_DEADLINE: Duration = Duration::from_secs(5);
-/// A reader that takes nothing for this long is gone or does not want to read.
-const STALL_DEADLINE: Duration = Duration::from_secs(10);
 /// For the goodbye, and again for the client's answer to it.
 const FAREWELL_DEADLINE: Duration = Duration::from_secs(2);
 /// A client that was told `too_large` may be in the middle of its message.
@@ -422,12 +366,15 @@ const MAX_CONTROL_FRAMES: u16 = 100;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use tokio::{
         io::{DuplexStream, duplex},
         time::Instant,
     };
 
     use super::*;
+    use crate::outbox::{Budget, OutboxLimits};
 
     fn unbounded() -> Arc<Budget> {
         Arc::new(Budget::new(usize::MAX, 0))

@@ -4,7 +4,9 @@
 
 mod abuse;
 mod doors;
+mod moving;
 mod process;
+mod requests;
 mod rooms;
 mod sessions;
 

@@ -1,0 +1,144 @@
+//! The whole route table, and what a request must show before a route sees it.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension, Router,
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, Response, StatusCode, header},
+    middleware::{self, Next},
+    routing::{any, post},
+};
+use signaling_protocol::RoomName;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    assets::{self, plain},
+    metrics::{Metrics, Refusal},
+    origin::{Gate, HostRefusal, Origin},
+    outbox::{Budget, OutboxLimits},
+    report::Reports,
+    shard::Shards,
+    transport::{guest::Guest, keyed::KeyedConnections, listen::ConnectionInfo},
+};
+
+mod requests;
+mod websocket;
+
+/// What the routes share.
+pub(crate) struct App {
+    pub(crate) gate: Gate,
+    pub(crate) shards: Arc<Shards>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) reports: Arc<Reports>,
+    pub(crate) outbox: OutboxLimits,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) keyed: KeyedConnections,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+}
+
+/// Every address that this server answers.
+pub(crate) fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/v1/rooms/{room}/ws", any(websocket::upgrade))
+        .route("/v1/rooms/{room}/events", post(requests::events).options(requests::preflight))
+        .route("/v1/rooms/{room}/poll", post(requests::poll).options(requests::preflight))
+        .route("/v1/rooms/{room}/messages", post(requests::messages).options(requests::preflight))
+        .fallback(page)
+        .layer(middleware::from_fn_with_state(app.clone(), admit_host))
+        .with_state(app)
+}
+
+/// Refuses what a rebound DNS name sends here, and tells the routes under which origin the client sees us.
+async fn admit_host(
+    State(app): State<Arc<App>>,
+    Extension(connection): Extension<ConnectionInfo>,
+    mut request: Request,
+    next: Next,
+) -> Response<Body> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.to_str().ok(),
+        (Some(_), Some(_)) | (None, _) => None,
+    };
+    match app.gate.admit_host(connection.scheme, host) {
+        Ok(own) => {
+            request.extensions_mut().insert(own);
+            next.run(request).await
+        }
+        Err(refusal) => {
+            app.metrics.refused(Refusal::Host);
+            match refusal {
+                HostRefusal::Malformed => {
+                    plain(StatusCode::BAD_REQUEST, "the request has no usable Host header\n")
+                }
+                HostRefusal::Unknown => plain(
+                    StatusCode::MISDIRECTED_REQUEST,
+                    "this server was not told that it has this name: open it by its IP address, or start it with \
+                     --public-url\n",
+                ),
+            }
+        }
+    }
+}
+
+async fn page(
+    State(app): State<Arc<App>>,
+    Extension(own): Extension<Origin>,
+    request: Request,
+) -> Response<Body> {
+    assets::respond(request.method(), request.uri().path(), request.headers(), &own, app.gate.public())
+}
+
+type Answer = (StatusCode, &'static str);
+
+/// What a request that belongs to a room must show, whatever the transport.
+fn admit_client(
+    app: &App,
+    own: &Origin,
+    room: &str,
+    headers: &HeaderMap,
+) -> Result<RoomName, (Refusal, Answer)> {
+    // All of them: a second Origin would not be what we judged.
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    let (origin, second) = (origins.next(), origins.next());
+    if second.is_some() || !app.gate.admits_origin(own, origin.map(HeaderValue::as_bytes)) {
+        return Err((Refusal::Origin, FOREIGN_ORIGIN));
+    }
+    if app.stop.is_cancelled() {
+        return Err((Refusal::Stopping, STOPPING));
+    }
+    room.parse().map_err(|_| (Refusal::Handshake, BAD_ROOM))
+}
+
+/// What a connection needs from the request that opens it.
+fn guest(app: &App, own: &Origin, connection: &ConnectionInfo, room: RoomName) -> Guest {
+    Guest {
+        room,
+        host: own.host().clone(),
+        admitted: connection.admitted.clone(),
+        shards: app.shards.clone(),
+        metrics: app.metrics.clone(),
+        reports: app.reports.clone(),
+        outbox: app.outbox,
+        budget: app.budget.clone(),
+        stop: app.stop.clone(),
+    }
+}
+
+fn refuse(app: &App, refusal: Refusal, (status, line): Answer) -> Response<Body> {
+    app.metrics.refused(refusal);
+    plain(status, line)
+}
+
+const FOREIGN_ORIGIN: Answer = (
+    StatusCode::FORBIDDEN,
+    "pages of this origin may not connect: start the server with --allow-origin, or --public-url behind a proxy\n",
+);
+const STOPPING: Answer = (StatusCode::SERVICE_UNAVAILABLE, "this server is stopping\n");
+const BAD_ROOM: Answer = (
+    StatusCode::BAD_REQUEST,
+    "a room name is 1 to 64 of the characters A-Z a-z 0-9 . _ ~ - (and not . or ..)\n",
+);

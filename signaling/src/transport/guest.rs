@@ -1,0 +1,122 @@
+//! A client at the door, and its connection once it has said hello. The same for every transport: it brings the text
+//! of frames and takes frames out of an outbox; what lies between the two is here.
+
+use std::{sync::Arc, time::Duration};
+
+use signaling_protocol::{ClientFrame, ClientMessage, CloseCode, FrameError, Hello, RoomName};
+use tokio_util::sync::CancellationToken;
+
+use super::listen::Admitted;
+use crate::{
+    hub::{ConnId, GoneReason},
+    metrics::Metrics,
+    origin::Host,
+    outbox::{Budget, Outbox, OutboxLimits},
+    report::Reports,
+    shard::{Attach, Letter, Shard, Shards, Stopped},
+};
+
+/// Everything that a connection needs from the request that opened it.
+pub(crate) struct Guest {
+    pub(crate) room: RoomName,
+    pub(crate) host: Host,
+    pub(crate) admitted: Arc<Admitted>,
+    pub(crate) shards: Arc<Shards>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) reports: Arc<Reports>,
+    pub(crate) outbox: OutboxLimits,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) stop: CancellationToken,
+}
+
+/// A connection that a shard knows.
+pub(crate) struct Attached {
+    conn: ConnId,
+    shard: Shard,
+    outbox: Arc<Outbox>,
+    metrics: Arc<Metrics>,
+    reports: Arc<Reports>,
+}
+
+/// What became of a frame's text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// The shard has the frame.
+    Frame,
+    /// It is no frame. The shard closes the connection; nothing more is to be read from it.
+    Malformed,
+}
+
+/// Reads a connection's first frame; otherwise says how the connection is to be closed.
+pub(crate) fn read_hello(text: &[u8]) -> Result<(u64, Hello), (CloseCode, String)> {
+    let frame = ClientFrame::parse(text).map_err(|error| (error.close_code(), error.to_string()))?;
+    match frame.message {
+        ClientMessage::Hello(hello) => Ok((frame.ack, hello)),
+        ClientMessage::Signal(_)
+        | ClientMessage::Bye
+        | ClientMessage::Ack
+        | ClientMessage::Pong
+        | ClientMessage::Report(_)
+        | ClientMessage::Unknown => Err((CloseCode::BadHello, "the first frame is a hello".into())),
+    }
+}
+
+impl Guest {
+    /// Hands a hello to the room's shard. What the shard answers, a `welcome` or a refusal, comes out of the outbox.
+    pub(crate) async fn attach(&self, conn: ConnId, ack: u64, hello: Hello) -> Result<Attached, Stopped> {
+        let shard = self.shards.of(&self.room);
+        let outbox = Arc::new(Outbox::new(self.outbox, self.budget.clone(), self.metrics.clone()));
+        let (room, host) = (self.room.clone(), self.host.clone());
+        let attach = Attach { conn, room, ack, hello, host, outbox: outbox.clone() };
+        shard.send(Letter::Attach(Box::new(attach))).await?;
+        Ok(Attached { conn, shard, outbox, metrics: self.metrics.clone(), reports: self.reports.clone() })
+    }
+}
+
+impl Attached {
+    pub(crate) const fn conn(&self) -> ConnId {
+        self.conn
+    }
+
+    pub(crate) fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Hands the text of a frame to the shard.
+    pub(crate) async fn hear(&self, text: &[u8]) -> Result<Heard, Stopped> {
+        match ClientFrame::parse(text) {
+            Ok(frame) => {
+                if let ClientMessage::Report(report) = &frame.message {
+                    self.reports.note(report);
+                }
+                self.shard.send(Letter::Frame(self.conn, frame)).await?;
+                Ok(Heard::Frame)
+            }
+            Err(error) => {
+                self.malformed(error).await?;
+                Ok(Heard::Malformed)
+            }
+        }
+    }
+
+    /// The client sent what is no frame: the shard says why and closes.
+    pub(crate) async fn malformed(&self, error: FrameError) -> Result<(), Stopped> {
+        self.shard.send(Letter::Malformed(self.conn, error)).await
+    }
+
+    /// The connection ended, and not by the shard's doing.
+    pub(crate) async fn gone(&self, why: GoneReason) {
+        // A shard that has stopped has forgotten it already.
+        let _ = self.shard.send(Letter::Gone(self.conn, why)).await;
+    }
+}
+
+pub(crate) const STOPPING: &str = "the server is stopping or restarting: come back at once";
+/// PROTOCOL.md: the first frame.
+pub(crate) const HELLO_DEADLINE: Duration = Duration::from_secs(5);
+/// A reader that takes nothing for this long is gone or does not want to read.
+pub(crate) const STALL_DEADLINE: Duration = Duration::from_secs(10);
