@@ -188,6 +188,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_idle_stream_whose_reader_goes_away_ends_at_once() {
+        let (outbox, metrics) = outbox();
+        let (sender, mut receiver) = mpsc::channel(1);
+        let start = Instant::now();
+        let reader = async move { receiver.recv().await.expect("the opening") };
+        let (ended, _opening) = tokio::join!(write("hello".into(), &outbox, &metrics, &sender), reader);
+        assert_eq!((ended, start.elapsed()), (Ended::Lost, Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_is_queued_before_the_end_is_written_before_it() {
         let (outbox, metrics) = outbox();
         let (sender, mut receiver) = mpsc::channel(1);
@@ -195,7 +205,7 @@ mod tests {
         outbox.close(CloseCode::Replaced);
         let ended = write(String::new(), &outbox, &metrics, &sender).await;
         assert_eq!(ended, Ended::Closing(CloseCode::Replaced));
-        let text = String::from_utf8(receiver.recv().await.expect("a chunk").into()).expect("text");
+        let text = String::from_utf8(receiver.try_recv().expect("a chunk").into()).expect("text");
         let (words, close) = text.split_once("\n\n").expect("two events");
         assert!(words.contains("last words"), "{text}");
         assert_eq!(close, "event: close\ndata: {\"code\":4203,\"reason\":\"replaced\"}\n\n");

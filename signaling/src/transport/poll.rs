@@ -246,6 +246,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_client_that_gave_its_poll_up_has_fifteen_seconds_from_then() {
+        let bench = bench();
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        assert!(tokio::time::timeout(second, bench.polls.answer()).await.is_err());
+        assert_eq!(bench.task.await.expect("no panic"), None);
+        assert_eq!(start.elapsed(), second + POLL_GAP);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_later_poll_gets_what_comes_and_the_earlier_one_an_empty_answer() {
         let bench = bench();
         let earlier = tokio::spawn({

@@ -110,6 +110,10 @@ impl Client {
 
     /// The next frame that means something: pings are answered, bare acknowledgements skipped.
     async fn next(&mut self) -> Value {
+        timeout(PATIENCE, self.next_frame()).await.expect("the server says something in time")
+    }
+
+    async fn next_frame(&mut self) -> Value {
         loop {
             match self.next_message().await {
                 Some(Message::Text(text)) => {

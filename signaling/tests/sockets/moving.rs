@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 
 use futures_util::SinkExt as _;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, tungstenite::Message};
 
 use super::{
-    Client, config, metric_becomes, next_message, open,
+    Client, PATIENCE, config, metric_becomes, next_message, open,
     requests::{Events, Http, KEY, hello, json_of, text},
     start,
 };
@@ -149,7 +150,7 @@ impl Bob {
     async fn listen(&mut self, count: usize) {
         let until = self.heard.len() + count;
         while self.heard.len() < until {
-            let frame = self.carrier.next().await;
+            let frame = timeout(PATIENCE, self.carrier.next()).await.expect("a frame in time");
             self.acknowledged(&frame);
             let seq = frame["seq"].as_u64().expect("a seq");
             if seq == 0 {

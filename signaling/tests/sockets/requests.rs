@@ -382,35 +382,58 @@ async fn polled_connections_count_for_their_address_though_they_share_a_socket()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_event_stream_that_nobody_reads_costs_a_bounded_amount_and_is_given_up() {
+async fn an_event_stream_that_nobody_reads_is_given_up_though_all_of_it_is_acknowledged() {
     let config =
         signaling::Config { messages_per_second: Some(100_000), message_burst: Some(100_000), ..config() };
     let server = start(config);
     let mut ada = Client::join(&server, "lobby", 1).await;
-    let address = server.address();
-    let mut stuck = TcpStream::connect(address).await.expect("connects");
-    let hello = hello(2, &json!({}));
+    let (stuck, key) = unread_stream(&server, 2).await;
+    let to_stuck = ada.until("peer_joined").await["peer"].clone();
+
+    // Up to 16 MiB, of which as little is in the replay ring as can be.
+    let mut http = Http::connect(&server).await;
+    let payload = json!("x".repeat(32 * 1024));
+    let given_up = async || metric(&server, "signaling_closes_total{code=\"slow_reader\"}").await == 1;
+    for said in 1..=512 {
+        ada.signal(&to_stuck, payload.clone()).await;
+        while metric(&server, "signaling_signals_total").await < said && !given_up().await {
+            tokio::task::yield_now().await;
+        }
+        if given_up().await {
+            break;
+        }
+        let ack = json!({"type": "ack", "seq": 0, "ack": said}).to_string();
+        text(http.post("/v1/rooms/lobby/messages", &[(KEY, &key)], ack).await).await;
+        let outbox = metric(&server, "signaling_outbox_bytes").await;
+        assert!(outbox <= 1024 * 1024, "the server held {outbox} bytes for it");
+    }
+    assert!(given_up().await);
+    assert_eq!(ada.until("peer_changed").await["state"], "away");
+    metric_becomes(&server, "signaling_outbox_bytes", 0).await;
+    drop(stuck);
+    metric_becomes(&server, "signaling_connections", 1).await;
+    assert_eq!(metric(&server, "signaling_closes_total{code=\"slow_reader\"}").await, 1);
+}
+
+/// An event stream that is read up to its key and no further.
+async fn unread_stream(server: &signaling::Server, seed: u8) -> (TcpStream, String) {
+    let (address, hello) = (server.address(), hello(seed, &json!({})));
+    let mut stream = TcpStream::connect(address).await.expect("connects");
     let request = format!(
         "POST /v1/rooms/lobby/events HTTP/1.1\r\nHost: {address}\r\nContent-Length: {}\r\n\r\n{hello}",
         hello.len()
     );
-    stuck.write_all(request.as_bytes()).await.expect("writes");
-    let to_stuck = ada.until("peer_joined").await["peer"].clone();
-
-    let payload = json!("x".repeat(32 * 1024));
-    let mut most = 0;
-    for n in 0..512 {
-        ada.signal(&to_stuck, payload.clone()).await;
-        if n % 16 == 0 {
-            let outbox = metric(&server, "signaling_outbox_bytes").await;
-            most = most.max(outbox + metric(&server, "signaling_replay_bytes").await);
+    stream.write_all(request.as_bytes()).await.expect("writes");
+    let mut read = String::new();
+    loop {
+        if let Some((_, key)) = read.split_once("{\"connection\":\"")
+            && let Some((key, _)) = key.split_once('"')
+        {
+            return (stream, key.to_owned());
         }
+        let byte = timeout(PATIENCE, stream.read_u8()).await.expect("in time").expect("more");
+        read.push(char::from(byte));
     }
-    assert_eq!(ada.until("peer_changed").await["state"], "away");
-    assert!(most <= 1024 * 1024, "the server held {most} bytes for it");
-    metric_becomes(&server, "signaling_outbox_bytes", 0).await;
-    drop(stuck);
-    metric_becomes(&server, "signaling_connections", 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
