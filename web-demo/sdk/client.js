@@ -1,11 +1,14 @@
 // @ts-check
 /**
- * A signaling session that outlives its WebSockets.
+ * A signaling session that outlives its connections.
  *
  * Every sequenced frame of either direction is delivered exactly once and in order while the session lives:
- * what was sent and not acknowledged is kept (bounded) and sent again over the next socket, what arrives twice
+ * what was sent and not acknowledged is kept (bounded) and sent again over the next connection, what arrives twice
  * is ignored. When the session could not be kept, a `welcome` with outcome `new` or `resync` says so, and its
  * snapshot of the room is the truth. Nothing here knows RTCPeerConnection.
+ *
+ * A connection is a WebSocket, or where none gets through an event stream, or polls; the session goes on over whichever works, and
+ * tries to get back to a better one from time to time.
  *
  * ```js
  * const client = new SignalingClient({ url: "wss://host/v1/rooms/lobby/ws", secret: await holdSecret("lobby"), instance: randomText(9) });
@@ -22,16 +25,29 @@
  * @import { IceServer, ServerFrame, SignalBody, Welcome } from "./protocol.js"
  * @typedef {"idle" | "connecting" | "open" | "waiting" | "closed"} ClientState
  *   waiting: the connection is lost and the next attempt is scheduled; closed: it will not come back by itself.
- * @typedef {new (url: string, protocols: string[]) => WebSocket} WebSocketClass
+ * @typedef {object} Socket what is used of a WebSocket
+ * @property {number} readyState
+ * @property {(() => void) | null} onopen
+ * @property {((event: { data: unknown }) => void) | null} onmessage
+ * @property {((event: { code: number }) => void) | null} onclose
+ * @property {(text: string) => void} send
+ * @property {() => void} close
+ * @typedef {new (url: string, protocols: string[]) => Socket} SocketClass
+ * @typedef {{ socket: Socket, rung: number }} Connection
  * @typedef {{ seq: number, type: string, body: object, bytes: number }} Kept
  */
 
 import { Backoff } from "./backoff.js";
 import { Timer, systemClock } from "./clock.js";
+import { Ladder } from "./ladder.js";
 import { DEFAULT_LIMITS, SUBPROTOCOL, comeBack, parseFrame } from "./protocol.js";
+import { EventStreamSocket, PollSocket } from "./requests.js";
 
-/** A handshake and its welcome take one or two round trips; the server gives a hello five seconds. */
-const WELCOME_DEADLINE_MS = 10_000;
+/** On a lower rung, the first wait before a better one is tried; each further one is twice as long. */
+const CLIMB_AFTER_MS = 30_000;
+const CLIMB_CAP_MS = 600_000;
+/** The session goes on meanwhile, so there is time. */
+const CLIMB_DEADLINE_MS = 5_000;
 /** The contract asks for an acknowledgement after at most 1 s or 16 frames. */
 const ACK_AFTER_MS = 800;
 const ACK_AFTER_FRAMES = 16;
@@ -56,8 +72,11 @@ export class SignalingClient extends EventTarget {
 
   /** Ends with the session. @type {AbortController | undefined} */
   #listening;
-  /** @type {WebSocket | undefined} */
-  #socket;
+  /** @type {Connection | undefined} */
+  #connection;
+  /** A connection on a better rung that may take over from the present one. @type {Connection | undefined} */
+  #climbing;
+  #climbs = 0;
   /** @type {string | undefined} */
   #resume;
   /** Highest seq received in order. */
@@ -85,25 +104,34 @@ export class SignalingClient extends EventTarget {
    * @param {string} options.secret 43 characters; whoever has it is this peer
    * @param {string} options.instance 1-32 characters, fresh for every page load
    * @param {string} [options.name] shown to the others, at most 64 characters
-   * @param {WebSocketClass} [options.WebSocket]
+   * @param {SocketClass} [options.WebSocket]
+   * @param {SocketClass[]} [options.fallbacks] what to try where no WebSocket gets through, in this order
    * @param {Clock} [options.clock]
    * @param {() => number} [options.random]
    * @param {Pick<EventTarget, "addEventListener"> | undefined} [options.network] whoever fires `online`
    */
-  constructor({ url, secret, instance, name, WebSocket = globalThis.WebSocket, clock = systemClock, random = Math.random, network = browserWindow() }) {
+  constructor({ url, secret, instance, name, WebSocket = /** @type {any} */ (globalThis.WebSocket), fallbacks = [EventStreamSocket, PollSocket], clock = systemClock, random = Math.random, network = browserWindow() }) {
     super();
     this.url = url;
     this.secret = secret;
     this.instance = instance;
     this.name = name;
-    this.WebSocket = WebSocket;
+    this.transports = [WebSocket, ...fallbacks];
+    this.ladder = new Ladder(this.transports.length);
     this.clock = clock;
+    this.random = random;
     this.backoff = new Backoff({ random });
     this.retryTimer = new Timer(clock, () => this.#open());
     this.deadTimer = new Timer(clock, () => this.#lost(4001));
     this.ackTimer = new Timer(clock, () => this.#sendUnsequenced("ack"));
     this.flushTimer = new Timer(clock, () => this.#flush());
+    this.climbTimer = new Timer(clock, () => (this.#climbing === undefined ? this.#climb() : this.#climbFailed()));
     this.network = network;
+  }
+
+  /** Index in `transports` of the present connection's kind: 0 for a WebSocket. */
+  get rung() {
+    return this.#connection?.rung;
   }
 
   /** Starts the session; later losses are repaired without another call. */
@@ -129,6 +157,8 @@ export class SignalingClient extends EventTarget {
       return;
     }
     this.backoff.reset();
+    this.ladder.forget();
+    this.#climbs = 0;
     this.#open();
   }
 
@@ -167,27 +197,87 @@ export class SignalingClient extends EventTarget {
     this.#detach();
     this.retryTimer.cancel();
     this.#retry_after_ms = 0;
-    const socket = new this.WebSocket(this.url, [SUBPROTOCOL]);
-    this.#socket = socket;
-    // A socket that was given up may still speak; only the present one is listened to.
-    const present = () => this.#socket === socket;
-    socket.onopen = () => present() && this.#hello();
-    socket.onmessage = (event) => present() && this.#receive(event.data);
-    socket.onclose = (event) => present() && this.#lost(event.code);
-    this.deadTimer.arm(WELCOME_DEADLINE_MS);
+    const { rung, deadline_ms } = this.ladder;
+    this.#connection = this.#connect(rung);
+    this.deadTimer.arm(deadline_ms);
     this.#become("connecting");
   }
 
-  #hello() {
-    this.#transmit({
-      type: "hello",
-      seq: 0,
-      ack: this.#resume === undefined ? 0 : this.#received,
-      secret: this.secret,
-      instance: this.instance,
-      name: this.name,
-      resume: this.#resume,
-    });
+  /**
+   * @param {number} rung
+   * @returns {Connection}
+   */
+  #connect(rung) {
+    const socket = new this.transports[rung](this.url, [SUBPROTOCOL]);
+    // A socket that was given up may still speak; only the present one, and one that may become it, are listened to.
+    const present = () => this.#connection?.socket === socket;
+    const climbing = () => this.#climbing?.socket === socket;
+    socket.onopen = () => (present() || climbing()) && this.#hello(socket);
+    socket.onmessage = ({ data }) => {
+      if (climbing()) this.#takeOver(data);
+      else if (present()) this.#receive(data);
+    };
+    socket.onclose = ({ code }) => {
+      if (climbing()) this.#climbFailed();
+      else if (present()) this.#closed(code);
+    };
+    return { socket, rung };
+  }
+
+  /** @param {Socket} socket */
+  #hello(socket) {
+    const ack = this.#resume === undefined ? 0 : this.#received;
+    const { secret, instance, name } = this;
+    socket.send(JSON.stringify({ type: "hello", seq: 0, ack, secret, instance, name, resume: this.#resume }));
+  }
+
+  /** Tries a better rung beside the present connection, each of the better ones in turn. */
+  #climb() {
+    if (this.state !== "open" || this.#leaving || this.#connection === undefined) return;
+    this.#climbing = this.#connect(this.#climbs % this.#connection.rung);
+    this.#climbs += 1;
+    this.climbTimer.arm(CLIMB_DEADLINE_MS);
+  }
+
+  #climbFailed() {
+    this.#climbing?.socket.close();
+    this.#climbing = undefined;
+    this.#climbLater();
+  }
+
+  #climbLater() {
+    const wait_ms = Math.min(CLIMB_CAP_MS, CLIMB_AFTER_MS * 2 ** this.#climbs);
+    this.climbTimer.arm(wait_ms * (1 + this.random()) / 2);
+  }
+
+  /**
+   * What came first on the better connection: a welcome means that the session is there now.
+   * @param {unknown} data
+   */
+  #takeOver(data) {
+    if (this.#leaving || parseFrame(data)?.type !== "welcome") {
+      this.#climbFailed();
+      return;
+    }
+    const former = this.#connection;
+    this.#connection = this.#climbing;
+    this.#climbing = undefined;
+    former?.socket.close();
+    this.#receive(data);
+  }
+
+  /** @param {number} code */
+  #closed(code) {
+    if (code === 4203 && this.#climbing !== undefined) {
+      // It is we who replaced it; the welcome is still on its way.
+      this.#connection = this.#climbing;
+      this.#climbing = undefined;
+      this.climbTimer.cancel();
+      this.deadTimer.arm(CLIMB_DEADLINE_MS);
+      this.#become("connecting");
+      return;
+    }
+    this.#lost(code);
   }
 
   /** @param {unknown} data */
@@ -233,11 +323,20 @@ export class SignalingClient extends EventTarget {
     this.#acknowledged(frame.ack);
     this.deadTimer.arm(frame.ping.interval_ms + frame.ping.deadline_ms);
     this.backoff.reset();
+    this.#stand();
     this.#become("open");
     // The token that we came with is good until the server has heard us with the new one.
     this.#sendUnsequenced("ack");
     this.#emit("welcome", frame);
     this.#flush();
+  }
+
+  /** The present connection works. */
+  #stand() {
+    const rung = this.#connection?.rung ?? 0;
+    this.ladder.proved(rung);
+    if (rung > 0) this.#climbLater();
+    else this.#climbs = 0;
   }
 
   /** @param {ServerFrame} frame */
@@ -329,10 +428,11 @@ export class SignalingClient extends EventTarget {
 
   /** @param {object} frame */
   #transmit(frame) {
-    if (this.#socket?.readyState !== 1) return;
+    const socket = this.#connection?.socket;
+    if (socket?.readyState !== 1) return;
     this.ackTimer.cancel();
     this.#unacknowledged = 0;
-    this.#socket.send(JSON.stringify(frame));
+    socket.send(JSON.stringify(frame));
   }
 
   /**
@@ -341,9 +441,15 @@ export class SignalingClient extends EventTarget {
    * @param {"now" | "after" | "never"} [verdict]
    */
   #lost(code, verdict = comeBack(code)) {
+    // Codes of the server show that the transport works; an own deadline (4001) shows that it may not.
+    const unheard = this.state === "connecting" && (code < 4000 || code === 4001);
     this.#detach();
     if (this.#leaving || verdict === "never") {
       this.#end(code);
+      return;
+    }
+    if (unheard && this.ladder.failed()) {
+      this.#open();
       return;
     }
     const patience_ms = verdict === "after" ? this.#retry_after_ms || PATIENCE_MS : this.#retry_after_ms;
@@ -364,10 +470,11 @@ export class SignalingClient extends EventTarget {
   }
 
   #detach() {
-    const socket = this.#socket;
-    this.#socket = undefined;
-    for (const timer of [this.deadTimer, this.ackTimer, this.flushTimer]) timer.cancel();
-    if (socket !== undefined && socket.readyState < 2) socket.close();
+    const sockets = [this.#connection?.socket, this.#climbing?.socket];
+    this.#connection = undefined;
+    this.#climbing = undefined;
+    for (const timer of [this.deadTimer, this.ackTimer, this.flushTimer, this.climbTimer]) timer.cancel();
+    for (const socket of sockets) if (socket !== undefined && socket.readyState < 2) socket.close();
   }
 
   #limits() {

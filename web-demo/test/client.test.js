@@ -337,7 +337,7 @@ function candidate(text) {
 function start(options = {}) {
   const clock = new VirtualClock();
   const { FakeWebSocket, sockets, last } = fakeWebSockets();
-  const client = new SignalingClient({ url: "ws://x/v1/rooms/r/ws", secret: "secret", instance: "here", WebSocket: FakeWebSocket, clock, random: seeded(7), ...options });
+  const client = new SignalingClient({ url: "ws://x/v1/rooms/r/ws", secret: "secret", instance: "here", WebSocket: FakeWebSocket, fallbacks: [], clock, random: seeded(7), ...options });
   const events = [];
   const states = [];
   for (const type of ["welcome", "peer_joined", "peer_left", "signal", "error"]) {
