@@ -1,6 +1,6 @@
 //! turn-relay and coturn side by side: three hosts in network namespaces, the servers on one core, the load on another, every load
 //! on each server in turn, several rounds of it. What counts is the ratio within a round: both saw the same machine.
-#![allow(clippy::print_stdout, reason = "the table is what this program is for")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the table is what this program is for")]
 
 mod lab;
 mod load;
@@ -10,6 +10,7 @@ mod turn;
 
 use std::ops::RangeFrom;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -29,6 +30,9 @@ struct Arguments {
     /// Rounds; figures are medians over them, ratios are taken within each
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// Datagrams per second of the video loads, all allocations together
+    #[arg(long, default_value_t = 40_000.0)]
+    rate: f64,
     /// Seconds that each load plays on each server
     #[arg(long, default_value_t = 1.5)]
     seconds: f64,
@@ -64,9 +68,21 @@ struct Arguments {
     out: PathBuf,
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match compare() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench-relay: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn compare() -> Result<()> {
     let arguments = Arguments::parse();
     ensure!(arguments.rounds > 0, "--rounds must be at least 1");
+    ensure!((0.1..=60.0).contains(&arguments.seconds), "--seconds must be between 0.1 and 60");
+    ensure!((100.0..=1e6).contains(&arguments.rate), "--rate must be between 100 and 1,000,000");
     ensure!(arguments.server_cpu != arguments.load_cpu, "the servers and the load need a core each");
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
@@ -173,7 +189,7 @@ impl Bench {
             for burst in [8, 4, 1] {
                 let name = format!("video, bursts of {burst}, 20 allocations");
                 if self.wants("video") {
-                    let plan = self.plan(direction, burst, VIDEO_BYTES, VIDEO_RATE);
+                    let plan = self.plan(direction, burst, VIDEO_BYTES, self.arguments.rate);
                     self.compare(&name, &plan, servers, &mut fleets, order)?;
                 }
             }
@@ -224,7 +240,7 @@ impl Bench {
 
     /// What the same way takes without a server, which every latency contains.
     fn direct(&mut self) -> Result<()> {
-        let plan = self.plan(Direction::ToPeer, 8, VIDEO_BYTES, VIDEO_RATE);
+        let plan = self.plan(Direction::ToPeer, 8, VIDEO_BYTES, self.arguments.rate);
         let outcome = load::direct(&self.lab, &plan)?;
         for percent in [50.0, 99.0] {
             self.report.direct(&format!("p{percent}"), outcome.percentile(percent) / 1000.0);
@@ -278,8 +294,6 @@ const AUDIO_BYTES: usize = 160;
 /// Packets per second of one stream.
 const AUDIO_RATE: f64 = 50.0;
 const VIDEO_BYTES: usize = 1100;
-/// All streams together, per second.
-const VIDEO_RATE: f64 = 40_000.0;
 const FIRST_RATE: f64 = 50_000.0;
 const GROWTH: f64 = 1.12;
 const STEP: Duration = Duration::from_millis(400);
