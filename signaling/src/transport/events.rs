@@ -192,9 +192,12 @@ mod tests {
         let (outbox, metrics) = outbox();
         let (sender, mut receiver) = mpsc::channel(1);
         let start = Instant::now();
-        let reader = async move { receiver.recv().await.expect("the opening") };
-        let (ended, _opening) = tokio::join!(write("hello".into(), &outbox, &metrics, &sender), reader);
-        assert_eq!((ended, start.elapsed()), (Ended::Lost, Duration::ZERO));
+        let reader = async move {
+            receiver.recv().await.expect("the opening");
+            sleep(Duration::from_secs(1)).await;
+        };
+        let (ended, ()) = tokio::join!(write("hello".into(), &outbox, &metrics, &sender), reader);
+        assert_eq!((ended, start.elapsed()), (Ended::Lost, Duration::from_secs(1)));
     }
 
     #[tokio::test(start_paused = true)]
