@@ -329,7 +329,8 @@ async fn a_body_above_64_kib_closes_its_connection() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_stream_that_is_dropped_is_a_lost_connection() {
-    let server = start(config());
+    // So that no missed ping tells it.
+    let server = start(signaling::Config { ping_interval_seconds: Some(3_600), ..config() });
     let mut ada = Client::join(&server, "lobby", 1).await;
     let (events, key, _) = stream(&server, "lobby", 2).await;
     ada.until("peer_joined").await;
