@@ -10,11 +10,18 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use turn_relay::{
+    config::networks,
     credentials::Secret,
     operation::{StartError, settings},
 };
 
-use crate::{hub::Limits, origin::Origin, tls, turn::is_ice_url};
+use crate::{
+    hub::Limits,
+    origin::Origin,
+    tls,
+    transport::forwarded::{ForwardedHeader, Forwarding},
+    turn::is_ice_url,
+};
 
 /// The configuration as written; a missing key means its default, which `--print-config` shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
@@ -35,6 +42,14 @@ pub struct Config {
     /// Let pages of this further origin connect, such as https://app.example (repeatable)
     #[arg(long, value_name = "ORIGIN", value_delimiter = ',')]
     pub allow_origin: Vec<String>,
+
+    /// Proxies in front (addresses or networks) that say for whom they ask: limits count their clients then, not them (repeatable)
+    #[arg(long, value_name = "NETWORK", value_delimiter = ',')]
+    pub forwarded_from: Vec<String>,
+
+    /// The header that they write it into, x-forwarded-for or forwarded (RFC 7239) [default: x-forwarded-for]
+    #[arg(long, value_name = "HEADER")]
+    pub forwarded_header: Option<String>,
 
     /// `self-signed`: HTTPS with a certificate made at start; browsers warn, cameras of other devices work
     #[arg(long, value_name = "self-signed")]
@@ -76,11 +91,11 @@ pub struct Config {
     #[arg(long, value_name = "N")]
     pub max_connections: Option<u32>,
 
-    /// Connections of one address (IPv6: one /64); behind a proxy all clients have its address, so raise it there [default: 1000]
+    /// Connections of one address (IPv6: one /64); behind a proxy see --forwarded-from [default: 1000]
     #[arg(long, value_name = "N")]
     pub max_connections_per_address: Option<u32>,
 
-    /// Connections of one address that have not said hello yet; raise it behind a proxy [default: 64]
+    /// Connections of one address that have not said hello yet [default: 64]
     #[arg(long, value_name = "N")]
     pub max_pending_per_address: Option<u32>,
 
@@ -149,6 +164,7 @@ pub struct Settings {
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) public: Option<Origin>,
     pub(crate) allowed: Vec<Origin>,
+    pub(crate) forwarding: Forwarding,
     pub(crate) tls: Tls,
     pub(crate) relay: RelayChoice,
     pub(crate) credential_lifetime: Duration,
@@ -218,6 +234,7 @@ impl TryFrom<Config> for Settings {
                 .iter()
                 .map(|text| origin("allow_origin", text))
                 .collect::<Result<_, _>>()?,
+            forwarding: forwarding(&config)?,
             tls: security(&config)?,
             relay,
             credential_lifetime: Duration::from_secs(within(
@@ -251,6 +268,25 @@ fn address(key: &str, text: &str) -> Result<SocketAddr, StartError> {
             "{key}: {text:?} is not an address; write IP:PORT, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::]:8080"
         ))
     })
+}
+
+fn forwarding(config: &Config) -> Result<Forwarding, StartError> {
+    let proxies = networks("forwarded_from", &config.forwarded_from)?;
+    let header = match config.forwarded_header.as_deref().map(str::to_ascii_lowercase).as_deref() {
+        None | Some("x-forwarded-for") => ForwardedHeader::XForwardedFor,
+        Some("forwarded") => ForwardedHeader::Forwarded,
+        Some(other) => {
+            return Err(StartError::new(format!(
+                "forwarded_header: {other:?} is not known; write x-forwarded-for or forwarded"
+            )));
+        }
+    };
+    if config.forwarded_header.is_some() && proxies.is_empty() {
+        return Err(StartError::new(
+            "forwarded_header: nobody is believed without forwarded_from; name the proxies",
+        ));
+    }
+    Ok(Forwarding { proxies, header })
 }
 
 fn security(config: &Config) -> Result<Tls, StartError> {

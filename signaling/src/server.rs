@@ -98,6 +98,7 @@ impl Server {
                 per_address: settings.max_connections_per_address,
                 pending_per_address: settings.max_pending_per_address,
             }),
+            forwarding: Arc::new(settings.forwarding),
             metrics,
             tasks: tasks.clone(),
             stop: stop.clone(),

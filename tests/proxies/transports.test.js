@@ -37,8 +37,9 @@ const nginx = (websockets) => async (stage, port, target) => {
       access_log off; ${temporary}
       server {
         listen 127.0.0.1:${port};
+        proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
         location / { proxy_pass http://127.0.0.1:${target}; }
-        location ~ ^/v1/rooms/[^/]+/ws$ { proxy_pass http://127.0.0.1:${target}; ${websockets} }
+        location ~ ^/v1/rooms/[^/]+/ws$ { proxy_pass http://127.0.0.1:${target}; ${websockets} proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; }
       }
     }`);
   return { command: 'nginx', args: ['-p', folder, '-e', 'stderr', '-c', configuration] };
@@ -52,6 +53,7 @@ defaults
   timeout connect 5s
   timeout client 30s
   timeout server 30s
+  option forwardfor
 frontend front
   bind 127.0.0.1:${port}
   default_backend back
@@ -78,6 +80,30 @@ scenario('through an nginx that nobody told of WebSockets a client falls back by
   await talk(ada, bob, async () => undefined);
   assert.deepEqual(ada.welcomes, ['new']);
 });
+
+for (const [name, proxy] of /** @type {const} */ ([['nginx', nginx(UPGRADE)], ['HAProxy', haproxy]])) {
+  scenario(`clients behind ${name} count for themselves, whatever they say of themselves`, async (stage) => {
+    const port = await freePort();
+    const signaling = await startSignaling(stage, {
+      relay: false,
+      args: ['--no-embedded-relay', '--public-url', `http://127.0.0.1:${port}`, '--forwarded-from', '127.0.0.1', '--max-connections-per-address', '1'],
+    });
+    const { command, args } = await proxy(stage, port, signaling.port);
+    await stage.program(command, args).answers(`http://127.0.0.1:${port}/`);
+    const from = (/** @type {string} */ localAddress, /** @type {Record<string, string>} */ headers = {}) =>
+      new Promise((resolve) => {
+        const socket = new WebSocket(`ws://127.0.0.1:${port}/v1/rooms/${ROOM}/ws`, ['signaling.v1'], { localAddress, headers });
+        stage.atEnd(async () => socket.terminate());
+        socket.on('open', () => resolve(101));
+        socket.on('unexpected-response', (_, response) => resolve(response.statusCode));
+        socket.on('error', () => undefined);
+      });
+    assert.equal(await from('127.0.0.2'), 101);
+    assert.equal(await from('127.0.0.2'), 429);
+    assert.equal(await from('127.0.0.2', { 'X-Forwarded-For': '6.6.6.6', Forwarded: 'for=6.6.6.6' }), 429);
+    assert.equal(await from('127.0.0.3'), 101);
+  });
+}
 
 /**
  * Ada is behind the proxy, Bob is not.

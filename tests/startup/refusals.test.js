@@ -84,6 +84,15 @@ scenario('signaling refuses a TURN URL that is none', async (stage) => {
   await refusesSignaling(stage, ['--listen', '127.0.0.1:0', '--turn-url', 'http://relay.example.org', '--turn-secret-file', secret], /http:\/\/relay\.example\.org/);
 });
 
+for (const [args, names] of /** @type {[string[], RegExp][]} */ ([
+  [['--forwarded-from', '10.0.0.7/8'], /did you mean 10\.0\.0\.0\/8/],
+  [['--forwarded-from', 'proxy.example'], /forwarded_from: "proxy\.example"/],
+  [['--forwarded-from', '10.0.0.7', '--forwarded-header', 'x-real-ip'], /forwarded_header: "x-real-ip"/],
+  [['--forwarded-header', 'forwarded'], /forwarded_header.*forwarded_from/],
+])) {
+  scenario(`signaling refuses ${args.join(' ')}`, (stage) => refusesSignaling(stage, ['--listen', '127.0.0.1:0', ...args], names));
+}
+
 scenario('signaling names a certificate that is not there', (stage) =>
   refusesSignaling(stage, ['--listen', '127.0.0.1:0', '--tls-cert', '/nowhere/cert.pem', '--tls-key', '/nowhere/key.pem'], /\/nowhere\/cert\.pem/));
 

@@ -51,13 +51,19 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-/// Refuses what a rebound DNS name sends here, and tells the routes under which origin the client sees us.
+/// Refuses what a rebound DNS name sends here, and what comes from too busy a client behind a proxy; tells the routes under
+/// which origin the client sees us.
 async fn admit_host(
     State(app): State<Arc<App>>,
     Extension(connection): Extension<ConnectionInfo>,
     mut request: Request,
     next: Next,
 ) -> Response<Body> {
+    let connection = match connection.for_request(request.headers()) {
+        Ok(connection) => connection,
+        Err(refusal) => return refuse(&app, refusal, TOO_MANY),
+    };
+    request.extensions_mut().insert(connection.clone());
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
         (Some(host), None) => host.to_str().ok(),
@@ -137,6 +143,8 @@ const FOREIGN_ORIGIN: Answer = (
     StatusCode::FORBIDDEN,
     "pages of this origin may not connect: start the server with --allow-origin, or --public-url behind a proxy\n",
 );
+const TOO_MANY: Answer =
+    (StatusCode::TOO_MANY_REQUESTS, "this address, or the server, has as many connections as it may\n");
 const STOPPING: Answer = (StatusCode::SERVICE_UNAVAILABLE, "this server is stopping\n");
 const BAD_ROOM: Answer = (
     StatusCode::BAD_REQUEST,

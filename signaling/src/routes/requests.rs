@@ -18,7 +18,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use signaling_protocol::{CloseCode, FrameError, MAX_FRAME_BYTES, RoomName};
 use tokio::time::timeout;
 
-use super::{Answer, App, STOPPING, admit_client, guest, refuse};
+use super::{Answer, App, STOPPING, TOO_MANY, admit_client, guest, refuse};
 use crate::{
     assets::plain,
     hub::Frame,
@@ -242,8 +242,6 @@ const JSON: &str = "application/json";
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
 const LOST: Answer = (StatusCode::REQUEST_TIMEOUT, "the request has no body, or it did not arrive in time\n");
-const TOO_MANY: Answer =
-    (StatusCode::TOO_MANY_REQUESTS, "this address, or the server, has as many connections as it may\n");
 const NO_POLLS: Answer = (StatusCode::CONFLICT, "this connection is an event stream: it is not polled\n");
 const NO_CONNECTION: Answer = (
     StatusCode::NOT_FOUND,

@@ -20,7 +20,11 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, body::Body, http::Request};
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderMap, Request},
+};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
@@ -35,6 +39,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 use tracing::{debug, warn};
 
+use super::forwarded::Forwarding;
 use crate::{
     metrics::{Metrics, Refusal},
     origin::Scheme,
@@ -57,6 +62,7 @@ pub(crate) struct Listener {
     pub(crate) routes: Router,
     pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) admission: Admission,
+    pub(crate) forwarding: Arc<Forwarding>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
@@ -68,6 +74,19 @@ pub(crate) struct ConnectionInfo {
     pub(crate) scheme: Scheme,
     pub(crate) admitted: Arc<Admitted>,
     pub(crate) long_answers: LongAnswers,
+    /// The connection is a proxy's of ours, with this address.
+    proxy: Option<(IpAddr, Arc<Forwarding>)>,
+}
+
+impl ConnectionInfo {
+    /// The same as this request is to see it. What a proxy brings counts for the client that it names, or else for itself, as
+    /// long as the request does.
+    pub(crate) fn for_request(&self, headers: &HeaderMap) -> Result<Self, Refusal> {
+        let Some((proxy, forwarding)) = &self.proxy else { return Ok(self.clone()) };
+        let client = forwarding.client(headers).unwrap_or(*proxy);
+        let admitted = self.admitted.admission.count(Some(accountable(client)), InTotal::Already)?;
+        Ok(Self { admitted: Arc::new(admitted), ..self.clone() })
+    }
 }
 
 /// The answers of one connection that are under way for longer than a file takes.
@@ -111,7 +130,10 @@ impl Listener {
     }
 
     fn admit(&self, stream: TcpStream, peer: SocketAddr) {
-        let admitted = match self.admission.admit(peer.ip()) {
+        let proxy = self.forwarding.believes(peer.ip()).then(|| (peer.ip(), self.forwarding.clone()));
+        // A proxy's connections are as many as its clients': each request counts for its own.
+        let address = proxy.is_none().then(|| accountable(peer.ip()));
+        let admitted = match self.admission.count(address, InTotal::OneMore) {
             Ok(admitted) => Arc::new(admitted),
             Err(refusal) => return self.metrics.refused(refusal),
         };
@@ -120,11 +142,16 @@ impl Listener {
             return;
         }
         let listener = self.clone();
-        self.tasks.spawn(async move { listener.connection(stream, admitted).await });
+        self.tasks.spawn(async move { listener.connection(stream, admitted, proxy).await });
     }
 
-    async fn connection(self, stream: TcpStream, admitted: Arc<Admitted>) {
-        let info = |scheme| ConnectionInfo { scheme, admitted, long_answers: LongAnswers::default() };
+    async fn connection(
+        self,
+        stream: TcpStream,
+        admitted: Arc<Admitted>,
+        proxy: Option<(IpAddr, Arc<Forwarding>)>,
+    ) {
+        let info = |scheme| ConnectionInfo { scheme, admitted, proxy, long_answers: LongAnswers::default() };
         let Some(tls) = self.tls.clone() else {
             return self.requests(stream, info(Scheme::Http)).await;
         };
@@ -234,15 +261,20 @@ impl Admission {
         Self { limits, counts: Arc::default() }
     }
 
-    fn admit(&self, ip: IpAddr) -> Result<Admitted, Refusal> {
-        self.count(accountable(ip))
-    }
-
-    fn count(&self, address: IpAddr) -> Result<Admitted, Refusal> {
+    /// Without an address it counts in total alone.
+    fn count(&self, address: Option<IpAddr>, in_total: InTotal) -> Result<Admitted, Refusal> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if counts.total >= self.limits.total {
+        if in_total == InTotal::OneMore && counts.total >= self.limits.total {
             return Err(Refusal::Total);
         }
+        if let Some(address) = address {
+            self.count_address(&mut counts, address)?;
+        }
+        counts.total += usize::from(in_total == InTotal::OneMore);
+        Ok(Admitted { admission: self.clone(), address, in_total, pending: AtomicBool::new(true) })
+    }
+
+    fn count_address(&self, counts: &mut Counts, address: IpAddr) -> Result<(), Refusal> {
         let mut count = counts.addresses.get(&address).copied().unwrap_or_default();
         if count.open >= self.limits.per_address || count.pending >= self.limits.pending_per_address {
             return Err(Refusal::Address);
@@ -250,22 +282,29 @@ impl Admission {
         count.open += 1;
         count.pending += 1;
         counts.addresses.insert(address, count);
-        counts.total += 1;
-        Ok(Admitted { admission: self.clone(), address, pending: AtomicBool::new(true) })
+        Ok(())
     }
+}
+
+/// Whether something is a connection more, or a part of one that is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum InTotal {
+    OneMore,
+    Already,
 }
 
 /// A counted connection.
 pub(crate) struct Admitted {
     admission: Admission,
-    address: IpAddr,
+    address: Option<IpAddr>,
+    in_total: InTotal,
     pending: AtomicBool,
 }
 
 impl Admitted {
     /// Counts one more of the same address.
     pub(crate) fn another(&self) -> Result<Self, Refusal> {
-        self.admission.count(self.address)
+        self.admission.count(self.address, InTotal::OneMore)
     }
 
     /// The client said a good hello: it is no longer one of those that have shown us nothing.
@@ -273,8 +312,9 @@ impl Admitted {
         if !self.pending.swap(false, Ordering::Relaxed) {
             return;
         }
+        let Some(address) = self.address else { return };
         let mut counts = self.admission.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.addresses.get_mut(&self.address) {
+        if let Some(count) = counts.addresses.get_mut(&address) {
             count.pending -= 1;
         }
     }
@@ -284,8 +324,9 @@ impl Drop for Admitted {
     fn drop(&mut self) {
         self.greeted();
         let mut counts = self.admission.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.total -= 1;
-        if let Entry::Occupied(mut count) = counts.addresses.entry(self.address) {
+        counts.total -= usize::from(self.in_total == InTotal::OneMore);
+        let Some(address) = self.address else { return };
+        if let Entry::Occupied(mut count) = counts.addresses.entry(address) {
             count.get_mut().open -= 1;
             if count.get().open == 0 {
                 count.remove();
@@ -324,8 +365,29 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 mod tests {
     use super::*;
 
+    impl Admission {
+        fn admit(&self, ip: IpAddr) -> Result<Admitted, Refusal> {
+            self.count(Some(accountable(ip)), InTotal::OneMore)
+        }
+    }
+
     fn admission(total: usize, pending_per_address: usize) -> Admission {
         Admission::new(ConnectionLimits { total, per_address: 3, pending_per_address })
+    }
+
+    #[test]
+    fn a_request_that_a_proxy_brings_takes_a_place_of_its_client_and_none_in_total() {
+        let admission = admission(1, 8);
+        let client = "203.0.113.7".parse().expect("an address");
+        let connection = admission.count(None, InTotal::OneMore).expect("there is room");
+        let requests: Vec<Admitted> =
+            (0..3).map(|_| admission.count(Some(client), InTotal::Already).expect("there is room")).collect();
+        assert_eq!(admission.count(Some(client), InTotal::Already).err(), Some(Refusal::Address));
+        drop(requests);
+        assert!(admission.count(Some(client), InTotal::Already).is_ok());
+        assert_eq!(admission.count(None, InTotal::OneMore).err(), Some(Refusal::Total));
+        drop(connection);
+        assert!(admission.count(None, InTotal::OneMore).is_ok());
     }
 
     #[test]
@@ -391,6 +453,7 @@ mod tests {
                 "at last"
             });
         let listener = Listener {
+            forwarding: Arc::default(),
             routes: Router::new().route("/", route),
             tls: None,
             admission: admission(1, 1),
@@ -400,7 +463,8 @@ mod tests {
         };
         let here = "192.0.2.1".parse().expect("an address");
         let admitted = Arc::new(listener.admission.admit(here).expect("admitted"));
-        let info = ConnectionInfo { scheme: Scheme::Http, admitted, long_answers: LongAnswers::default() };
+        let long_answers = LongAnswers::default();
+        let info = ConnectionInfo { scheme: Scheme::Http, admitted, long_answers, proxy: None };
         let (near, far) = tokio::io::duplex(1024);
         (tokio::spawn(listener.requests(near, info)), far)
     }

@@ -7,6 +7,7 @@
 //! ```
 
 pub(crate) mod events;
+pub(crate) mod forwarded;
 pub(crate) mod guest;
 pub(crate) mod keyed;
 pub(crate) mod listen;

@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+use serde_json::json;
 use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
 
-use super::{Client, PATIENCE, config, get, http, metric, metric_becomes, open, request, start};
+use super::{
+    Client, PATIENCE, config, get, http, metric, metric_becomes, open, request, requests::hello, start,
+};
 
 const UPGRADE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
@@ -149,6 +153,80 @@ async fn one_address_holds_only_so_many_sessions() {
         }
     };
     timeout(PATIENCE, again).await.expect("its place is free again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_of_a_proxy_count_for_themselves_by_the_header_that_it_writes() {
+    let server = start(signaling::Config {
+        forwarded_from: vec!["127.0.0.1".to_owned()],
+        max_connections_per_address: Some(2),
+        max_pending_per_address: Some(2),
+        ..config()
+    });
+    let from = async |client: &'static str| {
+        let mut request = request(server.address(), "lobby");
+        request.headers_mut().insert("x-forwarded-for", HeaderValue::from_static(client));
+        request.headers_mut().insert("forwarded", HeaderValue::from_static("for=198.51.100.1"));
+        tokio_tungstenite::connect_async(request).await.map(|(socket, _)| socket)
+    };
+    let mut open = vec![from("203.0.113.7").await.expect("the first")];
+    // What a client wrote itself stands in front of what the proxy adds.
+    open.push(from("6.6.6.6, 203.0.113.7").await.expect("the second"));
+    let refused = from("7.7.7.7, 203.0.113.7").await.expect_err("a third of one client");
+    assert!(refused.to_string().contains("429"), "{refused}");
+    for other in ["203.0.113.8", "2001:db8:0:1::1", "2001:db8:0:2::1"] {
+        open.push(from(other).await.expect(other));
+    }
+    // Nobody said who asks: the proxy itself.
+    for garbage in ["unknown", ""] {
+        open.push(from(garbage).await.expect("the proxy's own"));
+    }
+    from("garbage").await.expect_err("a third of the proxy's own");
+    // A place that is given up is free again.
+    drop(open);
+    let again = async {
+        while from("203.0.113.7").await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, again).await.expect("its place is free again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_polling_client_behind_a_proxy_counts_as_long_as_its_connection() {
+    let server = start(signaling::Config {
+        forwarded_from: vec!["127.0.0.0/8".to_owned()],
+        forwarded_header: Some("Forwarded".to_owned()),
+        max_connections_per_address: Some(2),
+        ..config()
+    });
+    let address = server.address();
+    let hello = |seed, client: &str| {
+        let body = hello(seed, &json!({}));
+        format!(
+            "POST /v1/rooms/lobby/poll HTTP/1.1\r\nHost: {address}\r\nForwarded: for={client}\r\nConnection: close\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    assert_eq!(status(&http(address, &hello(1, "203.0.113.7")).await), "200");
+    // One place is the polled connection's, and one the request's: a second connection has none.
+    assert_eq!(status(&http(address, &hello(2, "203.0.113.7")).await), "429");
+    assert_eq!(status(&http(address, &hello(3, "203.0.113.8")).await), "200");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_believed_who_is_no_proxy_of_ours() {
+    let server = start(signaling::Config {
+        forwarded_from: vec!["192.0.2.1".to_owned()],
+        max_connections_per_address: Some(1),
+        ..config()
+    });
+    let _first = Client::join(&server, "lobby", 1).await;
+    let mut request = request(server.address(), "lobby");
+    request.headers_mut().insert("x-forwarded-for", HeaderValue::from_static("203.0.113.7"));
+    tokio_tungstenite::connect_async(request).await.expect_err("it is the same address");
+    assert_eq!(metric(&server, "signaling_refused_total{reason=\"address\"}").await, 1);
 }
 
 async fn assert_not_served(server: &signaling::Server) {

@@ -154,7 +154,11 @@ fn warn_of_readers(key: &str, path: &Path) {
     }
 }
 
-pub(super) fn networks(key: &str, written: &[String]) -> Result<Vec<IpNet>, StartError> {
+/// Networks and single addresses, as written under `key`.
+///
+/// # Errors
+/// One line that names the key and what is wrong.
+pub fn networks(key: &str, written: &[String]) -> Result<Vec<IpNet>, StartError> {
     let network = |text: &String| {
         let parsed = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
         let Some(network) = parsed else {
