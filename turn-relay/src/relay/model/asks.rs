@@ -29,7 +29,8 @@ impl Model {
             let who = self.rng.random_bool(0.9).then(|| named(&who));
             return self.ask_as(from, who, draft.with(0x0022, &token), Intent::Allocate);
         }
-        let draft = match self.rng.random_range(0..8) {
+        let draft = match self.rng.random_range(0..11) {
+            8..=10 => draft.with(0x8000, &[2, 0, 0, 0]),
             0 => draft.with(0x0018, &[0]),
             1..=3 => draft.with(0x0018, &[0x80]),
             4 => draft.with(0x0022, &self.rng.random::<[u8; 8]>()),

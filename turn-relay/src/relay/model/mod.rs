@@ -45,10 +45,18 @@ struct Asked {
 #[derive(Debug)]
 struct Known {
     who: String,
-    relayed: SocketAddr,
+    /// One, or one of each family.
+    relayed: Vec<SocketAddr>,
     expires: Instant,
     permissions: HashMap<IpAddr, Instant>,
     channels: HashMap<u16, (SocketAddr, Instant)>,
+}
+
+impl Known {
+    /// Where data of a peer's family leaves and arrives.
+    fn towards(&self, peer: SocketAddr) -> Option<SocketAddr> {
+        self.relayed.iter().copied().find(|relayed| relayed.is_ipv4() == peer.is_ipv4())
+    }
 }
 
 struct Model {
@@ -68,6 +76,7 @@ struct Model {
 #[derive(Debug, Default)]
 struct Tally {
     allocated: u64,
+    dual: u64,
     handed_over: u64,
     passed: u64,
     dropped: u64,
@@ -226,7 +235,9 @@ impl Model {
         );
         assert!(self.world.shared.allocations() <= limits().allocations);
         for who in ["alice", "bob"] {
-            let count = self.known.values().filter(|known| known.who == who && now < known.expires).count();
+            let theirs = self.known.values().filter(|known| known.who == who && now < known.expires);
+            // One with an address of each family counts for two.
+            let count: usize = theirs.map(|known| known.relayed.len()).sum();
             assert!(count <= limits().allocations_per_user.try_into().unwrap(), "allocations of {who}");
         }
     }
@@ -272,11 +283,18 @@ impl Model {
                 self.known.get(&from).is_none_or(|known| known.expires <= now),
                 "two allocations on a five-tuple"
             );
-            let relayed = answer.relayed();
-            let twice = self.known.values().any(|known| known.relayed == relayed && now < known.expires);
-            assert!(!twice, "{relayed} belongs to two clients");
+            let relayed = answer.all_relayed();
+            let standing = self.known.values().filter(|known| now < known.expires);
+            let twice = standing.flat_map(|known| &known.relayed).find(|other| relayed.contains(other));
+            assert_eq!(twice, None, "belongs to two clients");
+            match relayed[..] {
+                [_] => {}
+                [one, other] => assert_ne!(one.is_ipv4(), other.is_ipv4(), "two of one family"),
+                _ => panic!("{relayed:?}"),
+            }
+            self.tally.dual += u64::from(relayed.len() == 2);
             if answer.attribute(0x0022).is_some() {
-                assert_eq!(relayed.port() % 2, 0, "EVEN-PORT");
+                assert_eq!(relayed[0].port() % 2, 0, "EVEN-PORT");
                 self.tokens.push((answer.token(), asked.who.clone(), now));
             }
             self.tally.allocated += 1;
@@ -316,8 +334,9 @@ impl Model {
         let Some(known) = self.known.get(from).filter(|known| now < known.expires) else { return false };
         let permitted = known.permissions.get(&peer.ip()).is_some_and(|until| now < *until);
         let own = peer.ip() == RELAY_V4.parse::<IpAddr>().unwrap();
-        let live = self.known.values().any(|known| known.relayed == peer && now < known.expires);
+        let live = self.known.values().any(|known| known.relayed.contains(&peer) && now < known.expires);
         assert!(!permitted || peer.ip() != addr("10.0.0.1:53").ip(), "a forbidden peer has a permission");
+        assert!(!permitted || known.towards(peer).is_some(), "a permission without an address of its family");
         permitted && (!own || live)
     }
 
@@ -340,7 +359,7 @@ impl Model {
                 assert_eq!(to.0, peer);
                 assert_eq!(&frame[usize::from(start)..][..usize::from(len)], b"data");
                 let bound = self.world.sockets[worker][usize::try_from(via.0).unwrap()];
-                assert_eq!(SocketAddr::from(bound), self.known[&from].relayed);
+                assert_eq!(Some(SocketAddr::from(bound)), self.known[&from].towards(peer));
                 self.tally.passed += 1;
             }
             (Verdict::Drop(_), None) => self.tally.dropped += 1,
@@ -356,9 +375,13 @@ impl Model {
             return;
         }
         let (slot, at) = bound[self.rng.random_range(0..bound.len())];
-        let owner = self.known.iter().find(|(_, known)| known.relayed == at.into() && now < known.expires);
+        let at = SocketAddr::from(at);
+        let owner = self.known.iter().find(|(_, known)| known.relayed.contains(&at) && now < known.expires);
         let owner = owner.map(|(from, _)| *from);
         let peer = self.familiar_peer(owner);
+        if peer.is_ipv4() != at.is_ipv4() {
+            return;
+        }
         self.reap_for(Some(peer));
         let owner = owner.filter(|from| self.may_pass(from, peer));
         let slot = SocketSlot(u32::try_from(slot).unwrap());
@@ -531,6 +554,7 @@ fn random_schedules_never_forward_without_permission_never_outlive_and_return_ev
         }
         let tally = model.finish();
         total.allocated += tally.allocated;
+        total.dual += tally.dual;
         total.handed_over += tally.handed_over;
         total.passed += tally.passed;
         total.dropped += tally.dropped;
@@ -541,8 +565,8 @@ fn random_schedules_never_forward_without_permission_never_outlive_and_return_ev
         }
     }
     println!("{steps} steps: {total:?}");
-    let Tally { allocated, handed_over, passed, dropped, expired, repeated, .. } = total;
-    for reached in [allocated, handed_over, passed, dropped, expired, repeated] {
+    let Tally { allocated, dual, handed_over, passed, dropped, expired, repeated, .. } = total;
+    for reached in [allocated, dual, handed_over, passed, dropped, expired, repeated] {
         assert!(reached > 0, "a part of the core was never reached: {total:?}");
     }
 }
