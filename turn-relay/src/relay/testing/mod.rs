@@ -2,7 +2,7 @@
 //! sockets and queues that exist on paper only.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
-#![cfg_attr(not(test), allow(dead_code, reason = "the fuzz targets use a part of it"))]
+#![cfg_attr(not(test), allow(dead_code, unused_imports, reason = "the fuzz targets use a part of it"))]
 
 mod message;
 
