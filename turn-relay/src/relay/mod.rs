@@ -61,6 +61,8 @@ mod mobility_tests;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod moves_model;
+#[cfg(test)]
 mod parked_tests;
 #[cfg(test)]
 mod peer_tests;
