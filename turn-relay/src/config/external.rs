@@ -111,6 +111,10 @@ pub(super) fn advertise(locals: &[IpAddr], sources: &[External]) -> Result<Vec<R
             }
         }
     }
+    for address in &mut addresses {
+        // Nothing stands between.
+        address.external = address.external.filter(|external| *external != address.ip);
+    }
     Ok(addresses)
 }
 
@@ -133,12 +137,30 @@ fn found(locals: &[IpAddr], source: &External) -> Result<Vec<(IpAddr, IpAddr)>, 
             Ok(vec![(*relay, *external)])
         }
         External::Stun { host, port } => seen_by_server(locals, host, *port),
-        External::Interface(name) => of_interface(name)?
-            .into_iter()
-            .filter(|external| locals.iter().any(|local| local.is_ipv4() == external.is_ipv4()))
-            .map(|external| Ok((only_one(locals, external)?, external)))
-            .collect(),
+        External::Interface(name) => fitting(locals, of_interface(name)?, name),
     }
+}
+
+/// Those of an interface's addresses that are of the family of a relay address; some must be.
+fn fitting(
+    locals: &[IpAddr],
+    externals: Vec<IpAddr>,
+    interface: &str,
+) -> Result<Vec<(IpAddr, IpAddr)>, StartError> {
+    let is_of_a_family = |external: &IpAddr| locals.iter().any(|local| local.is_ipv4() == external.is_ipv4());
+    let pairs: Vec<_> = externals
+        .into_iter()
+        .filter(is_of_a_family)
+        .map(|external| Ok((only_one(locals, external)?, external)))
+        .collect::<Result<_, _>>()?;
+    if pairs.is_empty() {
+        return Err(no_family(interface));
+    }
+    Ok(pairs)
+}
+
+fn no_family(of: &str) -> StartError {
+    StartError::new(format!("external_address: {of} has no address of the family of a relay address"))
 }
 
 /// The relay address that `external` must stand for.
@@ -198,9 +220,7 @@ fn seen_by_server(locals: &[IpAddr], host: &str, port: u16) -> Result<Vec<(IpAdd
         seen.push((local, reachable(external)?));
     }
     if seen.is_empty() {
-        return Err(StartError::new(format!(
-            "external_address: {host} has no address of the family of a relay address"
-        )));
+        return Err(no_family(host));
     }
     Ok(seen)
 }
@@ -299,6 +319,21 @@ mod tests {
             let refused = with(sources).expect_err(why).to_string();
             assert!(refused.starts_with("external_address: ") && refused.contains(why), "{refused}");
         }
+    }
+
+    #[test]
+    fn an_interface_without_an_address_of_the_right_family_is_refused() {
+        let locals = [ip("10.0.0.1")];
+        let both = fitting(&locals, vec![ip("192.0.2.1"), ip("2001:db8::1")], "wan0").expect("one fits");
+        assert_eq!(both, [(ip("10.0.0.1"), ip("192.0.2.1"))]);
+        let refused = fitting(&locals, vec![ip("2001:db8::1")], "wan0").expect_err("none fits").to_string();
+        assert!(refused.contains("wan0 has no address of the family"), "{refused}");
+    }
+
+    #[test]
+    fn an_address_that_is_known_as_itself_has_no_external_one() {
+        let known = advertise(&[ip("192.0.2.1")], &["192.0.2.1/192.0.2.1".parse().expect("a pair")]);
+        assert_eq!(known.expect("fits")[0].external, None);
     }
 
     #[test]
