@@ -98,6 +98,7 @@ impl Metrics {
             ErrorCode::NoSuchPeer => "no_such_peer",
             ErrorCode::NotDelivered => "not_delivered",
             ErrorCode::UnknownType => "unknown_type",
+            ErrorCode::NotPermitted => "not_permitted",
             // The others precede a close and are counted there.
             ErrorCode::GoingAway
             | ErrorCode::PingTimeout
@@ -109,7 +110,10 @@ impl Metrics {
             | ErrorCode::BadFrame
             | ErrorCode::TooLarge
             | ErrorCode::BadHello
-            | ErrorCode::Replaced => return,
+            | ErrorCode::Replaced
+            | ErrorCode::Kicked
+            | ErrorCode::Banned
+            | ErrorCode::Locked => return,
         };
         self.frame_errors.get_or_create(&FrameErrorLabel { code }).inc();
     }

@@ -25,7 +25,7 @@ use tokio::{sync::mpsc, time::sleep_until};
 use tracing::{debug, info};
 
 use crate::{
-    hub::{ConnId, Counts, Event, Frame, GoneReason, Hub, Input, Limits, Output},
+    hub::{ConnId, Counts, Event, Frame, GoneReason, Grant, Hub, Input, Limits, Output},
     metrics::Metrics,
     origin::Host,
     outbox::Outbox,
@@ -179,7 +179,7 @@ impl Driver {
                 let session = self.hub.session_for(&room, ack, &hello);
                 let ice = self.ice.issue(SystemTime::now(), &host, &session.to_string());
                 self.links.insert(conn, Link { outbox, host });
-                Input::Attach { conn, room, ack, hello, ice }
+                Input::Attach { conn, room, ack, hello, grant: Grant::default(), ice }
             }
             Letter::Frame(conn, frame) => {
                 self.metrics.frames_received.inc();

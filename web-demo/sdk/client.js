@@ -18,7 +18,7 @@
  * ```
  *
  * Events (CustomEvent, the frame or fact in `detail`):
- * `welcome`, `peer_joined`, `peer_changed`, `peer_left`, `signal`, `ice`, `error`: the frame;
+ * `welcome`, `peer_joined`, `peer_changed`, `peer_left`, `room_changed`, `signal`, `ice`, `error`: the frame;
  * `state`: { state, code?, retry_in_ms? } whenever `client.state` changes.
  *
  * @import { Clock } from "./clock.js"

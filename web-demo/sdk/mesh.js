@@ -133,7 +133,8 @@ export class Mesh extends EventTarget {
   #left(frame) {
     const peer = this.peers.get(frame.peer);
     if (peer === undefined) return;
-    if (frame.reason === "bye" || peer.connection.connectionState !== "connected") this.#remove(peer, frame.reason);
+    const gone = frame.reason === "bye" || frame.reason === "kicked";
+    if (gone || peer.connection.connectionState !== "connected") this.#remove(peer, frame.reason);
     else this.#doubt(peer, this.client.welcome?.grace_ms ?? DOUBT_MS);
   }
 

@@ -15,15 +15,16 @@
  *   outcome: "new" | "resumed" | "resync", reason?: string, features: string[], limits: Limits,
  *   ping: { interval_ms: number, deadline_ms: number }, grace_ms: number,
  *   ice: { servers: IceServer[], expires_in_ms?: number, refresh_in_ms?: number },
- *   room: { name: string, version: number, peers: PeerEntry[] } }} Welcome
+ *   room: { name: string, version: number, door?: "open" | "locked", peers: PeerEntry[] } }} Welcome
  * @typedef {Envelope & { type: "peer_joined", peer: string, instance: string, name?: string, polite: boolean, resync: boolean, version: number }} PeerJoined
  * @typedef {Envelope & { type: "peer_changed", peer: string, state: "here" | "away", version: number }} PeerChanged
  * @typedef {Envelope & { type: "peer_left", peer: string, reason: string, version: number }} PeerLeft
+ * @typedef {Envelope & { type: "room_changed", door: "open" | "locked", version: number }} RoomChanged
  * @typedef {{ negotiation: string, description?: RTCSessionDescriptionInit, candidate?: RTCIceCandidateInit }} SignalBody
  * @typedef {Envelope & { type: "signal", from: string } & SignalBody} Signal
  * @typedef {Envelope & { type: "ice", servers: IceServer[], expires_in_ms?: number, refresh_in_ms?: number }} Ice
  * @typedef {Envelope & { type: "error", code: string, message: string, temporary: boolean, retry_after_ms?: number, re?: number }} ErrorFrame
- * @typedef {Welcome | PeerJoined | PeerChanged | PeerLeft | Signal | Ice | ErrorFrame
+ * @typedef {Welcome | PeerJoined | PeerChanged | PeerLeft | RoomChanged | Signal | Ice | ErrorFrame
  *   | (Envelope & { type: "ping" }) | (Envelope & { type: "ack" })} ServerFrame
  */
 
@@ -66,6 +67,9 @@ export const CLOSE_NAMES = Object.freeze(
     4201: "too_large",
     4202: "bad_hello",
     4203: "replaced",
+    4204: "kicked",
+    4205: "banned",
+    4206: "locked",
   }),
 );
 

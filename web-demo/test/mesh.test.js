@@ -203,6 +203,13 @@ test("a peer that is away stays, a peer that left is removed although media flow
   assert.equal(mesh.peers.size, 0);
 });
 
+test("a peer that was removed from the room is gone although media flows", async () => {
+  const { member } = await connectedPair();
+  const { client, mesh } = member("old");
+  client.fire("peer_left", { peer: "new", reason: "kicked" });
+  assert.equal(mesh.peers.size, 0);
+});
+
 test("a peer whose session expired stays, and is taken back as it was, while its media flows", async () => {
   const { member, clock } = await connectedPair();
   const { client, mesh } = member("old");

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::close::CloseCode;
 use crate::json;
+use crate::moderation::{Door, DoorFields, Kick, KickFields};
 use crate::name::{DisplayName, Instance, Negotiation, PeerId, ResumeToken, Secret};
 use crate::{MAX_FRAME_BYTES, MAX_FRAME_DEPTH, MAX_SEQ};
 
@@ -31,6 +32,10 @@ pub enum ClientMessage {
     Signal(Signal),
     /// The client leaves for good. Sequenced.
     Bye,
+    /// Removes another peer. Sequenced.
+    Kick(Kick),
+    /// Opens or closes the room to newcomers. Sequenced.
+    Door(Door),
     /// Carries nothing but the envelope's `ack`.
     Ack,
     /// Answers a `ping`.
@@ -133,6 +138,8 @@ impl ClientFrame {
             ),
             "signal" => ClientMessage::Signal(signal(text)?),
             "bye" => ClientMessage::Bye,
+            "kick" => ClientMessage::Kick(kick(text)?),
+            "door" => ClientMessage::Door(fields::<DoorFields>(text)?.door),
             "ack" => ClientMessage::Ack,
             "pong" => ClientMessage::Pong,
             "report" => ClientMessage::Report(report(text)?),
@@ -156,7 +163,7 @@ impl ClientMessage {
     /// Whether frames of this type take a place in the sequence; `None` if either may be.
     const fn is_sequenced(&self) -> Option<bool> {
         match self {
-            Self::Signal(_) | Self::Bye => Some(true),
+            Self::Signal(_) | Self::Bye | Self::Kick(_) | Self::Door(_) => Some(true),
             Self::Hello(_) | Self::Ack | Self::Pong | Self::Report(_) => Some(false),
             Self::Unknown => None,
         }
@@ -236,18 +243,26 @@ fn report(text: &str) -> Result<Report, FrameError> {
         url: Option<&'a RawValue>,
         code: Option<u16>,
     }
-    let refused = |error: &serde_json::Error| FrameError::BadShape(place(error));
-    let wire: Wire<'_> = serde_json::from_str(text).map_err(|error| refused(&error))?;
+    let wire: Wire<'_> = fields(text)?;
     if wire.kind.0 != "turn_error" {
         return Ok(Report::Unknown);
     }
     let missing = || FrameError::BadShape("a turn_error has a url and a code".into());
-    let url: Box<str> =
-        serde_json::from_str(wire.url.ok_or_else(missing)?.get()).map_err(|error| refused(&error))?;
+    let url: Box<str> = fields(wire.url.ok_or_else(missing)?.get())?;
     if url.len() > 256 {
         return Err(FrameError::BadShape("url is at most 256 bytes".into()));
     }
     Ok(Report::TurnError { url, code: wire.code.ok_or_else(missing)? })
+}
+
+fn kick(text: &str) -> Result<Kick, FrameError> {
+    let too_long = || FrameError::BadShape("ban_ms is at most 604800000, seven days".into());
+    fields::<KickFields>(text)?.checked().ok_or_else(too_long)
+}
+
+/// The fields of a known type.
+fn fields<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, FrameError> {
+    serde_json::from_str(text).map_err(|error| FrameError::BadShape(place(&error)))
 }
 
 fn signal(text: &str) -> Result<Signal, FrameError> {
@@ -260,7 +275,7 @@ fn signal(text: &str) -> Result<Signal, FrameError> {
         #[serde(default, deserialize_with = "present")]
         candidate: Option<Box<RawValue>>,
     }
-    let wire: Wire = serde_json::from_str(text).map_err(|error| FrameError::BadShape(place(&error)))?;
+    let wire: Wire = fields(text)?;
     let payload = exactly_one(wire.description, wire.candidate)
         .ok_or_else(|| FrameError::BadShape("signal has either a description or a candidate".into()))?;
     Ok(Signal { to: wire.to.parse().ok(), negotiation: wire.negotiation, payload })

@@ -32,6 +32,12 @@ pub enum CloseCode {
     BadHello,
     /// 4203: another connection took this session over, or a new session took its place.
     Replaced,
+    /// 4204: a moderator or the operator removed the client; it may come back by hand.
+    Kicked,
+    /// 4205: removed, or turned away, for a time.
+    Banned,
+    /// 4206: the room takes no newcomers.
+    Locked,
 }
 
 /// What a client does after its connection was closed.
@@ -47,7 +53,7 @@ pub enum Retry {
 
 impl CloseCode {
     /// Every code, in ascending order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::Normal,
         Self::GoingAway,
         Self::PingTimeout,
@@ -60,6 +66,9 @@ impl CloseCode {
         Self::TooLarge,
         Self::BadHello,
         Self::Replaced,
+        Self::Kicked,
+        Self::Banned,
+        Self::Locked,
     ];
 
     /// The number on the wire.
@@ -78,6 +87,9 @@ impl CloseCode {
             Self::TooLarge => 4201,
             Self::BadHello => 4202,
             Self::Replaced => 4203,
+            Self::Kicked => 4204,
+            Self::Banned => 4205,
+            Self::Locked => 4206,
         }
     }
 
@@ -97,6 +109,9 @@ impl CloseCode {
             Self::TooLarge => "too_large",
             Self::BadHello => "bad_hello",
             Self::Replaced => "replaced",
+            Self::Kicked => "kicked",
+            Self::Banned => "banned",
+            Self::Locked => "locked",
         }
     }
 
@@ -126,11 +141,14 @@ impl CloseCode {
             Self::TooLarge => ErrorCode::TooLarge,
             Self::BadHello => ErrorCode::BadHello,
             Self::Replaced => ErrorCode::Replaced,
+            Self::Kicked => ErrorCode::Kicked,
+            Self::Banned => ErrorCode::Banned,
+            Self::Locked => ErrorCode::Locked,
         })
     }
 }
 
-/// The `code` of an `error` frame. The first three answer one frame and the connection stays; all others
+/// The `code` of an `error` frame. The first four answer one frame and the connection stays; all others
 /// precede the close of the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -141,6 +159,8 @@ pub enum ErrorCode {
     NotDelivered,
     /// The server does not know this `type`.
     UnknownType,
+    /// The client's grant does not cover this.
+    NotPermitted,
     /// See [`CloseCode::GoingAway`].
     GoingAway,
     /// See [`CloseCode::PingTimeout`].
@@ -163,6 +183,12 @@ pub enum ErrorCode {
     BadHello,
     /// See [`CloseCode::Replaced`].
     Replaced,
+    /// See [`CloseCode::Kicked`].
+    Kicked,
+    /// See [`CloseCode::Banned`].
+    Banned,
+    /// See [`CloseCode::Locked`].
+    Locked,
 }
 
 #[cfg(test)]

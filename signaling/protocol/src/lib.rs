@@ -15,6 +15,7 @@ mod client;
 mod close;
 mod ice;
 mod json;
+mod moderation;
 mod name;
 mod server;
 
@@ -22,12 +23,14 @@ pub use client::{ClientFrame, ClientMessage, FrameError, Hello, Payload, Report,
 pub use close::{CloseCode, ErrorCode, Retry};
 pub use ice::{IceServer, IceServers};
 pub use json::{MAX_FRAME_BYTES, MAX_FRAME_DEPTH};
+pub use moderation::{Door, Kick, MAX_BAN};
 pub use name::{
     DisplayName, Instance, InvalidName, Negotiation, PeerId, ResumeToken, RoomName, Secret, SessionId,
 };
 pub use server::{
     Ice, LeaveReason, LimitsNotice, Outcome, PeerChanged, PeerJoined, PeerLeft, PeerSnapshot, PeerState,
-    PingNotice, RelayedSignal, ResyncReason, RoomSnapshot, ServerError, ServerFrame, ServerMessage, Welcome,
+    PingNotice, RelayedSignal, ResyncReason, RoomChanged, RoomSnapshot, ServerError, ServerFrame,
+    ServerMessage, Welcome,
 };
 
 /// The WebSocket subprotocol (`Sec-WebSocket-Protocol`) that this crate describes.

@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use crate::client::{Envelope, Payload, exactly_one, present};
 use crate::close::ErrorCode;
 use crate::ice::{IceServer, IceServers};
+use crate::moderation::Door;
 use crate::name::{DisplayName, Instance, Negotiation, PeerId, ResumeToken, RoomName, SessionId};
 
 /// One frame of the server: the envelope and what it says.
@@ -37,6 +38,8 @@ pub enum ServerMessage {
     PeerChanged(PeerChanged),
     /// A peer left the room. Sequenced.
     PeerLeft(PeerLeft),
+    /// The room's door was opened or closed. Sequenced.
+    RoomChanged(RoomChanged),
     /// What another peer sent to this one. Sequenced.
     Signal(RelayedSignal),
     /// Fresh ICE servers. Sequenced.
@@ -134,6 +137,9 @@ pub struct RoomSnapshot {
     pub name: RoomName,
     /// Counts the changes of membership; a change with a lower version is contained already.
     pub version: u64,
+    /// Who may come in. Servers that have no doors say nothing.
+    #[serde(default)]
+    pub door: Door,
     /// The other peers, in the order of their ids.
     pub peers: Vec<PeerSnapshot>,
 }
@@ -212,6 +218,17 @@ pub enum LeaveReason {
     Bye,
     /// It lost its connection and did not come back within the grace.
     Expired,
+    /// A moderator or the operator removed it.
+    Kicked,
+}
+
+/// The room's door was opened or closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoomChanged {
+    /// Who may come in from now on.
+    pub door: Door,
+    /// Version of the room after this change.
+    pub version: u64,
 }
 
 /// What another peer sent.
@@ -278,6 +295,7 @@ impl ServerFrame {
             "peer_joined" => ServerMessage::PeerJoined(serde_json::from_str(text)?),
             "peer_changed" => ServerMessage::PeerChanged(serde_json::from_str(text)?),
             "peer_left" => ServerMessage::PeerLeft(serde_json::from_str(text)?),
+            "room_changed" => ServerMessage::RoomChanged(serde_json::from_str(text)?),
             "signal" => ServerMessage::Signal(serde_json::from_str(text)?),
             "ice" => ServerMessage::Ice(serde_json::from_str(text)?),
             "error" => ServerMessage::Error(serde_json::from_str(text)?),

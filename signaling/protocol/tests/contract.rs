@@ -33,7 +33,8 @@ fn every_client_message_has_an_example_that_parses_and_has_only_known_fields() {
         }
         seen.insert(name);
     }
-    let all = ["ack", "bye", "candidate", "description", "hello", "hello again", "pong", "report"];
+    let all =
+        ["ack", "bye", "candidate", "description", "door", "hello", "hello again", "kick", "pong", "report"];
     assert_eq!(seen, BTreeSet::from(all));
 }
 
@@ -50,8 +51,18 @@ fn every_server_message_has_an_example_that_reads_and_writes_the_same() {
         assert_eq!(frame.seq != 0, is_sequenced(&frame), "{example}");
         seen.insert(server_name(&frame.message));
     }
-    let all =
-        ["ack", "error", "ice", "peer_changed", "peer_joined", "peer_left", "ping", "signal", "welcome"];
+    let all = [
+        "ack",
+        "error",
+        "ice",
+        "peer_changed",
+        "peer_joined",
+        "peer_left",
+        "ping",
+        "room_changed",
+        "signal",
+        "welcome",
+    ];
     assert_eq!(seen, BTreeSet::from(all));
 }
 
@@ -77,7 +88,7 @@ fn errors_that_leave_the_connection_standing_are_told_apart() {
         .filter(|cells| cells.len() == 3 && matches!(cells[2].as_str(), "yes" | "no"))
         .map(|cells| cells[0].clone())
         .collect();
-    let standing = [ErrorCode::NoSuchPeer, ErrorCode::NotDelivered, ErrorCode::UnknownType];
+    let standing = STANDING;
     let expected =
         standing.map(|code| format!("`{}`", serde_json::to_value(code).unwrap().as_str().unwrap()));
     assert_eq!(told, BTreeSet::from(expected));
@@ -104,6 +115,10 @@ fn the_peer_ids_of_the_examples_are_the_hashes_that_the_document_describes() {
     assert_eq!(welcome.peer.is_polite_towards(&seen.peer), seen.polite);
     assert!(DOCUMENT.contains(&format!("# {}", seen.peer)), "the shell command says what it prints");
 }
+
+/// Errors that leave the connection standing, and are sequenced.
+const STANDING: [ErrorCode; 4] =
+    [ErrorCode::NoSuchPeer, ErrorCode::NotDelivered, ErrorCode::UnknownType, ErrorCode::NotPermitted];
 
 /// The fenced blocks of one side, in the order in which they are read.
 fn examples(side: &str) -> Vec<String> {
@@ -132,6 +147,8 @@ fn client_fields(message: &ClientMessage) -> (&'static str, &'static [&'static s
         }
         ClientMessage::Signal(_) => ("description", &["to", "negotiation", "description"]),
         ClientMessage::Bye => ("bye", &[]),
+        ClientMessage::Kick(_) => ("kick", &["to", "ban_ms", "reason"]),
+        ClientMessage::Door(_) => ("door", &["door"]),
         ClientMessage::Ack => ("ack", &[]),
         ClientMessage::Pong => ("pong", &[]),
         ClientMessage::Report(Report::TurnError { .. }) => ("report", &["kind", "url", "code"]),
@@ -146,6 +163,7 @@ fn server_name(message: &ServerMessage) -> &'static str {
         ServerMessage::PeerJoined(_) => "peer_joined",
         ServerMessage::PeerChanged(_) => "peer_changed",
         ServerMessage::PeerLeft(_) => "peer_left",
+        ServerMessage::RoomChanged(_) => "room_changed",
         ServerMessage::Signal(_) => "signal",
         ServerMessage::Ice(_) => "ice",
         ServerMessage::Error(_) => "error",
@@ -159,11 +177,10 @@ fn is_sequenced(frame: &ServerFrame) -> bool {
         ServerMessage::PeerJoined(_)
         | ServerMessage::PeerChanged(_)
         | ServerMessage::PeerLeft(_)
+        | ServerMessage::RoomChanged(_)
         | ServerMessage::Signal(_)
         | ServerMessage::Ice(_) => true,
-        ServerMessage::Error(error) => {
-            matches!(error.code, ErrorCode::NoSuchPeer | ErrorCode::NotDelivered | ErrorCode::UnknownType)
-        }
+        ServerMessage::Error(error) => STANDING.contains(&error.code),
         ServerMessage::Welcome(_) | ServerMessage::Ping | ServerMessage::Ack => false,
     }
 }

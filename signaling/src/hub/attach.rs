@@ -11,7 +11,9 @@ use signaling_protocol::{
 
 use super::contract::{ConnId, EndReason, Event, Output};
 use super::frame::{Body, Frame};
+use super::grant::Grant;
 use super::limits::Bucket;
+use super::moderate::Farewell;
 use super::ring::Ring;
 use super::room::Room;
 use super::session::{Attached, Link, Session, Slot};
@@ -19,7 +21,7 @@ use super::token::{Key, Keys, Token};
 use super::{Hub, millis};
 
 /// Optional abilities that `welcome` lists.
-const FEATURES: [&str; 2] = ["resume", "ice_refresh"];
+const FEATURES: [&str; 3] = ["resume", "ice_refresh", "moderation"];
 
 /// Credentials are not refreshed more often, however soon they expire.
 const MIN_ICE_REFRESH: Duration = Duration::from_secs(1);
@@ -30,6 +32,7 @@ pub(super) struct Attach {
     pub(super) room: RoomName,
     pub(super) ack: u64,
     pub(super) hello: Hello,
+    pub(super) grant: Grant,
     pub(super) ice: IceServers,
 }
 
@@ -47,6 +50,8 @@ enum Verdict {
     Impossible,
     /// The client said it, gave up, and is attached by a later connection already.
     Late,
+    /// The session that it wants to resume was removed.
+    Removed,
 }
 
 impl Verdict {
@@ -55,7 +60,7 @@ impl Verdict {
         match self {
             Self::Resume { slot, .. } => Some(*slot),
             Self::Fresh { existing, .. } => *existing,
-            Self::Impossible | Self::Late => None,
+            Self::Impossible | Self::Late | Self::Removed => None,
         }
     }
 }
@@ -64,7 +69,9 @@ impl Hub {
     pub(super) fn expected_session(&self, room: &RoomName, ack: u64, hello: &Hello) -> SessionId {
         match self.judge(room, ack, hello).1 {
             Verdict::Resume { slot, .. } => self.sessions[slot].id,
-            Verdict::Fresh { .. } | Verdict::Impossible | Verdict::Late => self.next_session,
+            Verdict::Fresh { .. } | Verdict::Impossible | Verdict::Late | Verdict::Removed => {
+                self.next_session
+            }
         }
     }
 
@@ -87,6 +94,7 @@ impl Hub {
                 let message = "ack of a frame that was never sent in this session";
                 self.turn_away(conn, CloseCode::BadHello, message);
             }
+            Verdict::Removed => self.turn_away(conn, CloseCode::Kicked, "removed from the room"),
             Verdict::Late => self.turn_away(conn, CloseCode::Replaced, "a later connection is in place"),
         }
     }
@@ -107,6 +115,7 @@ impl Hub {
         let verdict = match &hello.resume {
             None => fresh(None),
             Some(token) => match Token::read(token) {
+                Some(token) if self.removed.is_removed(room, token.session) => Verdict::Removed,
                 Some(token) if token.epoch == self.epoch => self
                     .judge_token(existing, ack, hello, &token)
                     .unwrap_or_else(|reason| fresh(Some(reason))),
@@ -147,6 +156,7 @@ impl Hub {
         let attached = Attached::new(attach.conn, now, &self.limits);
         let former = std::mem::replace(&mut session.link, Link::Attached(attached));
         session.latest = attach.conn;
+        session.grant = attach.grant;
         // The client may have put only the first ones to use: the push comes when it would have come.
         session.ice_due = [session.ice_due, ice_due(now, &attach.ice)].into_iter().flatten().min();
         session.keys.rotate(presented, fresh);
@@ -188,10 +198,13 @@ impl Hub {
         resync: Option<ResyncReason>,
         attach: Attach,
     ) {
-        let Attach { conn, room: name, hello, ice, .. } = attach;
+        let Attach { conn, room: name, hello, grant, ice, .. } = attach;
         let bucket = match existing {
             Some(former) => self.end_replaced(now, former),
             None => {
+                if let Some(farewell) = self.shut_out(now, &name, peer, &grant) {
+                    return self.turn_away_with(conn, &farewell);
+                }
                 if let Err((code, message)) = self.admit(&name) {
                     return self.turn_away(conn, code, message);
                 }
@@ -213,6 +226,7 @@ impl Hub {
             peer,
             instance: hello.instance,
             name: hello.name.filter(|name| !name.as_str().is_empty()),
+            grant,
             started: now,
             keys: Keys::new(key),
             link: Link::Attached(Attached::new(conn, now, &self.limits)),
@@ -299,6 +313,7 @@ impl Hub {
             room: RoomSnapshot {
                 name: room.name.clone(),
                 version: room.version,
+                door: room.door,
                 peers: others.map(|(_, other)| self.sessions[other].snapshot_for(&session.peer)).collect(),
             },
         };
@@ -335,7 +350,7 @@ impl Hub {
         };
         // Serialised once for all who are polite towards the newcomer and once for all who are not.
         let [impolite, polite] = [body(false), body(true)];
-        self.broadcast(room, slot, |reader| {
+        self.broadcast(room, Some(slot), |reader| {
             if reader.is_polite_towards(&peer) { polite.clone() } else { impolite.clone() }
         });
     }
@@ -343,15 +358,21 @@ impl Hub {
     /// Refuses a connection that has no session.
     fn turn_away(&mut self, conn: ConnId, code: CloseCode, message: &'static str) {
         let full = matches!(code, CloseCode::Overloaded | CloseCode::RoomFull);
-        self.close(conn, 0, code, message, full.then_some(self.limits.retry_after_full));
+        let retry_after = full.then_some(self.limits.retry_after_full);
+        self.turn_away_with(conn, &Farewell { code, message, retry_after });
+    }
+
+    fn turn_away_with(&mut self, conn: ConnId, farewell: &Farewell<'_>) {
+        let &Farewell { code, message, retry_after } = farewell;
+        self.close(conn, 0, code, message, retry_after);
         self.event(Event::TurnedAway { code });
     }
 
     /// Refuses a connection of a peer that came back too often. Its session stays as it is.
     fn turn_away_until(&mut self, conn: ConnId, refill: Duration) {
-        let code = CloseCode::RateLimited;
-        self.close(conn, 0, code, "this peer connects too often", Some(refill));
-        self.event(Event::TurnedAway { code });
+        let message = "this peer connects too often";
+        let farewell = Farewell { code: CloseCode::RateLimited, message, retry_after: Some(refill) };
+        self.turn_away_with(conn, &farewell);
     }
 
     fn take_session_id(&mut self) -> SessionId {

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use signaling_protocol::{
-    ClientFrame, CloseCode, ErrorCode, FrameError, Hello, IceServers, ResyncReason, RoomName, SessionId,
+    ClientFrame, CloseCode, Door, ErrorCode, FrameError, Hello, IceServers, PeerId, ResyncReason, RoomName,
+    SessionId,
 };
 
-use super::Frame;
+use super::{Frame, Grant};
 
 /// A connection, numbered by the driver in the order in which connections are accepted (not in which they say hello):
 /// a hello that was held up on an older connection than the session has now is known by it and turned away.
@@ -26,6 +27,8 @@ pub enum Input {
         ack: u64,
         /// Who it is.
         hello: Hello,
+        /// What it may do; the driver has verified it.
+        grant: Grant,
         /// ICE servers for its `welcome`, minted for [`super::Hub::session_for`].
         ice: IceServers,
     },
@@ -57,11 +60,37 @@ pub enum Input {
         /// The fresh servers.
         ice: IceServers,
     },
+    /// The operator removes a peer: its session ends, the others are told so. Nothing happens if there is none.
+    Kick {
+        /// Whom.
+        whom: Whom,
+        /// How long it is kept out, and with it its subject, whose other sessions in the room end too. Of a
+        /// [`Whom::Peer`] it holds also if that peer is not there.
+        ban: Option<Duration>,
+        /// What it is told.
+        reason: Option<Box<str>>,
+    },
+    /// The operator opens or closes a room that exists.
+    Door {
+        /// Which.
+        room: RoomName,
+        /// Who may come in from now on.
+        door: Door,
+    },
     /// The server shuts down: every connection is closed with 4000 and every session forgotten; whoever attaches
     /// from now on is turned away with 4000.
     Drain,
     /// The time of [`super::Hub::deadline`] has come.
     Timeout,
+}
+
+/// Whom [`Input::Kick`] is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whom {
+    /// Whoever has this session.
+    Session(SessionId),
+    /// This peer of this room.
+    Peer(RoomName, PeerId),
 }
 
 /// Why a connection is gone.
@@ -170,6 +199,8 @@ pub enum EndReason {
     Expired,
     /// A new session of the same peer took its place.
     Replaced,
+    /// A moderator or the operator removed it.
+    Kicked,
     /// The server shut down.
     Drained,
 }

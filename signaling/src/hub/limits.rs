@@ -40,6 +40,12 @@ pub struct Limits {
     pub ack_every: u64,
     /// Frames of unknown type that one connection may send before it is closed. Default 8.
     pub unknown_types: u8,
+    /// Bans of one room. Beyond it the one that would have ended first gives way. Default 200.
+    pub bans_per_room: usize,
+    /// Bans of this hub, likewise. Default 10,000.
+    pub bans: usize,
+    /// How long a session that was removed is told so, and not let in, if its client wants to resume it. Default 1 h.
+    pub kick_memory: Duration,
     /// When a client that was turned away because the server or the room is full may try again. Default 5 s.
     pub retry_after_full: Duration,
 }
@@ -63,6 +69,9 @@ impl Default for Limits {
             ack_delay: Duration::from_secs(1),
             ack_every: 16,
             unknown_types: 8,
+            bans_per_room: 200,
+            bans: 10_000,
+            kick_memory: Duration::from_secs(3600),
             retry_after_full: Duration::from_secs(5),
         }
     }

@@ -19,16 +19,19 @@
 //!   client is told `resync` in a new `welcome` and the others by `peer_joined`.
 //! - The sender of a signal is written by the hub from the session that the connection is attached to.
 //! - A session is attached to one connection, or away until a time; there is no third state.
-//! - What a session may make the hub hold is bounded by [`Limits`]; when it ends, all of it is gone. An empty room
-//!   does not exist.
+//! - What a session may make the hub hold is bounded by [`Limits`]; when it ends, all of it is gone but the bans that it
+//!   spoke, which end by themselves. An empty room does not exist.
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod attach;
+mod bans;
 mod contract;
 mod deadlines;
 mod frame;
+mod grant;
 mod limits;
+mod moderate;
 mod ring;
 mod room;
 mod session;
@@ -46,13 +49,16 @@ use rand_chacha::ChaCha20Rng;
 use signaling_protocol::{CloseCode, Hello, IceServers, LeaveReason, RoomName, ServerMessage, SessionId};
 use slab::Slab;
 
-pub use contract::{ConnId, EndReason, Event, GoneReason, Input, Output};
+pub use contract::{ConnId, EndReason, Event, GoneReason, Input, Output, Whom};
 pub use frame::Frame;
+pub use grant::{Grant, Subject};
 pub use limits::Limits;
 
 use attach::Attach;
+use bans::Bans;
 use deadlines::Deadlines;
 use frame::Body;
+use moderate::Farewell;
 use ring::Held;
 use room::Room;
 use session::{Link, Session, Slot};
@@ -74,6 +80,9 @@ pub struct Hub {
     sessions_by_id: HashMap<SessionId, Slot, foldhash::fast::RandomState>,
     conns: HashMap<ConnId, Slot, foldhash::fast::RandomState>,
     deadlines: Deadlines,
+    bans: Bans,
+    /// Sessions that were removed, apart from the bans lest they crowd those out.
+    removed: Bans,
     held: Held,
     /// Sessions that fell too far behind during this input; whoever of them is attached is closed at its end.
     overflowed: Vec<Slot>,
@@ -95,6 +104,8 @@ pub struct Counts {
     pub buffered_bytes: usize,
     /// Deadlines in the timing index.
     pub timers: usize,
+    /// Peers and subjects that are kept out of a room, and sessions that were removed from one.
+    pub bans: usize,
 }
 
 /// What must now happen, in order. It borrows the hub, so that it is drained before the next input.
@@ -120,6 +131,8 @@ impl Hub {
             sessions_by_id: HashMap::default(),
             conns: HashMap::default(),
             deadlines: Deadlines::default(),
+            bans: Bans::default(),
+            removed: Bans::default(),
             held: Held::default(),
             overflowed: Vec::new(),
             outputs: VecDeque::new(),
@@ -143,8 +156,8 @@ impl Hub {
     /// Applies one input and lends out everything that must now happen. `now` never goes back.
     pub fn handle(&mut self, now: Instant, input: Input) -> Outputs<'_> {
         match input {
-            Input::Attach { conn, room, ack, hello, ice } => {
-                self.attach(now, Attach { conn, room, ack, hello, ice });
+            Input::Attach { conn, room, ack, hello, grant, ice } => {
+                self.attach(now, Attach { conn, room, ack, hello, grant, ice });
             }
             Input::Frame { conn, frame } => self.hear(now, conn, frame),
             Input::Malformed { conn, error } => {
@@ -158,6 +171,12 @@ impl Hub {
                 }
             }
             Input::Ice { session, ice } => self.refresh_ice(now, session, ice),
+            Input::Kick { whom, ban, reason } => self.kick(now, &whom, ban, reason.as_deref()),
+            Input::Door { room, door } => {
+                if let Some(&room) = self.rooms_by_name.get(&room) {
+                    self.set_door(room, door);
+                }
+            }
             Input::Drain => self.drain(now),
             Input::Timeout => self.time_out(now),
         }
@@ -168,7 +187,7 @@ impl Hub {
     /// When [`Input::Timeout`] is due. May be earlier than anything happens, never later.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.deadlines.first()
+        [self.deadlines.first(), self.bans.first(), self.removed.first()].into_iter().flatten().min()
     }
 
     /// What the hub holds now.
@@ -181,10 +200,13 @@ impl Hub {
             buffered_frames: self.held.frames,
             buffered_bytes: self.held.bytes,
             timers: self.deadlines.len(),
+            bans: self.bans.len() + self.removed.len(),
         }
     }
 
     fn time_out(&mut self, now: Instant) {
+        self.bans.expire(now);
+        self.removed.expire(now);
         while let Some(slot) = self.deadlines.pop(now) {
             self.sessions[slot].wake = None;
             self.fire(now, slot);
@@ -195,7 +217,9 @@ impl Hub {
     fn fire(&mut self, now: Instant, slot: Slot) {
         let session = &mut self.sessions[slot];
         let attached = match &mut session.link {
-            Link::Away { until } if *until <= now => return self.part(now, slot, LeaveReason::Expired),
+            Link::Away { until } if *until <= now => {
+                return self.part(now, slot, LeaveReason::Expired, &Farewell::BYE);
+            }
             Link::Away { .. } => return self.reschedule(slot),
             Link::Attached(attached) => attached,
         };
@@ -244,6 +268,8 @@ impl Hub {
         }
         self.rooms = Slab::new();
         self.rooms_by_name = HashMap::new();
+        self.bans = Bans::default();
+        self.removed = Bans::default();
     }
 
     /// Closing one tells the others, which may make further ones overflow; each does so once.

@@ -1,6 +1,6 @@
-//! One room: who is in it, and the count of its changes. A room without members does not exist.
+//! One room: who is in it, whether more may come, and the count of its changes. A room without members does not exist.
 
-use signaling_protocol::{PeerId, RoomName};
+use signaling_protocol::{Door, PeerId, RoomName};
 
 use super::session::Slot;
 
@@ -9,13 +9,14 @@ pub(super) struct Room {
     pub(super) name: RoomName,
     /// Counts the changes of membership and presence.
     pub(super) version: u64,
+    pub(super) door: Door,
     /// In the order of the peer ids.
     members: Vec<(PeerId, Slot)>,
 }
 
 impl Room {
     pub(super) const fn new(name: RoomName) -> Self {
-        Self { name, version: 0, members: Vec::new() }
+        Self { name, version: 0, door: Door::Open, members: Vec::new() }
     }
 
     pub(super) fn find(&self, peer: &PeerId) -> Option<Slot> {

@@ -5,6 +5,7 @@ use std::time::Instant;
 use signaling_protocol::{DisplayName, Instance, PeerId, PeerSnapshot, PeerState, SessionId};
 
 use super::contract::ConnId;
+use super::grant::Grant;
 use super::limits::{Bucket, Limits};
 use super::ring::Ring;
 use super::token::Keys;
@@ -20,6 +21,7 @@ pub(super) struct Session {
     pub(super) peer: PeerId,
     pub(super) instance: Instance,
     pub(super) name: Option<DisplayName>,
+    pub(super) grant: Grant,
     pub(super) started: Instant,
     pub(super) keys: Keys,
     pub(super) link: Link,

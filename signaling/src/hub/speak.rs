@@ -10,6 +10,7 @@ use signaling_protocol::{
 use super::Hub;
 use super::contract::{ConnId, EndReason, Event, GoneReason, Output};
 use super::frame::{Body, Frame, farewell};
+use super::moderate::Farewell;
 use super::session::{Link, Slot};
 
 impl Hub {
@@ -47,7 +48,9 @@ impl Hub {
     fn act(&mut self, now: Instant, slot: Slot, frame: ClientFrame) {
         match frame.message {
             ClientMessage::Signal(signal) => self.relay(slot, frame.seq, signal),
-            ClientMessage::Bye => self.part(now, slot, LeaveReason::Bye),
+            ClientMessage::Bye => self.part(now, slot, LeaveReason::Bye, &Farewell::BYE),
+            ClientMessage::Kick(kick) => self.kick_for(now, slot, frame.seq, &kick),
+            ClientMessage::Door(door) => self.set_door_for(slot, frame.seq, door),
             ClientMessage::Ack | ClientMessage::Pong | ClientMessage::Report(_) => {}
             ClientMessage::Hello(_) => {
                 self.expel(
@@ -96,7 +99,7 @@ impl Hub {
     }
 
     /// Answers a frame with an error; the connection stays.
-    fn refuse(&mut self, slot: Slot, seq: u64, code: ErrorCode, message: &'static str) {
+    pub(super) fn refuse(&mut self, slot: Slot, seq: u64, code: ErrorCode, message: &'static str) {
         let error = ServerError {
             code,
             message: message.into(),
@@ -148,11 +151,11 @@ impl Hub {
         self.outputs.push_back(Output::Send { conn: attached.conn, frame });
     }
 
-    /// Delivers to every member of a room but one.
-    pub(super) fn broadcast(&mut self, room: usize, except: Slot, body: impl Fn(&PeerId) -> Body) {
+    /// Delivers to every member of a room, or to all but one.
+    pub(super) fn broadcast(&mut self, room: usize, except: Option<Slot>, body: impl Fn(&PeerId) -> Body) {
         let members: Vec<_> = self.rooms[room].members().collect();
         for (peer, slot) in members {
-            if slot != except {
+            if Some(slot) != except {
                 self.deliver(slot, body(&peer));
             }
         }
@@ -164,7 +167,7 @@ impl Hub {
         let (peer, room) = (session.peer, session.room);
         let version = self.rooms[room].version;
         let body = Body::of(&ServerMessage::PeerChanged(PeerChanged { peer, state, version }));
-        self.broadcast(room, slot, |_| body.clone());
+        self.broadcast(room, Some(slot), |_| body.clone());
     }
 
     /// Takes the session's connection away; it may come back within the grace.
@@ -197,15 +200,22 @@ impl Hub {
     }
 
     /// Ends a session and tells the others.
-    pub(super) fn part(&mut self, now: Instant, slot: Slot, reason: LeaveReason) {
+    pub(super) fn part(
+        &mut self,
+        now: Instant,
+        slot: Slot,
+        reason: LeaveReason,
+        &Farewell { code, message, retry_after }: &Farewell<'_>,
+    ) {
         let session = &self.sessions[slot];
         let (peer, room, ack) = (session.peer, session.room, session.received);
         if let Some(conn) = session.conn() {
-            self.close(conn, ack, CloseCode::Normal, "", None);
+            self.close(conn, ack, code, message, retry_after);
         }
         let end = match reason {
             LeaveReason::Bye => EndReason::Bye,
             LeaveReason::Expired => EndReason::Expired,
+            LeaveReason::Kicked => EndReason::Kicked,
         };
         self.forget(now, slot, end);
         self.rooms[room].remove(&peer);
@@ -216,7 +226,7 @@ impl Hub {
         }
         let version = self.rooms[room].change();
         let body = Body::of(&ServerMessage::PeerLeft(PeerLeft { peer, reason, version }));
-        self.broadcast(room, slot, |_| body.clone());
+        self.broadcast(room, None, |_| body.clone());
     }
 
     /// Drops everything about a session but its place in the room.

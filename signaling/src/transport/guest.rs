@@ -54,6 +54,8 @@ pub(crate) fn read_hello(text: &[u8]) -> Result<(u64, Hello), (CloseCode, String
         ClientMessage::Hello(hello) => Ok((frame.ack, hello)),
         ClientMessage::Signal(_)
         | ClientMessage::Bye
+        | ClientMessage::Kick(_)
+        | ClientMessage::Door(_)
         | ClientMessage::Ack
         | ClientMessage::Pong
         | ClientMessage::Report(_)

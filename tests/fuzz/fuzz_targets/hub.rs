@@ -8,9 +8,9 @@ use fuzz_targets::Tape;
 use libfuzzer_sys::fuzz_target;
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
-use signaling::hub::{ConnId, Counts, GoneReason, Hub, Input, Limits, Output};
+use signaling::hub::{ConnId, Counts, GoneReason, Grant, Hub, Input, Limits, Output, Subject, Whom};
 use signaling_protocol::{
-    ClientFrame, ClientMessage, IceServers, PeerId, RoomName, ServerFrame, ServerMessage, SessionId,
+    ClientFrame, ClientMessage, Door, IceServers, PeerId, RoomName, ServerFrame, ServerMessage, SessionId,
 };
 
 const SECRETS: usize = 4;
@@ -49,7 +49,7 @@ impl World {
     }
 
     fn step(&mut self, tape: &mut Tape<'_>) {
-        match tape.below(8) {
+        match tape.below(9) {
             0 | 1 => self.attach(tape),
             2..=4 => self.frame(tape),
             5 => {
@@ -62,12 +62,27 @@ impl World {
                 self.now += Duration::from_millis(1 << tape.below(17));
                 self.handle(Input::Timeout);
             }
+            7 => self.moderate(tape),
             _ => {
                 if let Some(&session) = self.sessions.get(tape.below(256)) {
                     self.handle(Input::Ice { session, ice: ice() });
                 }
             }
         }
+    }
+
+    fn moderate(&mut self, tape: &mut Tape<'_>) {
+        let room: RoomName = ROOMS[tape.below(ROOMS.len())].parse().expect("a room of one letter");
+        let ban = (tape.below(2) == 0).then(|| Duration::from_millis(1 << tape.below(24)));
+        let input = match (tape.below(3), self.sessions.get(tape.below(256))) {
+            (0, _) => Input::Door { room, door: [Door::Open, Door::Locked][tape.below(2)] },
+            (1, Some(&session)) => Input::Kick { whom: Whom::Session(session), ban, reason: None },
+            _ => {
+                let peer = PeerId::derive(&room, &secret(tape.below(SECRETS)).parse().expect("43 letters"));
+                Input::Kick { whom: Whom::Peer(room, peer), ban, reason: Some("go".into()) }
+            }
+        };
+        self.handle(input);
     }
 
     fn attach(&mut self, tape: &mut Tape<'_>) {
@@ -87,7 +102,12 @@ impl World {
         self.open.push((conn, room));
         let room_name: RoomName = room.parse().expect("a room of one letter");
         let _ = self.hub.session_for(&room_name, frame.ack, &hello);
-        self.handle(Input::Attach { conn, room: room_name, ack: frame.ack, hello, ice: ice() });
+        let grant = Grant {
+            subject: Subject::new(["", "u"][tape.below(2)]),
+            may_kick: tape.below(2) == 0,
+            may_lock: tape.below(2) == 0,
+        };
+        self.handle(Input::Attach { conn, room: room_name, ack: frame.ack, hello, grant, ice: ice() });
     }
 
     fn frame(&mut self, tape: &mut Tape<'_>) {
@@ -95,7 +115,7 @@ impl World {
         let (conn, room) = self.open[index];
         let (seq, ack) = (tape.below(32), tape.below(64));
         let envelope = format!(r#""seq":{seq},"ack":{ack}"#);
-        let text = match tape.below(6) {
+        let text = match tape.below(8) {
             0..=2 => {
                 let room: RoomName = room.parse().expect("a room of one letter");
                 let to = PeerId::derive(&room, &secret(tape.below(SECRETS)).parse().expect("43 letters"));
@@ -107,6 +127,13 @@ impl World {
             }
             3 => format!(r#"{{"type":"{}","seq":0,"ack":{ack}}}"#, ["ack", "pong"][tape.below(2)]),
             4 => format!(r#"{{"type":"{}",{envelope}}}"#, ["bye", "unheard-of"][tape.below(2)]),
+            5 => {
+                let room: RoomName = room.parse().expect("a room of one letter");
+                let to = PeerId::derive(&room, &secret(tape.below(SECRETS)).parse().expect("43 letters"));
+                let ban = tape.short();
+                format!(r#"{{"type":"kick",{envelope},"to":"{}","ban_ms":{ban}}}"#, to.as_str())
+            }
+            6 => format!(r#"{{"type":"door",{envelope},"door":"{}"}}"#, ["open", "locked"][tape.below(2)]),
             _ => String::from_utf8_lossy(tape.bytes()).into_owned(),
         };
         match ClientFrame::parse(text.as_bytes()) {

@@ -43,6 +43,27 @@ fn a_recipient_that_is_no_peer_id_is_nobody() {
 }
 
 #[test]
+fn a_kick_has_bounds() {
+    let kick = |rest: &str| parse(&format!(r#"{{"type":"kick","seq":1,"ack":0,"to":"nobody"{rest}}}"#));
+    let ClientMessage::Kick(read) = kick(r#","ban_ms":604800000,"reason":"""#).unwrap().message else {
+        panic!("a kick")
+    };
+    assert_eq!(read, Kick { to: None, ban: Some(crate::MAX_BAN), reason: None });
+    for rest in [r#","ban_ms":604800001"#, r#","ban_ms":-1"#, r#","ban_ms":1.5"#, r#","reason":7"#] {
+        assert!(matches!(kick(rest), Err(FrameError::BadShape(_))), "{rest}");
+    }
+    let long = format!(r#","reason":"{}""#, "x".repeat(65));
+    assert!(matches!(kick(&long), Err(FrameError::BadShape(_))));
+}
+
+#[test]
+fn a_door_is_open_or_locked() {
+    assert!(parse(r#"{"type":"door","seq":1,"ack":0,"door":"locked"}"#).is_ok());
+    assert_eq!(close_code(r#"{"type":"door","seq":1,"ack":0,"door":"ajar"}"#), 4200);
+    assert_eq!(close_code(r#"{"type":"door","seq":1,"ack":0}"#), 4200);
+}
+
+#[test]
 fn what_is_not_a_frame_is_refused_with_4200() {
     for text in [
         "",

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use signaling_protocol::{MAX_FRAME_BYTES, MAX_FRAME_DEPTH};
+use signaling_protocol::{MAX_BAN, MAX_FRAME_BYTES, MAX_FRAME_DEPTH};
 
 use crate::hub::Limits;
 
@@ -41,6 +41,10 @@ fn the_limits_of_the_document_are_the_defaults() {
         ("grace of a session without a connection", limits.grace.as_secs()),
         ("time until a frame is acknowledged", limits.ack_delay.as_secs()),
         ("frames until one is acknowledged", limits.ack_every),
+        ("bans of a room", number(limits.bans_per_room)),
+        ("bans of a shard", number(limits.bans)),
+        ("longest ban that a client may ask for", MAX_BAN.as_secs()),
+        ("time in which a removed session cannot be resumed", limits.kick_memory.as_secs()),
     ]);
     assert_eq!(told, expected);
 }

@@ -4,6 +4,7 @@ mod bounds;
 mod conversation;
 mod document;
 mod model;
+mod moderation;
 mod property;
 mod resume;
 
@@ -17,7 +18,7 @@ use signaling_protocol::{
     ServerFrame, ServerMessage, SessionId, Welcome,
 };
 
-use super::{ConnId, Event, GoneReason, Hub, Input, Limits, Output};
+use super::{ConnId, Event, GoneReason, Grant, Hub, Input, Limits, Output};
 
 /// The one real instant that all virtual ones are counted from.
 #[expect(clippy::disallowed_methods, reason = "an Instant cannot be made from nothing")]
@@ -44,6 +45,8 @@ struct World {
     refreshes: Vec<SessionId>,
     next_conn: u64,
     ice: IceServers,
+    /// What whoever says hello next was granted.
+    grant: Grant,
 }
 
 /// A client that keeps its side of the protocol by hand.
@@ -72,6 +75,7 @@ impl World {
             refreshes: Vec::new(),
             next_conn: 0,
             ice: IceServers::default(),
+            grant: Grant::default(),
         }
     }
 
@@ -126,7 +130,14 @@ impl World {
         let frame = ClientFrame::parse(text.as_bytes()).unwrap();
         let ClientMessage::Hello(hello) = frame.message else { panic!("a hello") };
         let room = room.parse().unwrap();
-        self.input(Input::Attach { conn, room, ack, hello, ice: self.ice.clone() });
+        self.input(Input::Attach {
+            conn,
+            room,
+            ack,
+            hello,
+            grant: self.grant.clone(),
+            ice: self.ice.clone(),
+        });
         conn
     }
 
@@ -218,6 +229,7 @@ fn word(frame: &ServerFrame) -> String {
         ServerMessage::PeerJoined(_) => "peer_joined".to_owned(),
         ServerMessage::PeerChanged(changed) => format!("peer {:?}", changed.state).to_lowercase(),
         ServerMessage::PeerLeft(left) => format!("peer_left {:?}", left.reason).to_lowercase(),
+        ServerMessage::RoomChanged(changed) => format!("room {:?}", changed.door).to_lowercase(),
         ServerMessage::Signal(signal) => format!("signal {}", signal.payload.raw().get()),
         ServerMessage::Ice(_) => "ice".to_owned(),
         ServerMessage::Error(error) => format!("error {}", serde_json::to_string(&error.code).unwrap()),
@@ -267,4 +279,6 @@ fn assert_consistent(hub: &Hub) {
     assert_eq!((members, hub.sessions_by_id.len()), (hub.sessions.len(), hub.sessions.len()));
     assert_eq!((hub.conns.len(), hub.rooms_by_name.len()), (attached, hub.rooms.len()));
     assert_eq!((hub.held, hub.deadlines.len()), (held, timers));
+    hub.bans.assert_consistent(&hub.limits);
+    hub.removed.assert_consistent(&hub.limits);
 }

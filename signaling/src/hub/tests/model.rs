@@ -1,10 +1,12 @@
 //! A client that keeps its side of PROTOCOL.md, and checks what the server promises as it goes.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use signaling_protocol::{Outcome, PeerId, PeerState, ServerFrame, ServerMessage, Welcome};
+use signaling_protocol::{Door, ErrorCode, Outcome, PeerId, PeerState, ServerFrame, ServerMessage, Welcome};
+
+use crate::hub::{Grant, Subject};
 
 /// What a signal of the model carries: who really sent it, in which life of theirs, the how manieth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -48,11 +50,16 @@ pub(super) struct Person {
     unacked: VecDeque<(u64, String)>,
     count: u32,
     sent: Vec<Sent>,
+    /// The `seq` of what it asked for as a moderator.
+    orders: BTreeSet<u64>,
+    /// The server said so.
+    pub(super) banned_until: Option<Instant>,
     /// The latest signal of each sender.
     latest: BTreeMap<char, Mark>,
     pub(super) got: BTreeSet<Mark>,
     pub(super) view: BTreeMap<PeerId, (String, PeerState)>,
     version: u64,
+    pub(super) door: Door,
     pub(super) resumed: u32,
     pub(super) resynced: u32,
 }
@@ -76,10 +83,13 @@ impl Person {
             unacked: VecDeque::new(),
             count: 0,
             sent: Vec::new(),
+            orders: BTreeSet::new(),
+            banned_until: None,
             latest: BTreeMap::new(),
             got: BTreeSet::new(),
             view: BTreeMap::new(),
             version: 0,
+            door: Door::Open,
             resumed: 0,
             resynced: 0,
         }
@@ -87,6 +97,13 @@ impl Person {
 
     pub(super) fn instance(&self) -> String {
         format!("{}-{}", self.letter, self.run)
+    }
+
+    /// Half of them moderate their room, and two are one user.
+    pub(super) fn grant(&self) -> Grant {
+        let moderates = self.letter < 'e';
+        let subject = ['e', 'g'].contains(&self.letter).then(|| Subject::new("eg").unwrap());
+        Grant { subject, may_kick: moderates, may_lock: moderates }
     }
 
     pub(super) fn hello(&self) -> String {
@@ -129,6 +146,17 @@ impl Person {
     pub(super) fn bye(&mut self) -> String {
         self.left = true;
         self.sequenced(r#""type":"bye""#.to_owned())
+    }
+
+    pub(super) fn kick(&mut self, to: PeerId, ban: Option<Duration>) -> String {
+        let ban = ban.map_or(String::new(), |ban| format!(r#","ban_ms":{}"#, ban.as_millis()));
+        self.orders.insert(self.seq + 1);
+        self.sequenced(format!(r#""type":"kick","to":"{to}"{ban}"#))
+    }
+
+    pub(super) fn set_door(&mut self, door: &str) -> String {
+        self.orders.insert(self.seq + 1);
+        self.sequenced(format!(r#""type":"door","door":"{door}""#))
     }
 
     pub(super) fn unsequenced(&mut self, kind: &str) -> String {
@@ -175,10 +203,15 @@ impl Person {
             }
             ServerMessage::Error(error) => {
                 if let Some(re) = error.re {
-                    let sent = self.sent.iter_mut().find(|sent| sent.seq == re && frame.seq != 0);
-                    sent.expect("an error answers a frame that was sent").told = true;
+                    match self.sent.iter_mut().find(|sent| sent.seq == re && frame.seq != 0) {
+                        Some(sent) => sent.told = true,
+                        None => assert!(self.orders.contains(&re), "an error answers a frame that was sent"),
+                    }
                 }
-                if let Some(after) = error.retry_after_ms {
+                if matches!(error.code, ErrorCode::Kicked | ErrorCode::Banned | ErrorCode::Locked) {
+                    // The close may get lost.
+                    self.left = true;
+                } else if let Some(after) = error.retry_after_ms {
                     self.wait_until = Some(now + super::ms(after));
                 }
             }
@@ -196,6 +229,14 @@ impl Person {
                 assert_ne!(
                     std::mem::replace(state, changed.state),
                     changed.state,
+                    "a change changes something"
+                );
+            }
+            ServerMessage::RoomChanged(changed) => {
+                self.changed(changed.version);
+                assert_ne!(
+                    std::mem::replace(&mut self.door, changed.door),
+                    changed.door,
                     "a change changes something"
                 );
             }
@@ -223,7 +264,9 @@ impl Person {
             (self.seq, self.received, self.acked) = (0, 0, 0);
             self.unacked.clear();
             self.sent.clear();
+            self.orders.clear();
             self.version = welcome.room.version;
+            self.door = welcome.room.door;
             let peers = welcome.room.peers.into_iter();
             self.view =
                 peers.map(|peer| (peer.peer, (peer.instance.as_str().to_owned(), peer.state))).collect();

@@ -12,7 +12,7 @@ use signaling_protocol::{ClientFrame, ClientMessage, PeerId, PeerState};
 
 use super::model::Person;
 use super::{credentials, ms, secs, start};
-use crate::hub::{ConnId, Counts, GoneReason, Hub, Input, Limits, Output};
+use crate::hub::{ConnId, Counts, GoneReason, Hub, Input, Limits, Output, Whom};
 
 /// A connection as the network sees it.
 #[derive(Debug, Default)]
@@ -47,6 +47,8 @@ struct Network {
     /// Sessions may end: pages are loaded anew, graces run out, buffers overflow.
     harsh: bool,
     delivered: usize,
+    /// Removed, banned, locked out.
+    sent_away: [u32; 3],
     reported: usize,
 }
 
@@ -95,6 +97,7 @@ fn through_reloads_expiry_and_overflow_a_signal_arrives_once_or_its_sender_is_to
         replay_total_bytes: 8 * 1024,
         replay_reserve: 1024,
         peers_per_room: 5,
+        kick_memory: secs(60),
         ..Limits::default()
     };
     let mut network = Network::new(limits, seed, true);
@@ -114,7 +117,12 @@ fn through_reloads_expiry_and_overflow_a_signal_arrives_once_or_its_sender_is_to
         "{} signals arrived, the loss of {} was told, {} connections, {resumed} resumes, {resynced} resyncs",
         network.delivered, network.reported, network.next_link
     );
-    let enough = network.delivered > steps / 40 && network.reported > 20 && resumed > 100 && resynced > 100;
+    println!("removed, banned, locked out: {:?}", network.sent_away);
+    let enough = network.delivered > steps / 40
+        && network.reported > 20
+        && resumed > 100
+        && resynced > 100
+        && network.sent_away.iter().all(|times| *times > 5);
     assert!(enough, "the schedule did too little to prove anything");
     network.everyone_leaves();
 }
@@ -131,7 +139,19 @@ impl Network {
         };
         let names = people.iter().map(name).collect();
         let links = BTreeMap::new();
-        Self { hub, now: start(), rng, people, names, links, next_link: 0, harsh, delivered: 0, reported: 0 }
+        Self {
+            hub,
+            now: start(),
+            rng,
+            people,
+            names,
+            links,
+            next_link: 0,
+            harsh,
+            delivered: 0,
+            sent_away: [0; 3],
+            reported: 0,
+        }
     }
 
     /// One thing happens.
@@ -163,6 +183,7 @@ impl Network {
             }
             967..969 if self.harsh => self.bye(person),
             969..970 if self.harsh => self.pass(secs(40)),
+            970..975 if self.harsh => self.moderate(person),
             _ => self.some_link_carries_up(),
         }
     }
@@ -201,6 +222,31 @@ impl Network {
         if let Some(frame) = self.people[person].repeat() {
             self.write(person, frame);
         }
+    }
+
+    /// A moderator, or the operator, does something to the room.
+    fn moderate(&mut self, person: usize) {
+        let ban = self.rng.random_bool(0.5).then(|| secs(self.rng.random_range(1..60)));
+        let others: Vec<PeerId> = self.people[person].view.keys().copied().collect();
+        let door = if self.rng.random_bool(0.2) { "locked" } else { "open" };
+        let someone = &mut self.people[person];
+        if !someone.welcomed || someone.left {
+            return;
+        }
+        let frame = match self.rng.random_range(0..4) {
+            0 if !others.is_empty() => someone.kick(others[self.rng.random_range(0..others.len())], ban),
+            0 | 1 => someone.set_door(door),
+            2 => {
+                let (room, peer) = (someone.room.parse().unwrap(), someone.peer.expect("it was welcomed"));
+                return self.input(Input::Kick { whom: Whom::Peer(room, peer), ban, reason: None });
+            }
+            _ => {
+                let (room, door) =
+                    (someone.room.parse().unwrap(), serde_json::from_value(door.into()).unwrap());
+                return self.input(Input::Door { room, door });
+            }
+        };
+        self.write(person, frame);
     }
 
     fn bye(&mut self, person: usize) {
@@ -281,12 +327,17 @@ impl Network {
         let room = self.people[link.person].room.parse().unwrap();
         let ClientMessage::Hello(hello) = frame.message else { panic!("the first frame is a hello") };
         let expected = self.hub.session_for(&room, frame.ack, &hello);
-        self.input(Input::Attach { conn, room, ack: frame.ack, hello, ice: credentials(secs(20)) });
+        let someone = &self.people[link.person];
+        let grant = someone.grant();
+        let banned = someone.banned_until.is_some_and(|until| self.now < until);
+        let ice = credentials(secs(20));
+        self.input(Input::Attach { conn, room, ack: frame.ack, hello, grant, ice });
         let welcome = self.links[&id].down.back();
         if let Some(Down::Frame(text)) = welcome
             && text.contains("welcome")
         {
             assert!(text.contains(&expected.to_string()), "the session was announced beforehand");
+            assert!(!banned, "a ban holds");
         }
     }
 
@@ -309,13 +360,16 @@ impl Network {
             }
             Down::Close(code) => {
                 let come_back = [4001, 4002, 4101, 4102].contains(&code);
+                let sent_away = self.harsh && [4204, 4205, 4206].contains(&code);
                 assert!(
-                    come_back || code == 1000 && someone.left,
+                    come_back || sent_away || code == 1000 && someone.left,
                     "{}: {code} to an honest client",
                     someone.letter
                 );
                 someone.link = None;
                 someone.welcomed = false;
+                someone.left |= sent_away;
+                self.sent_away[usize::from(code.saturating_sub(4204)).min(2)] += u32::from(sent_away);
                 self.links.remove(&id);
             }
         }
@@ -352,6 +406,14 @@ impl Network {
     }
 
     fn push(&mut self, conn: ConnId, down: Down) {
+        if let Some(link) = self.links.get_mut(&conn.0)
+            && let Down::Frame(text) = &down
+            && text.contains(r#""code":"banned""#)
+        {
+            let error: serde_json::Value = serde_json::from_str(text).unwrap();
+            let rest = error["retry_after_ms"].as_u64().expect("a ban says how long it is");
+            self.people[link.person].banned_until = Some(self.now + ms(rest));
+        }
         if let Some(link) = self.links.get_mut(&conn.0).filter(|link| !link.cut) {
             assert!(!link.deaf, "something after the close");
             link.down.push_back(down);
@@ -429,7 +491,7 @@ impl Network {
         }
         self.links.clear();
         let patience = self.hub.limits().ping_interval + self.hub.limits().ping_deadline;
-        self.pass(patience + self.hub.limits().grace);
+        self.pass(patience + self.hub.limits().grace + self.hub.limits().kick_memory);
         assert_eq!(self.hub.counts(), Counts::default());
         assert_eq!(self.hub.deadline(), None);
         for person in &mut self.people {

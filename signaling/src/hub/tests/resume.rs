@@ -3,7 +3,7 @@
 use signaling_protocol::{ErrorCode, Outcome, ResyncReason, ServerMessage};
 
 use super::*;
-use crate::hub::{EndReason, GoneReason};
+use crate::hub::{EndReason, GoneReason, Grant};
 
 #[test]
 fn a_client_that_comes_back_gets_what_it_missed_right_after_the_welcome() {
@@ -160,7 +160,14 @@ fn another_run_of_the_client_does_not_resume() {
     let ClientMessage::Hello(hello) = ClientFrame::parse(text.as_bytes()).unwrap().message else { panic!() };
     let conn = ConnId(99);
     let room = "lobby".parse().unwrap();
-    world.input(Input::Attach { conn, room, ack: 0, hello, ice: IceServers::default() });
+    world.input(Input::Attach {
+        conn,
+        room,
+        ack: 0,
+        hello,
+        grant: Grant::default(),
+        ice: IceServers::default(),
+    });
     assert_eq!(world.welcome(conn).reason, Some(ResyncReason::Replaced));
 }
 

@@ -1,0 +1,57 @@
+//! What a client that was granted it may do to its room: remove a peer, keep it out, close the door.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::{DisplayName, PeerId};
+
+/// Longest ban that a client may ask for: seven days.
+pub const MAX_BAN: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Removes a peer from the room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kick {
+    /// Whom; `None` if what the client wrote is no peer id and therefore nobody's.
+    pub to: Option<PeerId>,
+    /// How long it is kept out, [`MAX_BAN`] at most; it may come back at once if absent.
+    pub ban: Option<Duration>,
+    /// What it is told: at most 64 characters.
+    pub reason: Option<DisplayName>,
+}
+
+/// Who may come into a room that is not in it yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Door {
+    /// Everybody who may enter at all.
+    #[default]
+    Open,
+    /// Nobody but those who may open it.
+    Locked,
+}
+
+/// The fields of a `kick`.
+#[derive(Deserialize)]
+pub(crate) struct KickFields {
+    to: String,
+    #[serde(default)]
+    ban_ms: Option<u64>,
+    #[serde(default)]
+    reason: Option<DisplayName>,
+}
+
+/// The fields of a `door`.
+#[derive(Deserialize)]
+pub(crate) struct DoorFields {
+    pub(crate) door: Door,
+}
+
+impl KickFields {
+    /// `None` if the ban is longer than [`MAX_BAN`].
+    pub(crate) fn checked(self) -> Option<Kick> {
+        let ban = self.ban_ms.map(Duration::from_millis);
+        let reason = self.reason.filter(|reason| !reason.as_str().is_empty());
+        (ban <= Some(MAX_BAN)).then(|| Kick { to: self.to.parse().ok(), ban, reason })
+    }
+}
