@@ -29,7 +29,7 @@ use crate::{
     tls::{self, Identity},
     transport::{
         keyed::KeyedConnections,
-        listen::{self, Admission, ConnectionLimits, Listener},
+        listen::{self, Admission, Listener},
     },
     turn::{self, IceIssuer},
 };
@@ -93,11 +93,7 @@ impl Server {
         let listener = Listener {
             routes: routes::router(app),
             tls: identity.map(|identity| TlsAcceptor::from(identity.config)),
-            admission: Admission::new(ConnectionLimits {
-                total: settings.max_connections,
-                per_address: settings.max_connections_per_address,
-                pending_per_address: settings.max_pending_per_address,
-            }),
+            admission: Admission::new(settings.connections),
             forwarding: Arc::new(settings.forwarding),
             metrics,
             tasks: tasks.clone(),

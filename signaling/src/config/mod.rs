@@ -1,0 +1,119 @@
+//! The configuration: [`Config`] as it is written in file, environment and flags, and [`Settings`], which it parses into.
+//!
+//! Everything that can be wrong is found out while parsing, before anything is opened; `Settings` cannot be wrong later.
+
+mod doors;
+mod limits;
+mod numbers;
+mod relay;
+mod written;
+
+use std::{net::SocketAddr, time::Duration};
+
+use turn_relay::operation::StartError;
+
+pub(crate) use self::{doors::Tls, relay::RelayChoice};
+use crate::{
+    hub::Limits,
+    origin::Origin,
+    tls,
+    transport::{forwarded::Forwarding, listen::ConnectionLimits},
+};
+pub use written::Config;
+
+/// What the server runs with.
+#[derive(Debug)]
+pub struct Settings {
+    pub(crate) listen: SocketAddr,
+    pub(crate) admin: Option<SocketAddr>,
+    pub(crate) public: Option<Origin>,
+    pub(crate) allowed: Vec<Origin>,
+    pub(crate) forwarding: Forwarding,
+    pub(crate) tls: Tls,
+    pub(crate) relay: RelayChoice,
+    pub(crate) credential_lifetime: Duration,
+    pub(crate) shards: usize,
+    pub(crate) connections: ConnectionLimits,
+    pub(crate) limits: Limits,
+}
+
+impl Settings {
+    /// Looks also at what only a start would find: whether the certificate can be used.
+    ///
+    /// # Errors
+    /// One line that says what is wrong.
+    pub fn check(&self) -> Result<(), StartError> {
+        match &self.tls {
+            Tls::Off | Tls::SelfSigned => Ok(()),
+            Tls::Files { cert, key } => tls::from_files(cert, key)
+                .map(|_usable| ())
+                .map_err(|error| StartError::new(format!("tls: {error}"))),
+        }
+    }
+}
+
+impl TryFrom<Config> for Settings {
+    type Error = StartError;
+
+    fn try_from(config: Config) -> Result<Self, StartError> {
+        let listen = doors::address("listen", config.listen.as_deref().unwrap_or(DEFAULT_LISTEN))?;
+        let admin = match config.admin.as_deref().unwrap_or(DEFAULT_ADMIN) {
+            "off" => None,
+            given => Some(doors::address("admin", given)?),
+        };
+        let relay = relay::relay(&config, listen)?;
+        let origin = |key, text: &str| {
+            text.parse::<Origin>()
+                .map_err(|why| StartError::new(format!("{key}: {text:?} is no origin: {why}")))
+        };
+        let public = config.public_url.as_deref().map(|text| origin("public_url", text)).transpose()?;
+        relay::reachable(public.as_ref(), &relay)?;
+        Ok(Self {
+            listen,
+            admin,
+            public,
+            allowed: config
+                .allow_origin
+                .iter()
+                .map(|text| origin("allow_origin", text))
+                .collect::<Result<_, _>>()?,
+            forwarding: doors::forwarding(&config)?,
+            tls: doors::security(&config)?,
+            relay,
+            credential_lifetime: relay::credential_lifetime(&config)?,
+            shards: limits::shards(&config)?,
+            connections: limits::connections(&config)?,
+            limits: limits::limits(&config)?,
+        })
+    }
+}
+
+const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
+const DEFAULT_ADMIN: &str = "127.0.0.1:8081";
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use turn_relay::operation::settings;
+
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_those_of_the_hub_and_those_that_the_template_shows() {
+        let settings = Settings::try_from(Config::default()).expect("the defaults are good");
+        assert_eq!(settings.limits, Limits::default());
+
+        let template = <Config as settings::Config>::TEMPLATE;
+        let numbers: String = template
+            .lines()
+            .filter_map(|line| line.strip_prefix('#'))
+            .filter(|line| line.split_once(" = ").is_some_and(|(_, value)| value.parse::<u64>().is_ok()))
+            .filter(|line| !line.starts_with("shards"))
+            .fold(String::new(), |all, line| all + line + "\n");
+        let shown = settings::parse::<Config>(&numbers, Path::new("template")).expect("it loads");
+        assert!(shown.replay_kib.is_some() && shown.max_connections.is_some(), "{numbers}");
+        let shown = Settings::try_from(shown).expect("its values are good");
+        assert_eq!(format!("{shown:?}"), format!("{settings:?}"));
+    }
+}

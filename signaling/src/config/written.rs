@@ -1,0 +1,140 @@
+//! The keys: what an operator may write in file, environment and flags. What each means, and what is wrong, is said elsewhere.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use turn_relay::operation::settings;
+
+/// The configuration as written; a missing key means its default, which `--print-config` shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Serve the page and the signaling on this address [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "IP:PORT")]
+    pub listen: Option<String>,
+
+    /// Serve /metrics, /healthz and /readyz here, or `off` [default: 127.0.0.1:8081]
+    #[arg(long, value_name = "IP:PORT")]
+    pub admin: Option<String>,
+
+    /// The address that people open, when it differs from --listen: a domain name, or a proxy in front (an embedded relay is looked for there too)
+    #[arg(long, value_name = "URL")]
+    pub public_url: Option<String>,
+
+    /// Let pages of this further origin connect, such as https://app.example (repeatable)
+    #[arg(long, value_name = "ORIGIN", value_delimiter = ',')]
+    pub allow_origin: Vec<String>,
+
+    /// Proxies in front (addresses or networks) that say for whom they ask: limits count their clients then, not them (repeatable)
+    #[arg(long, value_name = "NETWORK", value_delimiter = ',')]
+    pub forwarded_from: Vec<String>,
+
+    /// The header that they write it into, x-forwarded-for or forwarded (RFC 7239) [default: x-forwarded-for]
+    #[arg(long, value_name = "HEADER")]
+    pub forwarded_header: Option<String>,
+
+    /// `self-signed`: HTTPS with a certificate made at start; browsers warn, cameras of other devices work
+    #[arg(long, value_name = "self-signed")]
+    pub tls: Option<String>,
+
+    /// HTTPS with this PEM certificate chain
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The PEM private key of --tls-cert
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Send clients to this TURN server, such as turn:relay.example:3478?transport=udp, instead of the embedded relay (repeatable)
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    pub turn_url: Vec<String>,
+
+    /// Holds the secret shared with the server of --turn-url (its --secret-file; coturn: static-auth-secret)
+    #[arg(long, value_name = "FILE")]
+    pub turn_secret_file: Option<PathBuf>,
+
+    /// Run no relay: calls between networks that need one will not connect
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]
+    pub no_embedded_relay: Option<bool>,
+
+    /// Where the embedded relay listens, UDP and TCP [default: the address of --listen, port 3478]
+    #[arg(long, value_name = "IP:PORT")]
+    pub relay_listen: Option<String>,
+
+    /// Lifetime of TURN credentials in seconds; fresh ones are pushed at half of it [default: 43200]
+    #[arg(long, value_name = "SECONDS")]
+    pub turn_credential_seconds: Option<u64>,
+
+    /// Number of tasks that the rooms are spread over [default: one per core]
+    #[arg(long, value_name = "N")]
+    pub shards: Option<u16>,
+
+    /// Connections held at once, of any kind [default: 20000]
+    #[arg(long, value_name = "N")]
+    pub max_connections: Option<u32>,
+
+    /// Connections of one address (IPv6: one /64); behind a proxy see --forwarded-from [default: 1000]
+    #[arg(long, value_name = "N")]
+    pub max_connections_per_address: Option<u32>,
+
+    /// Connections of one address that have not said hello yet [default: 64]
+    #[arg(long, value_name = "N")]
+    pub max_pending_per_address: Option<u32>,
+
+    /// Rooms that exist at once, in each shard [default: 10000]
+    #[arg(long, value_name = "N")]
+    pub max_rooms: Option<u32>,
+
+    /// Sessions that exist at once, in each shard [default: 50000]
+    #[arg(long, value_name = "N")]
+    pub max_sessions: Option<u32>,
+
+    /// Peers in one room, 400 at most [default: 50]
+    #[arg(long, value_name = "N")]
+    pub max_room_peers: Option<u32>,
+
+    /// Frames that one client may send per second, on average [default: 100]
+    #[arg(long, value_name = "N")]
+    pub messages_per_second: Option<u32>,
+
+    /// Frames that one client may send at once [default: 200]
+    #[arg(long, value_name = "N")]
+    pub message_burst: Option<u32>,
+
+    /// Unacknowledged frames kept for one session [default: 1024]
+    #[arg(long, value_name = "N")]
+    pub replay_messages: Option<u32>,
+
+    /// Unacknowledged bytes kept for one session, in KiB [default: 256]
+    #[arg(long, value_name = "KIB")]
+    pub replay_kib: Option<u32>,
+
+    /// Unacknowledged bytes kept for all sessions of a shard, in MiB [default: 128]
+    #[arg(long, value_name = "MIB")]
+    pub replay_total_mib: Option<u32>,
+
+    /// How long a lost client may take to come back before the others are told that it left [default: 30]
+    #[arg(long, value_name = "SECONDS")]
+    pub grace_seconds: Option<u64>,
+
+    /// How often a client is asked whether it is there [default: 10]
+    #[arg(long, value_name = "SECONDS")]
+    pub ping_interval_seconds: Option<u64>,
+
+    /// How long it may take to answer [default: 5]
+    #[arg(long, value_name = "SECONDS")]
+    pub ping_deadline_seconds: Option<u64>,
+
+    /// Log level: error, warn, info, debug, trace, or a filter [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+
+    /// Log format: text or json [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+}
+
+impl settings::Config for Config {
+    const ENVIRONMENT: &'static str = "SIGNALING";
+    const TEMPLATE: &'static str = include_str!("../config.toml");
+}
