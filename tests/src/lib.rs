@@ -3,10 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The repository's root.
+/// The repository's root: where cargo runs the test, which need not be where it was compiled.
+///
+/// # Panics
+/// Outside of cargo.
 #[must_use]
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this package lies below the root").to_owned()
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs this");
+    Path::new(&package).parent().expect("this package lies below the root").to_owned()
 }
 
 /// Every file below `folder` with this ending, what is built or fetched left out.
