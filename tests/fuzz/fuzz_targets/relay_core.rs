@@ -1,4 +1,5 @@
-//! The relay core, two workers of it, driven by bytes as clients, peers and time might drive it; requests are signed for the fuzzer.
+//! The relay core, two workers of it, driven by bytes as clients, peers and time might drive it, freely or in step with a reference model;
+//! requests are signed for the fuzzer.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

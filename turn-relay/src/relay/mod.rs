@@ -58,9 +58,9 @@ mod inspect_tests;
 mod limit_tests;
 #[cfg(test)]
 mod mobility_tests;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzz"))]
 mod model;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzz"))]
 mod moves_model;
 #[cfg(test)]
 mod parked_tests;

@@ -3,11 +3,13 @@
 //!
 //! `TURN_RELAY_SEED` repeats a run, `TURN_RELAY_STEPS` makes it longer.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+#![cfg_attr(not(test), allow(dead_code, reason = "the fuzz targets use a part of it"))]
+
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use rand::{RngExt as _, SeedableRng as _};
-use rand_chacha::ChaCha20Rng;
+use rand::RngExt as _;
 
 use super::testing::*;
 use super::*;
@@ -29,8 +31,8 @@ struct Home {
     permitted: Instant,
 }
 
-struct Moves {
-    rng: ChaCha20Rng,
+pub(super) struct Moves {
+    rng: Choices,
     world: World,
     homes: Vec<Home>,
     moved: [u64; 2],
@@ -39,16 +41,9 @@ struct Moves {
 }
 
 impl Moves {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, rng: Choices) -> Self {
         let world = World::seeded(settings(), 2, seed);
-        Self {
-            rng: ChaCha20Rng::seed_from_u64(seed),
-            world,
-            homes: Vec::new(),
-            moved: [0; 2],
-            refused: 0,
-            transactions: 0,
-        }
+        Self { rng, world, homes: Vec::new(), moved: [0; 2], refused: 0, transactions: 0 }
     }
 
     fn step(&mut self) {
@@ -204,6 +199,20 @@ impl Moves {
     }
 }
 
+/// A world of its own, until the decisions are over or `steps` are made.
+pub(super) fn play(seed: u64, choices: Choices, steps: u64) -> Moves {
+    let mut moves = Moves::new(seed, choices);
+    for _ in 0..steps {
+        if moves.rng.are_over() {
+            break;
+        }
+        moves.step();
+    }
+    moves.world.advance(secs(4000));
+    moves.world.assert_empty();
+    moves
+}
+
 fn ticket(answer: &Answer) -> Vec<u8> {
     answer.attribute(0x8030).expect("MOBILITY-TICKET")
 }
@@ -217,12 +226,8 @@ fn random_moves_keep_one_place_for_each_allocation_and_take_a_ticket_once() {
     println!("TURN_RELAY_SEED={seed}");
     let (mut moved, mut refused) = ([0; 2], 0);
     for world in 0..steps.div_ceil(STEPS_PER_WORLD) {
-        let mut moves = Moves::new(seed.wrapping_add(world));
-        for _ in 0..STEPS_PER_WORLD {
-            moves.step();
-        }
-        moves.world.advance(secs(4000));
-        moves.world.assert_empty();
+        let seed = seed.wrapping_add(world);
+        let moves = play(seed, Choices::drawn(seed), STEPS_PER_WORLD);
         moved = [moved[0] + moves.moved[0], moved[1] + moves.moved[1]];
         refused += moves.refused;
     }

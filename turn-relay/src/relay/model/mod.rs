@@ -6,14 +6,16 @@
 //!
 //! `TURN_RELAY_SEED` repeats a run, `TURN_RELAY_STEPS` makes it longer.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+#![cfg_attr(not(test), allow(dead_code, reason = "the fuzz targets use a part of it"))]
+
 mod asks;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use rand::{RngExt as _, SeedableRng as _};
-use rand_chacha::ChaCha20Rng;
+use rand::{Rng as _, RngExt as _};
 
 use super::testing::*;
 use super::*;
@@ -60,7 +62,7 @@ impl Known {
 }
 
 struct Model {
-    rng: ChaCha20Rng,
+    rng: Choices,
     world: World,
     clients: Vec<FiveTuple>,
     known: HashMap<FiveTuple, Known>,
@@ -74,7 +76,7 @@ struct Model {
 
 /// What a run reached; a run that reaches nothing proves nothing.
 #[derive(Debug, Default)]
-struct Tally {
+pub(super) struct Tally {
     allocated: u64,
     dual: u64,
     handed_over: u64,
@@ -99,11 +101,11 @@ fn limits() -> Limits {
 }
 
 impl Model {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, rng: Choices) -> Self {
         let settings = RelaySettings { ports: (50_000, 50_011), limits: limits(), ..settings() };
         let client = |n: u8| if n % 3 == 2 { tcp(&format!("203.0.{n}.7:{n}000")) } else { tuple(n) };
         Self {
-            rng: ChaCha20Rng::seed_from_u64(seed),
+            rng,
             world: World::seeded(settings, 2, seed),
             clients: (0..CLIENTS).map(client).collect(),
             known: HashMap::new(),
@@ -411,8 +413,9 @@ impl Model {
     /// The driver answers late, but each worker's outputs stay in order.
     fn carry_out_one(&mut self) {
         let first_of = self.rng.random_range(0..2);
-        let Some(at) = self.world.queue.iter().position(|(worker, _)| *worker == first_of) else { return };
-        let (worker, output) = self.world.queue.remove(at).unwrap();
+        // If there is nothing of that worker, the front is the other's first.
+        let at = self.world.queue.iter().position(|(worker, _)| *worker == first_of).unwrap_or(0);
+        let Some((worker, output)) = self.world.queue.remove(at) else { return };
         if let Output::Surrender { slot, ip, port, .. } = &output {
             self.tally.handed_over += 1;
             // One in ten finds the other worker's inbox full.
@@ -519,6 +522,18 @@ impl Model {
     }
 }
 
+/// A world of its own, until the decisions are over or `steps` are made.
+pub(super) fn play(seed: u64, choices: Choices, steps: u64) -> Tally {
+    let mut model = Model::new(seed, choices);
+    for _ in 0..steps {
+        if model.rng.are_over() {
+            break;
+        }
+        model.step();
+    }
+    model.finish()
+}
+
 fn named(who: &str) -> Account {
     match who {
         "alice" => Account::alice(),
@@ -548,11 +563,8 @@ fn random_schedules_never_forward_without_permission_never_outlive_and_return_ev
     println!("TURN_RELAY_SEED={seed}");
     let mut total = Tally::default();
     for world in 0..steps.div_ceil(STEPS_PER_WORLD) {
-        let mut model = Model::new(seed.wrapping_add(world));
-        for _ in 0..STEPS_PER_WORLD {
-            model.step();
-        }
-        let tally = model.finish();
+        let seed = seed.wrapping_add(world);
+        let tally = play(seed, Choices::drawn(seed), STEPS_PER_WORLD);
         total.allocated += tally.allocated;
         total.dual += tally.dual;
         total.handed_over += tally.handed_over;

@@ -13,8 +13,8 @@ mod bind;
 mod connect;
 pub(super) mod connections;
 
-#[cfg(test)]
-mod model;
+#[cfg(any(test, feature = "fuzz"))]
+pub(super) mod model;
 #[cfg(any(test, feature = "fuzz"))]
 pub(super) mod paper;
 #[cfg(test)]

@@ -3,12 +3,14 @@
 //!
 //! `TURN_RELAY_SEED` repeats a run, `TURN_RELAY_STEPS` makes it longer.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+#![cfg_attr(not(test), allow(dead_code, reason = "the fuzz targets use a part of it"))]
+
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use rand::{RngExt as _, SeedableRng as _};
-use rand_chacha::ChaCha20Rng;
+use rand::RngExt as _;
 
 use crate::address::FiveTuple;
 use crate::relay::tcp::paper::*;
@@ -41,8 +43,8 @@ struct Connection {
     stage: Stage,
 }
 
-struct Model {
-    rng: ChaCha20Rng,
+pub(in crate::relay) struct Model {
+    rng: Choices,
     world: World,
     standing: [Option<Standing>; CONTROLS],
     connections: Vec<Connection>,
@@ -53,11 +55,11 @@ struct Model {
 }
 
 impl Model {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, rng: Choices) -> Self {
         let limits =
             Limits { connections_per_allocation: CONNECTIONS, new_peers_per_minute: 0, ..Limits::default() };
         Self {
-            rng: ChaCha20Rng::seed_from_u64(seed),
+            rng,
             world: World::seeded(RelaySettings { limits, ..settings() }, 2, seed),
             standing: Default::default(),
             connections: Vec::new(),
@@ -272,6 +274,20 @@ impl Model {
     }
 }
 
+/// A world of its own, until the decisions are over or `steps` are made.
+pub(in crate::relay) fn play(seed: u64, choices: Choices, steps: u64) -> Model {
+    let mut model = Model::new(seed, choices);
+    for _ in 0..steps {
+        if model.rng.are_over() {
+            break;
+        }
+        model.step();
+    }
+    model.world.advance(secs(4000));
+    model.world.assert_empty();
+    model
+}
+
 fn is_forbidden(peer: SocketAddr) -> bool {
     peer.ip() == addr(PEERS[3]).ip()
 }
@@ -285,12 +301,8 @@ fn random_connections_are_open_exactly_as_long_as_somebody_may_use_them() {
     println!("TURN_RELAY_SEED={seed}");
     let mut reached = [0; 3];
     for world in 0..steps.div_ceil(STEPS_PER_WORLD) {
-        let mut model = Model::new(seed.wrapping_add(world));
-        for _ in 0..STEPS_PER_WORLD {
-            model.step();
-        }
-        model.world.advance(secs(4000));
-        model.world.assert_empty();
+        let seed = seed.wrapping_add(world);
+        let model = play(seed, Choices::drawn(seed), STEPS_PER_WORLD);
         reached.iter_mut().zip(model.reached).for_each(|(all, one)| *all += one);
     }
     println!("{steps} steps: {reached:?} joined, came in, refused");

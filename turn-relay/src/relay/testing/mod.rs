@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 #![cfg_attr(not(test), allow(dead_code, unused_imports, reason = "the fuzz targets use a part of it"))]
 
+mod choices;
 mod message;
 
 use std::collections::VecDeque;
@@ -20,6 +21,7 @@ use crate::address::{ClientAddr, RelayedPort, Transport};
 use crate::credentials::{Credentials, Secret};
 use crate::policy::PeerPolicy;
 use crate::relay::tcp::paper::PaperPeers;
+pub(crate) use choices::Choices;
 pub(crate) use message::{Account, Answer, Draft, channel_data, send_indication};
 
 pub(crate) const REALM: &str = "example.org";
