@@ -284,3 +284,23 @@ fn allocate_repeated_while_its_socket_is_being_opened_is_dropped_and_another_get
     let codes: Vec<u16> = world.sent.iter().map(|(_, answer)| answer.code()).collect();
     assert_eq!(codes, [401, 437, 0]);
 }
+
+#[test]
+fn allocate_repeated_while_its_socket_is_being_opened_is_dropped_also_when_its_nonce_has_ended() {
+    let (mut world, from) = (World::new(), tuple(1));
+    let nonce = world.nonce(0, &from);
+    let bytes = Draft::new(ALLOCATE, 1).udp().sign(&Account::alice(), &nonce).bytes();
+    world.now += secs(3599);
+    let wall = world.wall();
+    world.input(0, Input::Message { from, bytes: &bytes, wall });
+    let before = world.sent.len();
+    world.now += secs(121);
+    let open = world.queue.pop_front().unwrap();
+    let wall = world.wall();
+    world.input(0, Input::Message { from, bytes: &bytes, wall });
+    world.settle();
+    assert_eq!(world.sent.len(), before, "something was answered");
+    world.carry_out(open.0, open.1);
+    world.settle();
+    assert!(world.sent.last().unwrap().1.is_success());
+}

@@ -66,6 +66,10 @@ impl Relay {
         if let Some(answer) = self.answers.find(now, question) {
             return self.outputs.push(Output::Send { to: *from, message: answer });
         }
+        // Its answer is under way, whatever became of its nonce meanwhile.
+        if self.opening_of(from).is_some_and(|opening| opening.asker.question == question) {
+            return self.dropped(DropReason::InProgress);
+        }
         let proved = match self.authenticate(now, from, &message, wall, authorization) {
             Ok(proved) => proved,
             Err(Refusal::AskHook) => {
