@@ -135,10 +135,25 @@ impl Allocation {
 
     /// How much of `ip` is permitted now; `None`: no permission, or an expired one.
     pub(super) fn permitted(&self, now: Instant, ip: IpAddr) -> Option<Reach> {
+        let permission = self.permission(ip)?;
+        (now < permission.until).then_some(permission.reach)
+    }
+
+    /// Channels through which something passes now, with their peers and when that ends: with the binding or the permission.
+    pub(super) fn open_channels(
+        &self,
+        now: Instant,
+    ) -> impl Iterator<Item = (ChannelNumber, PeerAddr, Instant)> {
+        self.channels.iter().filter(move |channel| now < channel.until).filter_map(move |channel| {
+            let permission = self.permission(channel.peer.ip()).filter(|permission| now < permission.until)?;
+            Some((channel.number, channel.peer, channel.until.min(permission.until)))
+        })
+    }
+
+    fn permission(&self, ip: IpAddr) -> Option<&Permission> {
         let ip = packed(ip);
         let index = self.permissions.binary_search_by_key(&ip, |permission| permission.ip).ok()?;
-        let permission = self.permissions.get(index)?;
-        (now < permission.until).then_some(permission.reach)
+        self.permissions.get(index)
     }
 
     /// Installs or refreshes permissions for all of `ips`, or for none if that would be more than `limit`.

@@ -574,3 +574,13 @@ pub struct Traffic {
     /// Datagrams from peers to the client.
     pub to_client_packets: u64,
 }
+
+impl Traffic {
+    /// Adds what flowed elsewhere.
+    pub fn add(&mut self, more: &Self) {
+        self.to_peer_bytes += more.to_peer_bytes;
+        self.to_peer_packets += more.to_peer_packets;
+        self.to_client_bytes += more.to_client_bytes;
+        self.to_client_packets += more.to_client_packets;
+    }
+}

@@ -304,6 +304,7 @@ impl Relay {
         if let Some(next) = allocation.next.take() {
             let old = std::mem::replace(&mut allocation.from, next);
             self.vacate(&old, index);
+            self.touch(index);
         }
     }
 
@@ -326,6 +327,7 @@ impl Relay {
         if allocation.next.as_ref() == Some(gone) {
             allocation.next = None;
             self.vacate(gone, index);
+            self.touch(index);
         } else {
             self.vacate(gone, index);
             self.settle_in(index);
@@ -341,6 +343,7 @@ impl Relay {
             Err(why) => return self.outputs.push(Output::DenySummons { to, open, why }),
         };
         self.unschedule(index);
+        self.touch(index);
         let allocation = self.allocations.remove(index);
         self.ids.remove(&id);
         for tuple in [Some(allocation.from), allocation.next].into_iter().flatten() {
@@ -430,6 +433,7 @@ impl Relay {
             self.set_relayed(relayed.slot, Some(index));
         }
         self.schedule(index);
+        self.touch(index);
         Some(index)
     }
 }

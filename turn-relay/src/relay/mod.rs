@@ -36,6 +36,7 @@ mod reload;
 mod requests;
 mod reservation;
 mod revocation;
+mod routes;
 mod settings;
 mod shared;
 mod tcp;
@@ -69,6 +70,8 @@ mod peer_tests;
 #[cfg(test)]
 mod reload_tests;
 #[cfg(test)]
+mod route_tests;
+#[cfg(test)]
 mod sha256_tests;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod testing;
@@ -97,6 +100,7 @@ pub use drive::drive;
 pub use inspect::{AllocationPage, AllocationView};
 pub use mobility::{Moving, NotMoved, Summons};
 pub use parked::AskId;
+pub use routes::{ByFlow, Levels, Route, ScaledPace};
 pub use revocation::{MAX_REVOKED, Revocations, TooManyRevoked};
 pub use settings::{Limits, NatDiscovery, Rate, RelayAddress, RelaySettings};
 pub use shared::{Shared, TooManyAddresses};
@@ -152,6 +156,8 @@ pub struct Relay {
     /// The server is about to end.
     draining: Option<Arc<Drain>>,
     outputs: Vec<Output>,
+    /// Allocations whose routes may be others than before; not kept where nobody asks.
+    changed: Option<Vec<AllocationId>>,
 }
 
 /// What a five-tuple is taken by.
@@ -205,6 +211,7 @@ impl Relay {
             next_indication,
             draining: None,
             outputs: Vec::new(),
+            changed: None,
             settings,
             shared,
             worker,
@@ -424,6 +431,7 @@ impl Relay {
 
     /// Takes an allocation apart. Its timer is already gone.
     fn end(&mut self, now: Instant, index: usize, reason: EndReason) {
+        self.touch(index);
         let allocation = self.allocations.remove(index);
         self.ids.remove(&allocation.id);
         self.end_connections(now, &allocation.username, &allocation.connections, reason);

@@ -6,6 +6,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::routes::ScaledPace;
+
 /// So many units per so much time, and so many at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Pace {
@@ -34,6 +36,12 @@ impl Pace {
             None => u64::try_from(u128::from(units) * u128::from(self.period) / u128::from(self.units))
                 .unwrap_or(u64::MAX),
         }
+    }
+
+    /// For buckets that are kept elsewhere.
+    pub(super) fn scaled(self) -> ScaledPace {
+        let cost = (u128::from(self.period) << 16) / u128::from(self.units);
+        ScaledPace { scaled_cost: u64::try_from(cost).unwrap_or(u64::MAX), depth: self.depth }
     }
 
     /// Where a bucket stands after `units` were taken at `now`; `None`: it has not got them.
@@ -70,6 +78,11 @@ impl Bucket {
         }
     }
 
+    /// When it is full again.
+    pub(super) fn full_at(self) -> u64 {
+        self.0
+    }
+
     /// Takes `units` that are gone already, and tells for how many nanoseconds nothing more may be.
     #[must_use]
     pub(super) fn charge(&mut self, pace: Option<Pace>, now: u64, units: u64) -> u64 {
@@ -103,8 +116,13 @@ impl SharedBucket {
         pace.charge(before.unwrap_or_else(|same| same), now, units).owes_for
     }
 
+    /// When it is full again.
+    pub(super) fn full_at(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
     pub(super) fn is_full(&self, now: u64) -> bool {
-        self.0.load(Ordering::Relaxed) <= now
+        self.full_at() <= now
     }
 }
 

@@ -33,6 +33,7 @@ impl Relay {
         }
         self.meet(now, index, permitted.iter().map(|(ip, _)| (*ip, 0)))?;
         self.install(now, index, &permitted)?;
+        self.touch(index);
         self.succeed(now, asker, &[]);
         Ok(())
     }
@@ -63,6 +64,7 @@ impl Relay {
         self.meet(now, index, [(peer.ip(), peer.port())].into_iter())?;
         self.install(now, index, &[(peer.ip(), reach)])?;
         self.allocations[index].bind(now, number, peer);
+        self.touch(index);
         self.succeed(now, asker, &[]);
         Ok(())
     }

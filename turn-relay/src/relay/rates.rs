@@ -14,6 +14,7 @@ use slab::Slab;
 
 use super::contract::DropReason;
 use super::pace::{Bucket, Lease, Pace, SharedBucket};
+use super::routes::{ByFlow, Levels, ScaledPace};
 use super::settings::{Limits, Rate};
 use crate::address::packed;
 
@@ -63,6 +64,12 @@ impl Budget {
 /// A user with allocations on this worker: its place in [`Rates`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct UserSlot(usize);
+
+impl UserSlot {
+    pub(super) fn index(self) -> usize {
+        self.0
+    }
+}
 
 #[derive(Debug)]
 struct LocalUser {
@@ -206,6 +213,37 @@ impl Rates {
         let budget = self.users.get(user.0).map(|user| &user.budget.flows[direction as usize].bytes);
         let of_user = budget.map_or(0, |budget| budget.charge(self.of_user.bytes, now, len));
         Duration::from_nanos(of_allocation.max(of_user))
+    }
+
+    /// Counts what went past the core already, and tells where the buckets are then.
+    pub(super) fn carried(
+        &mut self,
+        now: Instant,
+        direction: Direction,
+        meter: &mut Meter,
+        user: UserSlot,
+        (bytes, packets): (u64, u64),
+    ) -> Levels {
+        let now = self.nanoseconds(now);
+        let flow = &mut meter.flows[direction as usize];
+        // A driver that keeps the rates leaves no debt to speak of, and one that does not finds the bucket empty.
+        let _ = flow.bytes.charge(self.of_allocation.bytes, now, bytes);
+        let _ = flow.packets.charge(self.of_allocation.packets, now, packets);
+        let mut levels =
+            Levels { allocation: [flow.bytes.full_at(), flow.packets.full_at()], ..Levels::default() };
+        if let Some(user) = self.users.get(user.0) {
+            let budget = &user.budget.flows[direction as usize];
+            let _ = budget.bytes.charge(self.of_user.bytes, now, bytes);
+            let _ = budget.packets.charge(self.of_user.packets, now, packets);
+            levels.user = [budget.bytes.full_at(), budget.packets.full_at()];
+        }
+        levels
+    }
+
+    /// The rates of an allocation and of a user, for buckets that are kept elsewhere.
+    pub(super) fn scaled(&self) -> (ByFlow<ScaledPace>, ByFlow<ScaledPace>) {
+        let scaled = |paces: FlowPaces| [paces.bytes, paces.packets].map(|pace| pace.map(Pace::scaled).unwrap_or_default());
+        (scaled(self.of_allocation), scaled(self.of_user))
     }
 
     /// Whether the allocation may turn to these addresses: those that it has not named lately count as new ones.

@@ -76,6 +76,7 @@ impl Relay {
     pub(super) fn reschedule(&mut self, index: usize, change: impl FnOnce(&mut RelayedSet)) {
         self.unschedule(index);
         change(&mut self.allocations[index].relayed);
+        self.touch(index);
         self.schedule(index);
     }
 

@@ -21,6 +21,7 @@ impl Relay {
         for (_, allocation) in &mut self.allocations {
             allocation.review(|ip| self.peers.reach(ip));
         }
+        self.touch_all();
         self.review_connections(now);
     }
 

@@ -6,6 +6,7 @@
 
 mod choices;
 mod message;
+mod routes;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -21,6 +22,7 @@ use crate::address::{ClientAddr, RelayedPort, Transport};
 use crate::credentials::{Credentials, Secret};
 use crate::policy::PeerPolicy;
 use crate::relay::tcp::paper::PaperPeers;
+use routes::RouteBook;
 pub(crate) use choices::Choices;
 pub(crate) use message::{Account, Answer, Draft, channel_data, send_indication};
 
@@ -128,6 +130,8 @@ pub(crate) struct World {
     pub(crate) peers: PaperPeers,
     /// What the authorization hook was asked: by which worker, and about whom.
     pub(crate) asked: Vec<(usize, AskId, Box<str>)>,
+    /// What a driver that relays by itself knows, by worker.
+    pub(crate) books: Vec<RouteBook>,
 }
 
 impl World {
@@ -145,7 +149,9 @@ impl World {
         let settings = Arc::new(settings);
         let new = |worker: u16| {
             let rng = ChaCha20Rng::seed_from_u64(seed.wrapping_mul(31).wrapping_add(u64::from(worker)));
-            Relay::new(settings.clone(), shared.clone(), WorkerIndex(worker), rng)
+            let mut relay = Relay::new(settings.clone(), shared.clone(), WorkerIndex(worker), rng);
+            relay.keep_changes();
+            relay
         };
         Self {
             now: epoch(),
@@ -163,6 +169,7 @@ impl World {
             opens: 0,
             peers: PaperPeers::default(),
             asked: Vec::new(),
+            books: (0..workers).map(|_| RouteBook::default()).collect(),
         }
     }
 
@@ -205,6 +212,14 @@ impl World {
     pub(crate) fn settle(&mut self) {
         while let Some((worker, output)) = self.queue.pop_front() {
             self.carry_out(worker, output);
+        }
+        self.follow_routes();
+    }
+
+    /// What a driver that relays by itself does after every input.
+    pub(crate) fn follow_routes(&mut self) {
+        for (relay, book) in self.workers.iter_mut().zip(&mut self.books) {
+            book.follow(self.now, relay);
         }
     }
 
