@@ -24,3 +24,8 @@ pub mod relay;
 pub mod server;
 pub mod stun;
 mod sys;
+#[cfg(feature = "xdp")]
+mod xdp;
+#[cfg(not(feature = "xdp"))]
+#[path = "xdp/absent.rs"]
+mod xdp;

@@ -26,8 +26,12 @@ pub(crate) struct Count(AtomicU64);
 
 impl Count {
     pub(crate) fn add(&self, amount: usize) {
+        self.add_all(amount as u64);
+    }
+
+    fn add_all(&self, amount: u64) {
         // One writer: load and store need not be one atomic step, which keeps them cheap.
-        let next = self.0.load(Ordering::Relaxed).wrapping_add(amount as u64);
+        let next = self.0.load(Ordering::Relaxed).wrapping_add(amount);
         self.0.store(next, Ordering::Relaxed);
     }
 
@@ -52,6 +56,12 @@ impl Flow {
     pub(crate) fn add(&self, bytes: usize) {
         self.bytes.add(bytes);
         self.packets.add(1);
+    }
+
+    #[cfg(any(feature = "xdp", test))]
+    fn add_all(&self, bytes: u64, packets: u64) {
+        self.bytes.add_all(bytes);
+        self.packets.add_all(packets);
     }
 }
 
@@ -118,6 +128,8 @@ impl Families {
 pub(crate) struct Counters {
     pub(crate) to_peer: Flow,
     pub(crate) to_client: Flow,
+    /// The part of the above that the XDP program relayed, in packets.
+    in_driver: [Count; 2],
     drops: [Count; DropReason::ALL.len()],
     send_failures: [Count; SendFailure::ALL.len()],
     requests: [[Count; OUTCOMES.len()]; RequestMethod::ALL.len()],
@@ -145,6 +157,22 @@ pub(crate) struct Counters {
 impl Counters {
     pub(crate) fn dropped(&self, reason: DropReason) {
         self.drops[reason as usize].add(1);
+    }
+
+    /// What the XDP program relayed.
+    #[cfg(any(feature = "xdp", test))]
+    pub(crate) fn carried_in_driver(&self, traffic: &Traffic) {
+        self.to_peer.add_all(traffic.to_peer_bytes, traffic.to_peer_packets);
+        self.to_client.add_all(traffic.to_client_bytes, traffic.to_client_packets);
+        let [to_peer, to_client] = &self.in_driver;
+        to_peer.add_all(traffic.to_peer_packets);
+        to_client.add_all(traffic.to_client_packets);
+    }
+
+    /// What it dropped.
+    #[cfg(any(feature = "xdp", test))]
+    pub(crate) fn dropped_in_driver(&self, reason: DropReason, packets: u64) {
+        self.drops[reason as usize].add_all(packets);
     }
 
     pub(crate) fn not_sent(&self, failure: SendFailure) {
@@ -239,6 +267,11 @@ impl Totals {
             family(encoder, "relayed_packets", "Datagrams relayed, as they flow", MetricType::Counter)?;
         counter(&mut packets, &[("direction", "to_peer")], self.sum(|w| &w.to_peer.packets))?;
         counter(&mut packets, &[("direction", "to_client")], self.sum(|w| &w.to_client.packets))?;
+        let help = "Datagrams of relayed_packets that the XDP program relayed";
+        let mut in_driver = family(encoder, "xdp_packets", help, MetricType::Counter)?;
+        for (at, direction) in ["to_peer", "to_client"].into_iter().enumerate() {
+            counter(&mut in_driver, &[("direction", direction)], self.sum(|w| &w.in_driver[at]))?;
+        }
         let mut drops = family(
             encoder,
             "dropped_packets",
@@ -446,6 +479,10 @@ mod tests {
             worker.to_peer.add(100);
             worker.to_client.add(7);
             worker.dropped(DropReason::NoPermission);
+            let traffic =
+                Traffic { to_peer_bytes: 30, to_peer_packets: 3, to_client_bytes: 40, to_client_packets: 4 };
+            worker.carried_in_driver(&traffic);
+            worker.dropped_in_driver(DropReason::UserRate, 5);
             worker.not_sent(SendFailure::SlowClient);
             worker.request(RequestMethod::Allocate, Some(401));
             worker.request(RequestMethod::Allocate, Some(CHALLENGED));
@@ -468,9 +505,12 @@ mod tests {
         }
         let text = scrape(workers.to_vec());
         for line in [
-            "relayed_bytes_total{direction=\"to_peer\"} 200",
-            "relayed_bytes_total{direction=\"to_client\"} 14",
-            "relayed_packets_total{direction=\"to_peer\"} 2",
+            "relayed_bytes_total{direction=\"to_peer\"} 260",
+            "relayed_bytes_total{direction=\"to_client\"} 94",
+            "relayed_packets_total{direction=\"to_peer\"} 8",
+            "xdp_packets_total{direction=\"to_peer\"} 6",
+            "xdp_packets_total{direction=\"to_client\"} 8",
+            "dropped_packets_total{reason=\"user_rate\"} 10",
             "dropped_packets_total{reason=\"no_permission\"} 2",
             "dropped_packets_total{reason=\"slow_client\"} 2",
             "requests_total{method=\"allocate\",outcome=\"401\"} 2",

@@ -53,6 +53,7 @@ impl Settings {
             certificate_files,
             drain,
             mobility,
+            xdp,
         } = self;
         list(&mut changed, "relay_address", relay_addresses, &new.relay_addresses, super::shown);
         list(&mut changed, "external_address", external, &new.external, ToString::to_string);
@@ -93,6 +94,7 @@ impl Settings {
             changed.push("nat_discovery".to_owned());
         }
         keep(&mut needs_restart, "threads", threads, &mut new.threads);
+        keep(&mut needs_restart, "xdp", xdp, &mut new.xdp);
         keep(&mut needs_restart, "admin", admin, &mut new.admin);
         hooks.keep(&mut needs_restart, &mut new.hooks);
         keep(&mut needs_restart, "admin_host", &admin_access.hosts, &mut new.admin_access.hosts);

@@ -255,6 +255,11 @@ pub struct Config {
     #[arg(long, value_name = "URL")]
     pub auth_hook: Option<String>,
 
+    /// Interface where channel data is relayed in the driver (XDP), IPv4 and IPv6; repeatable; takes root, and a build with the
+    /// feature xdp [default: none]
+    #[arg(long, value_name = "INTERFACE", value_delimiter = ',')]
+    pub xdp: Vec<String>,
+
     /// Seconds for which an answer of --auth-hook is remembered at the longest [default: 300]
     #[arg(long, value_name = "SECONDS")]
     pub auth_cache: Option<u32>,
@@ -306,6 +311,8 @@ pub struct Settings {
     pub(crate) certificate_files: Vec<(PathBuf, PathBuf)>,
     pub(crate) drain: DrainRules,
     pub(crate) mobility: bool,
+    /// Interfaces.
+    pub(crate) xdp: Vec<String>,
 }
 
 /// Relayed ports, both ends included.
@@ -356,6 +363,7 @@ impl Settings {
             certificate_files: config.tls_cert.iter().cloned().zip(config.tls_key.iter().cloned()).collect(),
             drain: drain::rules(config)?,
             mobility: config.mobility.unwrap_or(false),
+            xdp: transports::xdp(&config.xdp)?,
         };
         if settings.credentials().is_empty() && settings.hooks.auth.is_none() {
             return Err(StartError::new(

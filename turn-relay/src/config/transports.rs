@@ -51,6 +51,25 @@ pub(super) fn rules(config: &Config) -> Result<Rules, StartError> {
     Ok(Rules { per_address, first_message: Duration::from_secs(seconds), proxies })
 }
 
+/// Interfaces, each once.
+pub(super) fn xdp(interfaces: &[String]) -> Result<Vec<String>, StartError> {
+    let mut named = Vec::new();
+    for name in interfaces {
+        if name.is_empty() || name.len() > INTERFACE || named.contains(name) {
+            return Err(StartError::new(format!("xdp: '{name}' is no interface, or is named twice")));
+        }
+        named.push(name.clone());
+    }
+    if !named.is_empty() && !cfg!(feature = "xdp") {
+        return Err(StartError::new(
+            "xdp: this turn-relay was built without it; build with cargo build --release -p turn-relay --features xdp",
+        ));
+    }
+    Ok(named)
+}
+
+/// IFNAMSIZ less the zero at the end, and `/native`.
+const INTERFACE: usize = 15 + 7;
 /// A limit of 0 would be a listener that serves nobody; above this a worker's own bound comes first.
 const CONNECTIONS: std::ops::RangeInclusive<usize> = 1..=16_384;
 /// Below a second a client at the far end of a bad mobile network never gets through; a minute is what an idle one gets anyway.

@@ -16,11 +16,27 @@ use crate::relay::{
 impl Worker {
     /// Feeds one input to the core and does everything that follows from it, in order.
     pub(super) fn control(&mut self, now: Instant, input: Input<'_>) {
-        self.outputs.extend(self.relay.handle(now, input));
+        self.handle(now, input);
         while let Some(output) = self.outputs.pop_front() {
             if let Some(answer) = self.execute(now, output) {
-                self.outputs.extend(self.relay.handle(now, answer));
+                self.handle(now, answer);
             }
+        }
+    }
+
+    fn handle(&mut self, now: Instant, input: Input<'_>) {
+        if let (Input::Summon(_), Some(mirror)) = (&input, &mut self.mirror) {
+            // What was carried so far goes along.
+            mirror.look(now, &mut self.relay, &self.counters);
+        }
+        self.outputs.extend(self.relay.handle(now, input));
+        self.follow(now);
+    }
+
+    /// What is no route any more must be out of the driver before a port can be another's, or an answer is out.
+    pub(super) fn follow(&mut self, now: Instant) {
+        if let Some(mirror) = &mut self.mirror {
+            mirror.follow(now, &mut self.relay, &self.counters);
         }
     }
 
@@ -280,7 +296,10 @@ impl Worker {
         }
     }
 
-    fn event(&mut self, now: Instant, event: Event) {
+    fn event(&mut self, now: Instant, mut event: Event) {
+        if let (Event::AllocationEnded { id, traffic, .. }, Some(mirror)) = (&mut event, &mut self.mirror) {
+            traffic.add(&mirror.rest_of(*id));
+        }
         if let Event::AllocationStarted { client, .. } | Event::AllocationEnded { client, .. } = &event
             && client.transport.is_connected()
         {

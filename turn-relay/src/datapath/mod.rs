@@ -10,6 +10,11 @@
 mod client;
 mod control;
 pub(crate) mod inbox;
+#[cfg(feature = "xdp")]
+mod mirror;
+#[cfg(not(feature = "xdp"))]
+#[path = "mirror/absent.rs"]
+mod mirror;
 pub(crate) mod outgoing;
 mod peer;
 mod relayed;
@@ -35,7 +40,9 @@ use crate::metrics::Counters;
 use crate::relay::{Input, Output, Relay, Shared, SocketSlot};
 use crate::sys::batch::{Batch, PLACES};
 use crate::sys::datagram;
+use crate::xdp::Driver;
 use inbox::{Inbox, Mailbox};
+use mirror::Mirror;
 use outgoing::Outgoing;
 use relayed::RelayedSockets;
 use tcp::PeerSockets;
@@ -150,6 +157,8 @@ pub(crate) struct Worker {
     secured: Box<[u8]>,
     /// DTLS sessions that may want something.
     wanting: Vec<(usize, secured::Marks)>,
+    /// Where the XDP path is on.
+    mirror: Option<Mirror>,
     /// What the core said and the worker has not done yet.
     outputs: VecDeque<Output>,
     /// Sources that had more than their budget, and listeners whose pause is over.
@@ -174,6 +183,7 @@ impl Worker {
             listeners,
             inbox,
             mailboxes,
+            mirror: None,
             relay,
             shared,
             relayed: RelayedSockets::default(),
@@ -192,6 +202,12 @@ impl Worker {
             again: Vec::new(),
             accepting_from: None,
         }
+    }
+
+    /// Lets a driver relay what it can.
+    pub(crate) fn with_driver(mut self, driver: Option<Driver>) -> Self {
+        self.mirror = driver.map(|driver| Mirror::new(driver, &mut self.relay));
+        self
     }
 
     /// Works until it is told to stop.
@@ -234,6 +250,7 @@ impl Worker {
                 self.again.push(token);
             }
         }
+        self.follow(now);
         Ok(())
     }
 
@@ -263,6 +280,7 @@ impl Worker {
             self.accepting_from,
             self.listeners.deadline(),
             self.peers.deadline(),
+            self.mirror.as_ref().and_then(Mirror::deadline),
         ];
         let next = next.into_iter().flatten().min()?;
         // epoll counts whole milliseconds and rounds down: without the extra one the loop would spin through the last.
@@ -272,6 +290,11 @@ impl Worker {
     fn deadlines(&mut self, now: Instant) {
         if self.relay.deadline().is_some_and(|at| at <= now) {
             self.control(now, Input::Timeout);
+        }
+        if let Some(mirror) =
+            self.mirror.as_mut().filter(|mirror| mirror.deadline().is_some_and(|at| at <= now))
+        {
+            mirror.look(now, &mut self.relay, &self.counters);
         }
         while let Some(slot) = self.connections.overdue(now) {
             self.close_connection(now, slot);

@@ -145,7 +145,8 @@ impl Allocation {
         now: Instant,
     ) -> impl Iterator<Item = (ChannelNumber, PeerAddr, Instant)> {
         self.channels.iter().filter(move |channel| now < channel.until).filter_map(move |channel| {
-            let permission = self.permission(channel.peer.ip()).filter(|permission| now < permission.until)?;
+            let permission =
+                self.permission(channel.peer.ip()).filter(|permission| now < permission.until)?;
             Some((channel.number, channel.peer, channel.until.min(permission.until)))
         })
     }

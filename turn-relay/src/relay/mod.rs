@@ -100,8 +100,8 @@ pub use drive::drive;
 pub use inspect::{AllocationPage, AllocationView};
 pub use mobility::{Moving, NotMoved, Summons};
 pub use parked::AskId;
-pub use routes::{ByFlow, Levels, Route, ScaledPace};
 pub use revocation::{MAX_REVOKED, Revocations, TooManyRevoked};
+pub use routes::{ByFlow, Levels, Route, ScaledPace};
 pub use settings::{Limits, NatDiscovery, Rate, RelayAddress, RelaySettings};
 pub use shared::{Shared, TooManyAddresses};
 

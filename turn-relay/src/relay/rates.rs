@@ -242,7 +242,9 @@ impl Rates {
 
     /// The rates of an allocation and of a user, for buckets that are kept elsewhere.
     pub(super) fn scaled(&self) -> (ByFlow<ScaledPace>, ByFlow<ScaledPace>) {
-        let scaled = |paces: FlowPaces| [paces.bytes, paces.packets].map(|pace| pace.map(Pace::scaled).unwrap_or_default());
+        let scaled = |paces: FlowPaces| {
+            [paces.bytes, paces.packets].map(|pace| pace.map(Pace::scaled).unwrap_or_default())
+        };
         (scaled(self.of_allocation), scaled(self.of_user))
     }
 

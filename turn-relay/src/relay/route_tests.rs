@@ -133,7 +133,11 @@ fn what_routes_carried_counts_for_the_allocation_and_against_its_rates() {
 fn paces_are_those_of_the_limits() {
     let mut world = World::new();
     let rate = Rate { bytes_per_second: 1_000_000, packets_per_second: 1000 };
-    let limits = Limits { allocation_rate: rate, user_rate: Rate { bytes_per_second: 0, packets_per_second: 0 }, ..Limits::default() };
+    let limits = Limits {
+        allocation_rate: rate,
+        user_rate: Rate { bytes_per_second: 0, packets_per_second: 0 },
+        ..Limits::default()
+    };
     world.reload(RelaySettings { limits, ..settings() });
     let (allocation, user) = world.workers[0].paces();
     let pace = |nanoseconds: u64| ScaledPace { scaled_cost: nanoseconds << 16, depth: 1_000_000_000 };

@@ -72,7 +72,9 @@ impl Relay {
 
     /// Puts the routes of an allocation as they are now into `into`: none where it is over, is no UDP client's, or is just moving.
     pub fn routes(&self, now: Instant, id: AllocationId, into: &mut Vec<Route>) {
-        let Some(allocation) = self.ids.get(&id).and_then(|index| self.allocations.get(*index)) else { return };
+        let Some(allocation) = self.ids.get(&id).and_then(|index| self.allocations.get(*index)) else {
+            return;
+        };
         let is_moving = allocation.next.is_some();
         if allocation.protocol != Protocol::Udp || allocation.from.transport != Transport::Udp || is_moving {
             return;
@@ -124,7 +126,9 @@ impl Relay {
 
     /// Something about an allocation has changed that its routes may depend on.
     pub(super) fn touch(&mut self, index: usize) {
-        let (Some(changed), Some(allocation)) = (&mut self.changed, self.allocations.get(index)) else { return };
+        let (Some(changed), Some(allocation)) = (&mut self.changed, self.allocations.get(index)) else {
+            return;
+        };
         if changed.last() != Some(&allocation.id) {
             changed.push(allocation.id);
         }

@@ -36,6 +36,7 @@ use crate::operation::supervisor;
 use crate::policy::PeerPolicy;
 use crate::relay::{Relay, RelaySettings, Shared, WorkerIndex};
 use crate::sys::{descriptors, inherited};
+use crate::xdp;
 pub use addresses::watch_addresses;
 pub use certificates::watch_certificates;
 pub use drain::Stopping;
@@ -97,6 +98,7 @@ impl Server {
         let handover = handover::copies(&listeners);
         let listening = Listening::new(&listeners, &settings.listen, is_handed_over);
         let listen = listening.all();
+        let drivers = xdp::open(&settings.xdp, settings.threads)?;
         let relay_settings = Arc::new(relay_settings(&settings, &listen));
         let shared = Arc::new(Shared::new(&relay_settings, Instant::now(), &mut rand::rng()));
 
@@ -131,6 +133,7 @@ impl Server {
             hook_work: Some(hook_work),
             threads: Vec::new(),
         };
+        let mut drivers = drivers.into_iter();
         for ((number, workplace), counters) in (0..).zip(workplaces).zip(counters) {
             let index = WorkerIndex(number);
             let rng = ChaCha20Rng::from_rng(&mut rand::rng());
@@ -144,7 +147,8 @@ impl Server {
                 counters,
                 journal,
                 queues.asks.clone(),
-            );
+            )
+            .with_driver(drivers.next());
             // Dropping `server` on an error stops the workers that already run.
             server.threads.push(spawn(index, worker)?);
         }

@@ -8,3 +8,5 @@ pub(crate) mod datagram;
 pub(crate) mod descriptors;
 pub(crate) mod error_queue;
 pub(crate) mod inherited;
+#[cfg(feature = "xdp")]
+pub(crate) mod xdp;

@@ -1,7 +1,7 @@
 //! What carries a client's frames: a socket of each kind, blocking.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,8 +109,13 @@ impl Wire {
 }
 
 pub(crate) fn udp(server: SocketAddr) -> UdpSocket {
-    let local = if server.is_ipv4() { "127.0.0.1" } else { "::1" };
-    let socket = UdpSocket::bind((local.parse::<IpAddr>().unwrap(), 0)).unwrap();
+    let local: IpAddr = match server.ip() {
+        IpAddr::V4(ip) if ip.is_loopback() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(ip) if ip.is_loopback() => Ipv6Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((local, 0)).unwrap();
     // A connected socket takes answers from this address alone.
     socket.connect(server).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();

@@ -26,6 +26,13 @@ fn unshare_network() -> bool {
     unsafe { libc::unshare(libc::CLONE_NEWNET) == 0 }
 }
 
+#[allow(unsafe_code, reason = "setns has no safe wrapper here")]
+fn enter_network(network: &std::fs::File) {
+    use std::os::fd::AsRawFd as _;
+    // SAFETY: the call takes no pointer, and changes nothing but which network this thread sees.
+    assert_eq!(unsafe { libc::setns(network.as_raw_fd(), libc::CLONE_NEWNET) }, 0);
+}
+
 /// Says loudly that a test could not run; where everything must run that is a failure.
 pub(crate) fn said(tested: bool) {
     if !tested {
@@ -56,6 +63,18 @@ impl Namespace {
 
     pub(crate) fn pid(&self) -> u32 {
         self.0.id()
+    }
+
+    /// What `work` makes while it is in there; sockets stay in there.
+    pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let network = std::fs::File::open(format!("/proc/{}/ns/net", self.pid())).unwrap();
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(move || {
+                enter_network(&network);
+                work()
+            });
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     }
 
     pub(crate) fn run(&self, command: &str) {

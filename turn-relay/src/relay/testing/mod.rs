@@ -22,9 +22,9 @@ use crate::address::{ClientAddr, RelayedPort, Transport};
 use crate::credentials::{Credentials, Secret};
 use crate::policy::PeerPolicy;
 use crate::relay::tcp::paper::PaperPeers;
-use routes::RouteBook;
 pub(crate) use choices::Choices;
 pub(crate) use message::{Account, Answer, Draft, channel_data, send_indication};
+use routes::RouteBook;
 
 pub(crate) const REALM: &str = "example.org";
 pub(crate) const COOKIE: [u8; 4] = [0x21, 0x12, 0xA4, 0x42];
