@@ -183,6 +183,24 @@ static __always_inline void count(struct lane *lane, __u32 len)
     __sync_fetch_and_add(&lane->bytes, len);
 }
 
+// Counts a packet in a lane, if its meters have room for it.
+static __always_inline int pay(const struct departure *departure, struct lane *lane, __u64 now, __u32 len)
+{
+    if (!take_from_meters(departure, lane, now, len))
+        return 0;
+    count(lane, len);
+    return 1;
+}
+
+// What becomes of a datagram that leaves for a relayed address of ours: it arrives there.
+static __always_inline struct departure *arrive(const struct departure *departure)
+{
+    struct arrival arrival = {.from_port = departure->from_port, .to_port = departure->to_port};
+    __builtin_memcpy(arrival.from, departure->from, 16);
+    __builtin_memcpy(arrival.to, departure->to, 16);
+    return bpf_map_lookup_elem(&routes, &arrival);
+}
+
 SEC("xdp")
 int turn_relay(struct xdp_md *ctx)
 {
@@ -211,22 +229,30 @@ int turn_relay(struct xdp_md *ctx)
         lane->next_visit = now + VISIT;
         return XDP_PASS;
     }
-    if (departure->flags & ONLY_TO_US)
-        return XDP_PASS;
+    // From client to client: through the allocations of both.
+    struct departure *first = 0;
+    struct lane *first_lane = lane;
+    if (departure->flags & ONLY_TO_US) {
+        first = departure;
+        departure = arrive(first);
+        if (!departure)
+            return XDP_PASS;
+        lane = lane_of(departure, now);
+        if (!lane)
+            return XDP_PASS;
+    }
     __u32 udp_len = sizeof(struct udphdr) + len + (departure->channel ? sizeof(struct channel_header) : 0);
     struct bpf_fib_lookup way;
     struct port *port = find_way(ctx, departure, datagram.traffic_class, udp_len, &way);
     if (!port)
         return XDP_PASS;
-    if (!take_from_meters(departure, lane, now, len))
+    if ((first && !pay(first, first_lane, now, len)) || !pay(departure, lane, now, len))
         return XDP_DROP;
     __u32 needed = sizeof(struct ethhdr) + (port->vlan ? sizeof(struct vlan_header) : 0) +
                    (departure->flags & IPV4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)) + udp_len - len;
-    if (bpf_xdp_adjust_head(ctx, (int)headers - (int)needed))
-        return XDP_PASS;
-    if (!write_headers(ctx, &datagram, departure, port, &way, udp_len))
+    if (bpf_xdp_adjust_head(ctx, (int)headers - (int)needed) ||
+        !write_headers(ctx, &datagram, departure, port, &way, udp_len))
         return XDP_DROP;
-    count(lane, len);
     if (port->device == ctx->ingress_ifindex)
         return XDP_TX;
     return bpf_redirect_map(&devices, port->device, XDP_DROP);

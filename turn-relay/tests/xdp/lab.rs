@@ -52,8 +52,12 @@ impl Lab {
     }
 
     pub(crate) fn client_at(&self, server: &str) -> Client {
+        self.client_in(&self.clients, server)
+    }
+
+    pub(crate) fn client_in(&self, network: &Namespace, server: &str) -> Client {
         let server = server.parse().unwrap();
-        self.clients.inside(|| Client::connect(Transport::Udp, server, "user", "password"))
+        network.inside(|| Client::connect(Transport::Udp, server, "user", "password"))
     }
 
     pub(crate) fn peer(&self, ip: &str) -> Peer {

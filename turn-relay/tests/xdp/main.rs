@@ -128,6 +128,32 @@ fn both_sides_may_be_behind_one_interface_and_either_of_ipv6() {
 }
 
 #[test]
+fn two_clients_of_one_relay_reach_each_other_in_the_driver() {
+    Lab::run(PEERS, |lab| {
+        let (mut one, mut other) = (lab.client(), lab.client_in(&lab.peers, SERVER));
+        let (at_one, at_other) = (one.allocate(), other.allocate());
+        assert!(one.bind_channel(CHANNEL, at_other).is_success());
+        assert!(other.bind_channel(CHANNEL, at_one).is_success());
+        let rounds: usize = 20;
+        for size in SIZES.repeat(rounds) {
+            let data = vec![0x5a; size];
+            one.send_channel(CHANNEL, &data);
+            assert_eq!(other.receive(), Received::Channel(CHANNEL, data.clone()));
+            other.send_channel(CHANNEL, &data);
+            assert_eq!(one.receive(), Received::Channel(CHANNEL, data));
+        }
+        let sent = 2 * (rounds * SIZES.len()) as u64;
+        assert_in_driver(lab, sent - 1);
+        // What goes through both counts for both.
+        assert!(other.release().is_success() && one.release().is_success());
+        assert_eq!(lab.metric("relayed_packets_total{direction=\"to_peer\"}"), sent);
+        assert_eq!(lab.metric("relayed_packets_total{direction=\"to_client\"}"), sent);
+        one.send_channel(CHANNEL, b"too late");
+        assert_nothing_came(&mut other);
+    });
+}
+
+#[test]
 fn nothing_passes_after_the_end_of_an_allocation() {
     Lab::run(PEERS, |lab| {
         let (mut client, peer) = (lab.client(), lab.peer("10.82.0.2"));
