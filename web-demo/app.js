@@ -48,7 +48,7 @@ async function main() {
  * @returns {Promise<void>}
  */
 function ended(code) {
-  const kind = code === 4203 ? "replaced" : code === 1000 ? "left" : "refused";
+  const kind = ENDS[code] ?? "refused";
   setText(byId("ended-title"), `${kind}_title`);
   const explain = () => (byId("ended-text").textContent = t(`${kind}_text`, { reason: CLOSE_NAMES[code] ?? code }));
   explain();
@@ -65,6 +65,9 @@ function ended(code) {
     }, { once: true });
   });
 }
+
+/** Ends that have words of their own. @type {Record<number, "left" | "replaced" | "kicked" | "banned" | "locked" | "unauthorized">} */
+const ENDS = { 1000: "left", 4203: "replaced", 4204: "kicked", 4205: "banned", 4206: "locked", 4207: "unauthorized", 4208: "unauthorized" };
 
 /** @param {string | null} asked */
 function startLanguage(asked) {

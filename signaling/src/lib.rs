@@ -16,6 +16,7 @@ pub mod origin;
 pub mod server;
 
 mod assets;
+mod authority;
 mod metrics;
 mod outbox;
 mod report;

@@ -99,6 +99,8 @@ impl Metrics {
             ErrorCode::NotDelivered => "not_delivered",
             ErrorCode::UnknownType => "unknown_type",
             ErrorCode::NotPermitted => "not_permitted",
+            ErrorCode::TokenRefused => "token_refused",
+            ErrorCode::TokenUnverified => "token_unverified",
             // The others precede a close and are counted there.
             ErrorCode::GoingAway
             | ErrorCode::PingTimeout
@@ -113,7 +115,10 @@ impl Metrics {
             | ErrorCode::Replaced
             | ErrorCode::Kicked
             | ErrorCode::Banned
-            | ErrorCode::Locked => return,
+            | ErrorCode::Locked
+            | ErrorCode::Unverified
+            | ErrorCode::Unauthorized
+            | ErrorCode::TokenExpired => return,
         };
         self.frame_errors.get_or_create(&FrameErrorLabel { code }).inc();
     }

@@ -66,15 +66,17 @@ impl Server {
         let admin = settings.admin.map(Admin::bind).transpose()?;
         let mut registry = Registry::default();
         let metrics = Arc::new(Metrics::register(&mut registry));
+        let authority = Arc::new(settings.access.open()?);
         let (relay, ice) = relay(&settings, &mut registry)?;
         let summary = summary(&settings, address, &identity, relay.as_ref(), admin.as_ref());
 
         let ice = Arc::new(IceIssuer::new(ice, settings.credential_lifetime));
-        let (shards, drivers) = Shards::new(settings.shards, &settings.limits, &ice, &metrics);
+        let (shards, drivers) = Shards::new(settings.shards, &settings.limits, &ice, &authority, &metrics);
         let shards = Arc::new(shards);
         let (tasks, stop, ready) = (TaskTracker::new(), CancellationToken::new(), Readiness::default());
         let app = Arc::new(App {
             gate: Gate::new(settings.public, settings.allowed),
+            authority,
             shards: shards.clone(),
             metrics: metrics.clone(),
             reports: Arc::new(Reports::new(&settings.relay, metrics.clone())),
@@ -244,6 +246,7 @@ fn summary(
         ),
         (None, _) => {}
     }
+    lines.push(format!("  enter    {}", settings.access.summary()));
     lines.push(match (&settings.relay, relay) {
         (RelayChoice::External { urls, .. }, _) => format!("  relay    {}", urls.join(", ")),
         (RelayChoice::Embedded { .. }, Some(relay)) => {

@@ -20,12 +20,13 @@ use std::{
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
-use signaling_protocol::{ClientFrame, CloseCode, FrameError, Hello, ResyncReason, RoomName};
+use signaling_protocol::{ClientFrame, CloseCode, FrameError, Hello, ResyncReason, RoomName, SessionId};
 use tokio::{sync::mpsc, time::sleep_until};
 use tracing::{debug, info};
 
 use crate::{
-    hub::{ConnId, Counts, Event, Frame, GoneReason, Grant, Hub, Input, Limits, Output},
+    authority::Authority,
+    hub::{ConnId, Counts, Event, Frame, GoneReason, Grant, Hub, Input, Limits, Output, Unproven},
     metrics::Metrics,
     origin::Host,
     outbox::Outbox,
@@ -53,6 +54,8 @@ pub(crate) enum Letter {
     Malformed(ConnId, FrameError),
     /// A connection is gone.
     Gone(ConnId, GoneReason),
+    /// What became of a further token of a session.
+    Verified(SessionId, Result<Grant, Unproven>),
     /// The server stops.
     Drain,
 }
@@ -63,6 +66,8 @@ pub(crate) struct Attach {
     pub(crate) room: RoomName,
     pub(crate) ack: u64,
     pub(crate) hello: Hello,
+    /// What it may do; `None`: resume what it has.
+    pub(crate) grant: Option<Grant>,
     /// How the client reached us, for the addresses of the embedded relay.
     pub(crate) host: Host,
     pub(crate) outbox: Arc<Outbox>,
@@ -78,6 +83,7 @@ impl Shards {
         count: usize,
         limits: &Limits,
         ice: &Arc<IceIssuer>,
+        authority: &Arc<Authority>,
         metrics: &Arc<Metrics>,
     ) -> (Self, Vec<impl Future<Output = ()> + Send + 'static>) {
         let (inboxes, drivers) = (0..count)
@@ -87,6 +93,8 @@ impl Shards {
                     hub: Hub::new(limits.clone(), ChaCha20Rng::from_rng(&mut rand::rng())),
                     links: HashMap::default(),
                     ice: ice.clone(),
+                    authority: authority.clone(),
+                    inbox: sender.downgrade(),
                     metrics: metrics.clone(),
                     counted: Counts::default(),
                 };
@@ -134,6 +142,9 @@ struct Driver {
     hub: Hub,
     links: HashMap<ConnId, Link, foldhash::fast::RandomState>,
     ice: Arc<IceIssuer>,
+    authority: Arc<Authority>,
+    /// For what is found out beside the shard.
+    inbox: mpsc::WeakSender<Letter>,
     metrics: Arc<Metrics>,
     /// What this shard has added to the gauges.
     counted: Counts,
@@ -175,11 +186,12 @@ impl Driver {
     fn open(&mut self, letter: Letter) -> Input {
         match letter {
             Letter::Attach(attach) => {
-                let Attach { conn, room, ack, hello, host, outbox } = *attach;
+                let Attach { conn, room, ack, hello, grant, host, outbox } = *attach;
                 let session = self.hub.session_for(&room, ack, &hello);
-                let ice = self.ice.issue(SystemTime::now(), &host, &session.to_string());
+                let turn = grant.as_ref().map_or_else(|| self.hub.may_relay(session), |grant| grant.turn);
+                let ice = self.ice.issue(SystemTime::now(), &host, &session.to_string(), turn);
                 self.links.insert(conn, Link { outbox, host });
-                Input::Attach { conn, room, ack, hello, grant: Grant::default(), ice }
+                Input::Attach { conn, room, ack, hello, grant, ice }
             }
             Letter::Frame(conn, frame) => {
                 self.metrics.frames_received.inc();
@@ -190,13 +202,14 @@ impl Driver {
                 self.links.remove(&conn);
                 Input::Gone { conn, why }
             }
+            Letter::Verified(session, verdict) => Input::Grant { session, verdict },
             Letter::Drain => Input::Drain,
         }
     }
 
     /// Hands the hub an input and carries out what comes back, and what comes back of that.
     fn apply(&mut self, now: Instant, input: Input) {
-        let Self { hub, links, ice, metrics, .. } = self;
+        let Self { hub, links, ice, authority, inbox, metrics, .. } = self;
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
             for output in hub.handle(now, input) {
@@ -216,10 +229,19 @@ impl Driver {
                         }
                         link.outbox.close(code);
                     }
-                    Output::RefreshIce { session, conn } => {
+                    Output::RefreshIce { session, conn, turn } => {
                         let Some(link) = links.get(&conn) else { continue };
-                        let fresh = ice.issue(SystemTime::now(), &link.host, &session.to_string());
+                        let fresh = ice.issue(SystemTime::now(), &link.host, &session.to_string(), turn);
                         inputs.push_back(Input::Ice { session, ice: fresh });
+                    }
+                    Output::Verify { session, room, token } => {
+                        let (authority, inbox) = (authority.clone(), inbox.clone());
+                        tokio::spawn(async move {
+                            let verdict = authority.renew(&room, &token).await;
+                            if let Some(inbox) = inbox.upgrade() {
+                                let _ = inbox.send(Letter::Verified(session, verdict)).await;
+                            }
+                        });
                     }
                     Output::Event(event) => note(metrics, event),
                 }

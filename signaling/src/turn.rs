@@ -49,25 +49,30 @@ impl IceIssuer {
         Self { relay, lifetime }
     }
 
-    /// The servers for one session. `host` is how its client reached us: an embedded relay is named the same way.
-    pub(crate) fn issue(&self, now: SystemTime, host: &Host, id: &str) -> IceServers {
-        let (stun, turn, secret) = match &self.relay {
+    /// The servers for one session; without `turn`, those that need no credentials. `host` is how its client reached us: an
+    /// embedded relay is named the same way.
+    pub(crate) fn issue(&self, now: SystemTime, host: &Host, id: &str, turn: bool) -> IceServers {
+        let (stun, relays, secret) = match &self.relay {
             Relay::None => return IceServers::default(),
             Relay::External { urls, secret } => {
-                let (turn, stun) = urls.iter().cloned().partition(|url| !url.starts_with("stun"));
-                (stun, turn, secret)
+                let (relays, stun) = urls.iter().cloned().partition(|url| !url.starts_with("stun"));
+                (stun, relays, secret)
             }
             Relay::Embedded { ip, port, public, secret } => {
                 let name = embedded_host(*ip, public.as_ref(), host);
-                let turn =
+                let relays =
                     ["udp", "tcp"].map(|transport| format!("turn:{name}:{port}?transport={transport}"));
-                (vec![format!("stun:{name}:{port}")], turn.to_vec(), secret)
+                (vec![format!("stun:{name}:{port}")], relays.to_vec(), secret)
             }
         };
-        let credential = credentials::mint(secret, id, now + self.lifetime);
         let open = IceServer { urls: stun, username: None, credential: None };
+        if !turn {
+            let servers = [open].into_iter().filter(|server| !server.urls.is_empty()).collect();
+            return IceServers { servers, expires_in: None };
+        }
+        let credential = credentials::mint(secret, id, now + self.lifetime);
         let relays = IceServer {
-            urls: turn,
+            urls: relays,
             username: Some(credential.username),
             credential: Some(credential.password),
         };
@@ -124,7 +129,7 @@ mod tests {
     }
 
     fn turn_url(issuer: &IceIssuer, used: &str) -> String {
-        let ice = issuer.issue(SystemTime::UNIX_EPOCH, &host(used), "id");
+        let ice = issuer.issue(SystemTime::UNIX_EPOCH, &host(used), "id", true);
         ice.servers[1].urls[0].clone()
     }
 
@@ -148,11 +153,23 @@ mod tests {
 
     #[test]
     fn credentials_are_in_the_turn_entry_only_and_expire() {
-        let ice = embedded("127.0.0.1", None).issue(SystemTime::UNIX_EPOCH, &host("127.0.0.1"), "session");
+        let ice =
+            embedded("127.0.0.1", None).issue(SystemTime::UNIX_EPOCH, &host("127.0.0.1"), "session", true);
         assert_eq!(ice.servers[0].urls, ["stun:127.0.0.1:3478"]);
         assert_eq!((&ice.servers[0].username, &ice.servers[0].credential), (&None, &None));
         assert_eq!(ice.servers[1].username.as_deref(), Some("60:session"));
         assert_eq!(ice.expires_in, Some(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn without_the_relay_there_are_no_credentials() {
+        let ice =
+            embedded("127.0.0.1", None).issue(SystemTime::UNIX_EPOCH, &host("127.0.0.1"), "session", false);
+        assert_eq!(
+            ice.servers.iter().flat_map(|server| &server.urls).collect::<Vec<_>>(),
+            ["stun:127.0.0.1:3478"]
+        );
+        assert_eq!((&ice.servers[0].credential, ice.expires_in), (&None, None));
     }
 
     #[test]
@@ -164,6 +181,7 @@ mod tests {
             SystemTime::UNIX_EPOCH,
             &host("127.0.0.1"),
             "id",
+            true,
         );
         assert_eq!(ice.servers[0].urls, ["stun:relay.example"]);
         assert_eq!(ice.servers[1].urls, ["turns:relay.example:443?transport=tcp", "turn:[::1]:3478"]);

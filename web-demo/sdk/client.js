@@ -18,11 +18,14 @@
  * ```
  *
  * Events (CustomEvent, the frame or fact in `detail`):
- * `welcome`, `peer_joined`, `peer_changed`, `peer_left`, `room_changed`, `signal`, `ice`, `error`: the frame;
- * `state`: { state, code?, retry_in_ms? } whenever `client.state` changes.
+ * `welcome`, `peer_joined`, `peer_changed`, `peer_left`, `room_changed`, `granted`,
+ * `signal`, `ice`, `error`: the frame;
+ * `state`: { state, code?, name?, message?, retry_in_ms? } whenever `client.state` changes; `name` is that of the close code, and
+ * `message` what the server, or whoever removed us, said about it.
  *
  * @import { Clock } from "./clock.js"
- * @import { IceServer, ServerFrame, SignalBody, Welcome } from "./protocol.js"
+ * @import { Door, Granted, IceServer, ServerFrame, SignalBody, Welcome } from "./protocol.js"
+ * @import { TokenOption } from "./token.js"
  * @typedef {"idle" | "connecting" | "open" | "waiting" | "closed"} ClientState
  *   waiting: the connection is lost and the next attempt is scheduled; closed: it will not come back by itself.
  * @typedef {object} Socket what is used of a WebSocket
@@ -40,8 +43,9 @@
 import { Backoff } from "./backoff.js";
 import { Timer, systemClock } from "./clock.js";
 import { Ladder } from "./ladder.js";
-import { DEFAULT_LIMITS, SUBPROTOCOL, comeBack, parseFrame } from "./protocol.js";
+import { CLOSE_NAMES, DEFAULT_GRANTED, DEFAULT_LIMITS, SUBPROTOCOL, TOKEN_EXPIRED, UNAUTHORIZED, UNVERIFIED, comeBack, parseFrame } from "./protocol.js";
 import { EventStreamSocket, PollSocket } from "./requests.js";
+import { TokenSource } from "./token.js";
 
 /** On a lower rung, the first wait before a better one is tried; each further one is twice as long. */
 const CLIMB_AFTER_MS = 30_000;
@@ -57,6 +61,8 @@ const BYE_DEADLINE_MS = 1_000;
 const PATIENCE_MS = 5_000;
 /** The contract bounds what a report may quote; TURN urls are ASCII. */
 const REPORT_URL_CHARACTERS = 256;
+/** A further token that could not be had, or not be verified, is tried again. */
+const TOKEN_AGAIN_MS = 5_000;
 /** Share of the server's rate limit that frames may use; acks and pongs count there as well. */
 const RATE_SHARE = 0.8;
 
@@ -69,6 +75,10 @@ export class SignalingClient extends EventTarget {
   ice = [];
   /** @type {Welcome | undefined} */
   welcome;
+  /** What we may do in the room. @type {Granted} */
+  granted = DEFAULT_GRANTED;
+  /** Who may come into the room. @type {Door} */
+  door = "open";
 
   /** Ends with the session. @type {AbortController | undefined} */
   #listening;
@@ -88,8 +98,13 @@ export class SignalingClient extends EventTarget {
   #kept = [];
   /** How many of `#kept` went out over the present socket. */
   #flushed = 0;
-  /** What the last error frame before a close asked for. */
+  /** What the last error frame before a close asked for, and said. */
   #retry_after_ms = 0;
+  #message = "";
+  /** The token was fetched for the present attempt, so it cannot be an old one that is refused. */
+  #fresh_token = false;
+  /** Counts attempts; what was fetched for an earlier one opens nothing. */
+  #attempt = 0;
   #leaving = false;
   /** Servers that do not know `report` say so once, and count every further one against us. */
   #reports = true;
@@ -104,13 +119,15 @@ export class SignalingClient extends EventTarget {
    * @param {string} options.secret 43 characters; whoever has it is this peer
    * @param {string} options.instance 1-32 characters, fresh for every page load
    * @param {string} [options.name] shown to the others, at most 64 characters
+   * @param {TokenOption} [options.token] shows that we may enter, where the server asks for that; a function is called again
+   *   before the token ends, and when the server says that it has
    * @param {SocketClass} [options.WebSocket]
    * @param {SocketClass[]} [options.fallbacks] what to try where no WebSocket gets through, in this order
    * @param {Clock} [options.clock]
    * @param {() => number} [options.random]
    * @param {Pick<EventTarget, "addEventListener"> | undefined} [options.network] whoever fires `online`
    */
-  constructor({ url, secret, instance, name, WebSocket = /** @type {any} */ (globalThis.WebSocket), fallbacks = [EventStreamSocket, PollSocket], clock = systemClock, random = Math.random, network = browserWindow() }) {
+  constructor({ url, secret, instance, name, token, WebSocket = /** @type {any} */ (globalThis.WebSocket), fallbacks = [EventStreamSocket, PollSocket], clock = systemClock, random = Math.random, network = browserWindow() }) {
     super();
     this.url = url;
     this.secret = secret;
@@ -127,6 +144,7 @@ export class SignalingClient extends EventTarget {
     this.flushTimer = new Timer(clock, () => this.#flush());
     this.climbTimer = new Timer(clock, () => (this.#climbing === undefined ? this.#climb() : this.#climbFailed()));
     this.network = network;
+    this.tokens = new TokenSource(token, clock, () => void this.#renewToken());
   }
 
   /** Index in `transports` of the present connection's kind: 0 for a WebSocket. */
@@ -180,6 +198,23 @@ export class SignalingClient extends EventTarget {
     if (this.#reports && url.length <= REPORT_URL_CHARACTERS) this.#sendUnsequenced("report", { kind: "turn_error", url, code });
   }
 
+  /**
+   * Removes a peer from the room, if `granted.may_kick`; the others see `peer_left` with the reason `kicked`.
+   * @param {string} to
+   * @param {{ ban_ms?: number, reason?: string }} [options] how long it is kept out, and what it is told
+   */
+  kick(to, { ban_ms, reason } = {}) {
+    this.#sendSequenced("kick", { to, ban_ms, reason });
+  }
+
+  /**
+   * Opens the room to newcomers or closes it, if `granted.may_lock`; everybody hears `room_changed`.
+   * @param {Door} door
+   */
+  setDoor(door) {
+    this.#sendSequenced("door", { door });
+  }
+
   /** Leaves for good: the others see `peer_left` at once instead of after the grace period. */
   leave() {
     if (this.#leaving || this.state === "idle" || this.state === "closed") return;
@@ -197,10 +232,32 @@ export class SignalingClient extends EventTarget {
     this.#detach();
     this.retryTimer.cancel();
     this.#retry_after_ms = 0;
+    this.#message = "";
+    this.#fresh_token = this.tokens.missing;
+    if (this.tokens.missing) void this.#fetchAndDial();
+    else this.#dial();
+    this.#become("connecting");
+  }
+
+  #dial() {
     const { rung, deadline_ms } = this.ladder;
     this.#connection = this.#connect(rung);
     this.deadTimer.arm(deadline_ms);
-    this.#become("connecting");
+  }
+
+  async #fetchAndDial() {
+    const attempt = this.#attempt;
+    const fetched = await this.tokens.fetch().catch(() => false);
+    if (attempt !== this.#attempt || this.state !== "connecting") return;
+    if (fetched) this.#dial();
+    else this.#lost(UNVERIFIED);
+  }
+
+  /** A further token, while the session goes on. */
+  async #renewToken() {
+    const fetched = await this.tokens.fetch().catch(() => null);
+    if (fetched) this.#sendUnsequenced("token", { token: this.tokens.token });
+    else if (fetched === null) this.tokens.again(TOKEN_AGAIN_MS);
   }
 
   /**
@@ -227,8 +284,8 @@ export class SignalingClient extends EventTarget {
   /** @param {Socket} socket */
   #hello(socket) {
     const ack = this.#resume === undefined ? 0 : this.#received;
-    const { secret, instance, name } = this;
-    socket.send(JSON.stringify({ type: "hello", seq: 0, ack, secret, instance, name, resume: this.#resume }));
+    const { secret, instance, name, tokens: { token } } = this;
+    socket.send(JSON.stringify({ type: "hello", seq: 0, ack, secret, instance, name, resume: this.#resume, token }));
   }
 
   /** Tries a better rung beside the present connection, each of the better ones in turn. */
@@ -315,6 +372,8 @@ export class SignalingClient extends EventTarget {
     this.peer = frame.peer;
     this.welcome = frame;
     this.ice = frame.ice.servers;
+    this.door = frame.room.door ?? "open";
+    this.#grantedTo(frame.granted ?? DEFAULT_GRANTED);
     // The server's bucket outlives a connection, so only time refills ours.
     if (first) {
       this.#tokens = this.#burst();
@@ -344,6 +403,7 @@ export class SignalingClient extends EventTarget {
     if (frame.type === "ping") this.#sendUnsequenced("pong");
     if (frame.type !== "error") return;
     this.#retry_after_ms = frame.retry_after_ms ?? 0;
+    this.#message = frame.message;
     this.#emit("error", frame);
   }
 
@@ -360,8 +420,17 @@ export class SignalingClient extends EventTarget {
     if (this.#unacknowledged >= ACK_AFTER_FRAMES) this.#sendUnsequenced("ack");
     else if (!this.ackTimer.armed) this.ackTimer.arm(ACK_AFTER_MS);
     if (frame.type === "ice") this.ice = frame.servers;
+    if (frame.type === "room_changed") this.door = frame.door;
+    if (frame.type === "granted") this.#grantedTo(frame);
+    if (frame.type === "error" && frame.code === "token_unverified") this.tokens.again(TOKEN_AGAIN_MS);
     if (frame.type === "error" && frame.code === "unknown_type") this.#reports = false;
     this.#emit(frame.type, frame);
+  }
+
+  /** @param {Granted} granted */
+  #grantedTo({ role, may_publish, may_kick, may_lock, expires_in_ms }) {
+    this.granted = { role, may_publish, may_kick, may_lock, expires_in_ms };
+    this.tokens.counts(expires_in_ms);
   }
 
   /** @param {number} ack */
@@ -444,6 +513,11 @@ export class SignalingClient extends EventTarget {
     // Codes of the server show that the transport works; an own deadline (4001) shows that it may not.
     const unheard = this.state === "connecting" && (code < 4000 || code === 4001);
     this.#detach();
+    const old_token = code === TOKEN_EXPIRED || code === UNAUTHORIZED && !this.#fresh_token;
+    if (old_token && this.tokens.renewable && !this.#leaving) {
+      this.tokens.forget();
+      verdict = "now";
+    }
     if (this.#leaving || verdict === "never") {
       this.#end(code);
       return;
@@ -456,7 +530,7 @@ export class SignalingClient extends EventTarget {
     this.#welcome_from = this.clock.now() + patience_ms;
     const retry_in_ms = this.backoff.next(patience_ms);
     this.retryTimer.arm(retry_in_ms);
-    this.#become("waiting", { code, retry_in_ms });
+    this.#become("waiting", { code, ...this.#reason(code), retry_in_ms });
   }
 
   /** @param {number} code */
@@ -466,10 +540,17 @@ export class SignalingClient extends EventTarget {
     this.#resume = undefined;
     this.#kept = [];
     this.#listening?.abort();
-    this.#become("closed", { code });
+    this.#become("closed", { code, ...this.#reason(code) });
+  }
+
+  /** @param {number} code */
+  #reason(code) {
+    return { name: CLOSE_NAMES[code], message: this.#message };
   }
 
   #detach() {
+    this.#attempt += 1;
+    this.tokens.timer.cancel();
     const sockets = [this.#connection?.socket, this.#climbing?.socket];
     this.#connection = undefined;
     this.#climbing = undefined;
@@ -493,7 +574,7 @@ export class SignalingClient extends EventTarget {
 
   /**
    * @param {ClientState} state
-   * @param {{ code?: number, retry_in_ms?: number }} [facts]
+   * @param {{ code?: number, name?: string, message?: string, retry_in_ms?: number }} [facts]
    */
   #become(state, facts = {}) {
     this.state = state;

@@ -6,25 +6,29 @@
  * @typedef {{ type: string, seq: number, ack: number }} Envelope
  *   `seq` counts the sequenced frames of one direction from 1 (0 = unsequenced);
  *   `ack` is the highest seq received in order from the other side.
- * @typedef {{ peer: string, instance: string, name?: string, polite: boolean, state: "here" | "away" }} PeerEntry
+ * @typedef {"open" | "locked"} Door who may come in: everybody, or nobody
+ * @typedef {{ role?: string, may_publish: boolean, may_kick: boolean, may_lock: boolean, expires_in_ms?: number }} Granted
+ *   what we may do; the session ends after `expires_in_ms` if no other token is shown
+ * @typedef {{ peer: string, instance: string, name?: string, role?: string, polite: boolean, state: "here" | "away" }} PeerEntry
  *   `polite` tells whether *we* are polite towards that peer.
  * @typedef {{ urls: string[], username?: string, credential?: string }} IceServer
  * @typedef {{ message_bytes: number, messages_per_second: number, message_burst?: number, replay_messages: number, replay_bytes: number }} Limits
  * @typedef {Envelope & {
  *   type: "welcome", session: string, peer: string, resume: string,
  *   outcome: "new" | "resumed" | "resync", reason?: string, features: string[], limits: Limits,
- *   ping: { interval_ms: number, deadline_ms: number }, grace_ms: number,
+ *   ping: { interval_ms: number, deadline_ms: number }, grace_ms: number, granted?: Granted,
  *   ice: { servers: IceServer[], expires_in_ms?: number, refresh_in_ms?: number },
- *   room: { name: string, version: number, door?: "open" | "locked", peers: PeerEntry[] } }} Welcome
- * @typedef {Envelope & { type: "peer_joined", peer: string, instance: string, name?: string, polite: boolean, resync: boolean, version: number }} PeerJoined
+ *   room: { name: string, version: number, door?: Door, peers: PeerEntry[] } }} Welcome
+ * @typedef {Envelope & { type: "peer_joined", peer: string, instance: string, name?: string, role?: string, polite: boolean, resync: boolean, version: number }} PeerJoined
  * @typedef {Envelope & { type: "peer_changed", peer: string, state: "here" | "away", version: number }} PeerChanged
  * @typedef {Envelope & { type: "peer_left", peer: string, reason: string, version: number }} PeerLeft
- * @typedef {Envelope & { type: "room_changed", door: "open" | "locked", version: number }} RoomChanged
+ * @typedef {Envelope & { type: "room_changed", door: Door, version: number }} RoomChanged
+ * @typedef {Envelope & { type: "granted" } & Granted} GrantedFrame
  * @typedef {{ negotiation: string, description?: RTCSessionDescriptionInit, candidate?: RTCIceCandidateInit }} SignalBody
  * @typedef {Envelope & { type: "signal", from: string } & SignalBody} Signal
  * @typedef {Envelope & { type: "ice", servers: IceServer[], expires_in_ms?: number, refresh_in_ms?: number }} Ice
  * @typedef {Envelope & { type: "error", code: string, message: string, temporary: boolean, retry_after_ms?: number, re?: number }} ErrorFrame
- * @typedef {Welcome | PeerJoined | PeerChanged | PeerLeft | RoomChanged | Signal | Ice | ErrorFrame
+ * @typedef {Welcome | PeerJoined | PeerChanged | PeerLeft | RoomChanged | GrantedFrame | Signal | Ice | ErrorFrame
  *   | (Envelope & { type: "ping" }) | (Envelope & { type: "ack" })} ServerFrame
  */
 
@@ -38,6 +42,14 @@ export const DEFAULT_LIMITS = /** @type {Limits} */ ({
   replay_messages: 1_024,
   replay_bytes: 262_144,
 });
+
+/** What everybody may where the server asks for no token. */
+export const DEFAULT_GRANTED = /** @type {Granted} */ (Object.freeze({ may_publish: true, may_kick: false, may_lock: false }));
+
+/** Close codes that another token may mend. */
+export const UNVERIFIED = 4103;
+export const UNAUTHORIZED = 4207;
+export const TOKEN_EXPIRED = 4208;
 
 /**
  * What a client does about a close code: come back at once (with backoff), come back after the wait that
@@ -63,6 +75,7 @@ export const CLOSE_NAMES = Object.freeze(
     4100: "overloaded",
     4101: "rate_limited",
     4102: "room_full",
+    4103: "unverified",
     4200: "bad_frame",
     4201: "too_large",
     4202: "bad_hello",
@@ -70,6 +83,8 @@ export const CLOSE_NAMES = Object.freeze(
     4204: "kicked",
     4205: "banned",
     4206: "locked",
+    4207: "unauthorized",
+    4208: "token_expired",
   }),
 );
 

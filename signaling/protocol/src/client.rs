@@ -9,13 +9,14 @@ use serde_json::value::RawValue;
 use crate::close::CloseCode;
 use crate::json;
 use crate::moderation::{Door, DoorFields, Kick, KickFields};
-use crate::name::{DisplayName, Instance, Negotiation, PeerId, ResumeToken, Secret};
+use crate::name::{AccessToken, DisplayName, Instance, Negotiation, PeerId, ResumeToken, Secret};
 use crate::{MAX_FRAME_BYTES, MAX_FRAME_DEPTH, MAX_SEQ};
 
 /// One frame of a client: the envelope and what it says.
 #[derive(Debug)]
 pub struct ClientFrame {
-    /// Place in the sequence of the client's frames in this session, from 1; 0 for `hello`, `ack`, `pong` and `report`.
+    /// Place in the sequence of the client's frames in this session, from 1; 0 for `hello`, `ack`, `pong`,
+    /// `report` and `token`.
     pub seq: u64,
     /// Highest `seq` of the server that the client has received in order.
     pub ack: u64,
@@ -40,6 +41,8 @@ pub enum ClientMessage {
     Ack,
     /// Answers a `ping`.
     Pong,
+    /// A further token, before the one of the `hello` expires.
+    Token(AccessToken),
     /// Something that only the client can see and only the server's operator can mend. It changes nothing.
     Report(Report),
     /// A `type` that this version does not know. Sequenced if its `seq` is not 0.
@@ -59,6 +62,9 @@ pub struct Hello {
     /// Token of the session to resume; the envelope's `ack` then says what was received in it.
     #[serde(default)]
     pub resume: Option<ResumeToken>,
+    /// What shows that it may enter, where the server asks for that.
+    #[serde(default)]
+    pub token: Option<AccessToken>,
 }
 
 /// What a client tells the operator. A `kind` that this version does not know is [`Report::Unknown`].
@@ -143,6 +149,7 @@ impl ClientFrame {
             "ack" => ClientMessage::Ack,
             "pong" => ClientMessage::Pong,
             "report" => ClientMessage::Report(report(text)?),
+            "token" => ClientMessage::Token(fields::<TokenFields>(text)?.token),
             _ => ClientMessage::Unknown,
         };
         if let Some(sequenced) = message.is_sequenced()
@@ -164,7 +171,7 @@ impl ClientMessage {
     const fn is_sequenced(&self) -> Option<bool> {
         match self {
             Self::Signal(_) | Self::Bye | Self::Kick(_) | Self::Door(_) => Some(true),
-            Self::Hello(_) | Self::Ack | Self::Pong | Self::Report(_) => Some(false),
+            Self::Hello(_) | Self::Ack | Self::Pong | Self::Report(_) | Self::Token(_) => Some(false),
             Self::Unknown => None,
         }
     }
@@ -233,6 +240,12 @@ impl<'de> Deserialize<'de> for Kind {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer).map(Self)
     }
+}
+
+/// The fields of a `token`.
+#[derive(Deserialize)]
+struct TokenFields {
+    token: AccessToken,
 }
 
 fn report(text: &str) -> Result<Report, FrameError> {

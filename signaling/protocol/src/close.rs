@@ -24,6 +24,8 @@ pub enum CloseCode {
     RateLimited,
     /// 4102: the room holds as many peers as it may.
     RoomFull,
+    /// 4103: whoever says who may enter cannot be asked.
+    Unverified,
     /// 4200: a frame that is not JSON, has the wrong shape, or breaks the sequence.
     BadFrame,
     /// 4201: a frame above the size limit.
@@ -38,6 +40,10 @@ pub enum CloseCode {
     Banned,
     /// 4206: the room takes no newcomers.
     Locked,
+    /// 4207: no token, or one that does not open this room.
+    Unauthorized,
+    /// 4208: the token expired and no other was shown.
+    TokenExpired,
 }
 
 /// What a client does after its connection was closed.
@@ -53,7 +59,7 @@ pub enum Retry {
 
 impl CloseCode {
     /// Every code, in ascending order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::Normal,
         Self::GoingAway,
         Self::PingTimeout,
@@ -62,6 +68,7 @@ impl CloseCode {
         Self::Overloaded,
         Self::RateLimited,
         Self::RoomFull,
+        Self::Unverified,
         Self::BadFrame,
         Self::TooLarge,
         Self::BadHello,
@@ -69,6 +76,8 @@ impl CloseCode {
         Self::Kicked,
         Self::Banned,
         Self::Locked,
+        Self::Unauthorized,
+        Self::TokenExpired,
     ];
 
     /// The number on the wire.
@@ -83,6 +92,7 @@ impl CloseCode {
             Self::Overloaded => 4100,
             Self::RateLimited => 4101,
             Self::RoomFull => 4102,
+            Self::Unverified => 4103,
             Self::BadFrame => 4200,
             Self::TooLarge => 4201,
             Self::BadHello => 4202,
@@ -90,6 +100,8 @@ impl CloseCode {
             Self::Kicked => 4204,
             Self::Banned => 4205,
             Self::Locked => 4206,
+            Self::Unauthorized => 4207,
+            Self::TokenExpired => 4208,
         }
     }
 
@@ -105,6 +117,7 @@ impl CloseCode {
             Self::Overloaded => "overloaded",
             Self::RateLimited => "rate_limited",
             Self::RoomFull => "room_full",
+            Self::Unverified => "unverified",
             Self::BadFrame => "bad_frame",
             Self::TooLarge => "too_large",
             Self::BadHello => "bad_hello",
@@ -112,6 +125,8 @@ impl CloseCode {
             Self::Kicked => "kicked",
             Self::Banned => "banned",
             Self::Locked => "locked",
+            Self::Unauthorized => "unauthorized",
+            Self::TokenExpired => "token_expired",
         }
     }
 
@@ -137,6 +152,7 @@ impl CloseCode {
             Self::Overloaded => ErrorCode::Overloaded,
             Self::RateLimited => ErrorCode::RateLimited,
             Self::RoomFull => ErrorCode::RoomFull,
+            Self::Unverified => ErrorCode::Unverified,
             Self::BadFrame => ErrorCode::BadFrame,
             Self::TooLarge => ErrorCode::TooLarge,
             Self::BadHello => ErrorCode::BadHello,
@@ -144,11 +160,13 @@ impl CloseCode {
             Self::Kicked => ErrorCode::Kicked,
             Self::Banned => ErrorCode::Banned,
             Self::Locked => ErrorCode::Locked,
+            Self::Unauthorized => ErrorCode::Unauthorized,
+            Self::TokenExpired => ErrorCode::TokenExpired,
         })
     }
 }
 
-/// The `code` of an `error` frame. The first four answer one frame and the connection stays; all others
+/// The `code` of an `error` frame. The first six answer one frame and the connection stays; all others
 /// precede the close of the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -161,6 +179,10 @@ pub enum ErrorCode {
     UnknownType,
     /// The client's grant does not cover this.
     NotPermitted,
+    /// A further token is not good for this session, which goes on until the one before expires.
+    TokenRefused,
+    /// A further token could not be verified for now.
+    TokenUnverified,
     /// See [`CloseCode::GoingAway`].
     GoingAway,
     /// See [`CloseCode::PingTimeout`].
@@ -175,6 +197,8 @@ pub enum ErrorCode {
     RateLimited,
     /// See [`CloseCode::RoomFull`].
     RoomFull,
+    /// See [`CloseCode::Unverified`].
+    Unverified,
     /// See [`CloseCode::BadFrame`].
     BadFrame,
     /// See [`CloseCode::TooLarge`].
@@ -189,6 +213,10 @@ pub enum ErrorCode {
     Banned,
     /// See [`CloseCode::Locked`].
     Locked,
+    /// See [`CloseCode::Unauthorized`].
+    Unauthorized,
+    /// See [`CloseCode::TokenExpired`].
+    TokenExpired,
 }
 
 #[cfg(test)]

@@ -25,11 +25,12 @@ pub use ice::{IceServer, IceServers};
 pub use json::{MAX_FRAME_BYTES, MAX_FRAME_DEPTH};
 pub use moderation::{Door, Kick, MAX_BAN};
 pub use name::{
-    DisplayName, Instance, InvalidName, Negotiation, PeerId, ResumeToken, RoomName, Secret, SessionId,
+    AccessToken, DisplayName, Instance, InvalidName, Negotiation, PeerId, ResumeToken, Role, RoomName,
+    Secret, SessionId,
 };
 pub use server::{
-    Ice, LeaveReason, LimitsNotice, Outcome, PeerChanged, PeerJoined, PeerLeft, PeerSnapshot, PeerState,
-    PingNotice, RelayedSignal, ResyncReason, RoomChanged, RoomSnapshot, ServerError, ServerFrame,
+    Granted, Ice, LeaveReason, LimitsNotice, Outcome, PeerChanged, PeerJoined, PeerLeft, PeerSnapshot,
+    PeerState, PingNotice, RelayedSignal, ResyncReason, RoomChanged, RoomSnapshot, ServerError, ServerFrame,
     ServerMessage, Welcome,
 };
 

@@ -205,6 +205,60 @@ impl fmt::Debug for ResumeToken {
     }
 }
 
+/// What shows who a client is and what it may do: 1 to 8,192 visible ASCII characters, which whoever verifies it reads.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AccessToken(Box<str>);
+
+impl AccessToken {
+    /// The token as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for AccessToken {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        if (1..=8192).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()) {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidName("token is 1 to 8192 visible ASCII characters"))
+        }
+    }
+}
+
+impl fmt::Debug for AccessToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AccessToken(..)")
+    }
+}
+
+/// What a client is in its room, in the words of whoever granted it: 1 to 32 of `[A-Za-z0-9_-]`, shown to the others.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Role(Box<str>);
+
+impl Role {
+    /// The role as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Role {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        if (1..=32).contains(&text.len()) && text.bytes().all(is_base64url) {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidName("role is 1 to 32 of the characters A-Z a-z 0-9 _ -"))
+        }
+    }
+}
+
 /// One run of a client (a page load, a process): 1 to 32 of `[A-Za-z0-9_-]`, random. A changed instance tells the
 /// others that the peer lost its memory and that peer connections to it begin anew.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -308,6 +362,8 @@ as_json_string! {
     PeerId: |id| Cow::Borrowed(id.as_str()),
     SessionId: |id| Cow::Owned(id.to_string()),
     ResumeToken: |token| Cow::Borrowed(token.as_str()),
+    AccessToken: |token| Cow::Borrowed(token.as_str()),
+    Role: |role| Cow::Borrowed(role.as_str()),
     Instance: |instance| Cow::Borrowed(instance.as_str()),
     DisplayName: |name| Cow::Borrowed(name.as_str()),
     Negotiation: |negotiation| Cow::Borrowed(negotiation.as_str())
@@ -369,8 +425,21 @@ mod tests {
     #[test]
     fn secrets_and_tokens_do_not_show_themselves() {
         let secret: Secret = "A".repeat(43).parse().unwrap();
-        let token: ResumeToken = "token-text".parse().unwrap();
-        assert_eq!(format!("{secret:?} {token:?}"), "Secret(..) ResumeToken(..)");
+        let resume: ResumeToken = "token-text".parse().unwrap();
+        let token: AccessToken = "token-text".parse().unwrap();
+        assert_eq!(format!("{secret:?} {resume:?} {token:?}"), "Secret(..) ResumeToken(..) AccessToken(..)");
+    }
+
+    #[test]
+    fn access_tokens_and_roles_are_accepted_and_refused_at_their_edges() {
+        assert!("x".repeat(8192).parse::<AccessToken>().is_ok());
+        for bad in ["", &"x".repeat(8193), "a b", "a\n", "é"] {
+            assert!(bad.parse::<AccessToken>().is_err(), "{bad}");
+        }
+        assert!("x".repeat(32).parse::<Role>().is_ok());
+        for bad in ["", &"x".repeat(33), "a b", "<b>"] {
+            assert!(bad.parse::<Role>().is_err(), "{bad}");
+        }
     }
 
     #[test]

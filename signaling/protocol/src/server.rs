@@ -13,7 +13,7 @@ use crate::client::{Envelope, Payload, exactly_one, present};
 use crate::close::ErrorCode;
 use crate::ice::{IceServer, IceServers};
 use crate::moderation::Door;
-use crate::name::{DisplayName, Instance, Negotiation, PeerId, ResumeToken, RoomName, SessionId};
+use crate::name::{DisplayName, Instance, Negotiation, PeerId, ResumeToken, Role, RoomName, SessionId};
 
 /// One frame of the server: the envelope and what it says.
 #[derive(Debug)]
@@ -42,6 +42,8 @@ pub enum ServerMessage {
     RoomChanged(RoomChanged),
     /// What another peer sent to this one. Sequenced.
     Signal(RelayedSignal),
+    /// Answers a `token`: what the client may do from now on. Sequenced.
+    Granted(Granted),
     /// Fresh ICE servers. Sequenced.
     Ice(Ice),
     /// A frame was refused (sequenced), or the connection closes next (not sequenced).
@@ -74,6 +76,9 @@ pub struct Welcome {
     pub ping: PingNotice,
     /// How long a session stands without a connection, in milliseconds.
     pub grace_ms: u64,
+    /// What the client may do. Servers that ask for no token may not say.
+    #[serde(default)]
+    pub granted: Granted,
     /// ICE servers and how long they hold.
     pub ice: Ice,
     /// The room as it is now.
@@ -154,6 +159,9 @@ pub struct PeerSnapshot {
     /// Name to show.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<DisplayName>,
+    /// What whoever granted it entry says that it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
     /// Whether the reader is the polite one towards this peer.
     pub polite: bool,
     /// Whether it has a connection.
@@ -180,6 +188,9 @@ pub struct PeerJoined {
     /// Name to show.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<DisplayName>,
+    /// What whoever granted it entry says that it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
     /// Whether the reader is the polite one towards this peer.
     pub polite: bool,
     /// The peer was in the room already and its session was renewed: what was sent to it may be lost.
@@ -220,6 +231,32 @@ pub enum LeaveReason {
     Expired,
     /// A moderator or the operator removed it.
     Kicked,
+    /// Its token expired, and it showed no other.
+    TokenExpired,
+}
+
+/// What a client may do in its room.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Granted {
+    /// What it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// It may send signals.
+    pub may_publish: bool,
+    /// It may remove peers.
+    pub may_kick: bool,
+    /// It may open and close the door.
+    pub may_lock: bool,
+    /// Time until the session ends if no other token is shown, in milliseconds; absent if it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in_ms: Option<u64>,
+}
+
+impl Default for Granted {
+    /// What everybody may where nobody is asked.
+    fn default() -> Self {
+        Self { role: None, may_publish: true, may_kick: false, may_lock: false, expires_in_ms: None }
+    }
 }
 
 /// The room's door was opened or closed.
@@ -297,6 +334,7 @@ impl ServerFrame {
             "peer_left" => ServerMessage::PeerLeft(serde_json::from_str(text)?),
             "room_changed" => ServerMessage::RoomChanged(serde_json::from_str(text)?),
             "signal" => ServerMessage::Signal(serde_json::from_str(text)?),
+            "granted" => ServerMessage::Granted(serde_json::from_str(text)?),
             "ice" => ServerMessage::Ice(serde_json::from_str(text)?),
             "error" => ServerMessage::Error(serde_json::from_str(text)?),
             "ping" => ServerMessage::Ping,

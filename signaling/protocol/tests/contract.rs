@@ -33,8 +33,19 @@ fn every_client_message_has_an_example_that_parses_and_has_only_known_fields() {
         }
         seen.insert(name);
     }
-    let all =
-        ["ack", "bye", "candidate", "description", "door", "hello", "hello again", "kick", "pong", "report"];
+    let all = [
+        "ack",
+        "bye",
+        "candidate",
+        "description",
+        "door",
+        "hello",
+        "hello again",
+        "kick",
+        "pong",
+        "report",
+        "token",
+    ];
     assert_eq!(seen, BTreeSet::from(all));
 }
 
@@ -54,6 +65,7 @@ fn every_server_message_has_an_example_that_reads_and_writes_the_same() {
     let all = [
         "ack",
         "error",
+        "granted",
         "ice",
         "peer_changed",
         "peer_joined",
@@ -117,8 +129,14 @@ fn the_peer_ids_of_the_examples_are_the_hashes_that_the_document_describes() {
 }
 
 /// Errors that leave the connection standing, and are sequenced.
-const STANDING: [ErrorCode; 4] =
-    [ErrorCode::NoSuchPeer, ErrorCode::NotDelivered, ErrorCode::UnknownType, ErrorCode::NotPermitted];
+const STANDING: [ErrorCode; 6] = [
+    ErrorCode::NoSuchPeer,
+    ErrorCode::NotDelivered,
+    ErrorCode::UnknownType,
+    ErrorCode::NotPermitted,
+    ErrorCode::TokenRefused,
+    ErrorCode::TokenUnverified,
+];
 
 /// The fenced blocks of one side, in the order in which they are read.
 fn examples(side: &str) -> Vec<String> {
@@ -139,9 +157,9 @@ fn rows() -> impl Iterator<Item = Vec<String>> {
 fn client_fields(message: &ClientMessage) -> (&'static str, &'static [&'static str]) {
     match message {
         ClientMessage::Hello(hello) if hello.resume.is_some() => {
-            ("hello again", &["secret", "instance", "name", "resume"])
+            ("hello again", &["secret", "instance", "name", "resume", "token"])
         }
-        ClientMessage::Hello(_) => ("hello", &["secret", "instance", "name"]),
+        ClientMessage::Hello(_) => ("hello", &["secret", "instance", "name", "token"]),
         ClientMessage::Signal(signal) if signal.payload.field() == "candidate" => {
             ("candidate", &["to", "negotiation", "candidate"])
         }
@@ -151,6 +169,7 @@ fn client_fields(message: &ClientMessage) -> (&'static str, &'static [&'static s
         ClientMessage::Door(_) => ("door", &["door"]),
         ClientMessage::Ack => ("ack", &[]),
         ClientMessage::Pong => ("pong", &[]),
+        ClientMessage::Token(_) => ("token", &["token"]),
         ClientMessage::Report(Report::TurnError { .. }) => ("report", &["kind", "url", "code"]),
         ClientMessage::Report(Report::Unknown) | ClientMessage::Unknown => ("unknown", &[]),
     }
@@ -165,6 +184,7 @@ fn server_name(message: &ServerMessage) -> &'static str {
         ServerMessage::PeerLeft(_) => "peer_left",
         ServerMessage::RoomChanged(_) => "room_changed",
         ServerMessage::Signal(_) => "signal",
+        ServerMessage::Granted(_) => "granted",
         ServerMessage::Ice(_) => "ice",
         ServerMessage::Error(_) => "error",
         ServerMessage::Ping => "ping",
@@ -179,6 +199,7 @@ fn is_sequenced(frame: &ServerFrame) -> bool {
         | ServerMessage::PeerLeft(_)
         | ServerMessage::RoomChanged(_)
         | ServerMessage::Signal(_)
+        | ServerMessage::Granted(_)
         | ServerMessage::Ice(_) => true,
         ServerMessage::Error(error) => STANDING.contains(&error.code),
         ServerMessage::Welcome(_) | ServerMessage::Ping | ServerMessage::Ack => false,

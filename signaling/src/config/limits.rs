@@ -87,6 +87,7 @@ mod tests {
             instance: "i".repeat(32).parse().expect("an instance"),
             name: Some("😀".repeat(64).parse().expect("a name")),
             polite: false,
+            role: Some("r".repeat(32).parse().expect("a role")),
             state: PeerState::Here,
         };
         let bytes = serde_json::to_string(&longest).expect("it serialises").len() + 1;

@@ -2,6 +2,7 @@
 //!
 //! Everything that can be wrong is found out while parsing, before anything is opened; `Settings` cannot be wrong later.
 
+mod access;
 mod doors;
 mod limits;
 mod numbers;
@@ -12,7 +13,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use turn_relay::operation::StartError;
 
-pub(crate) use self::{doors::Tls, relay::RelayChoice};
+pub(crate) use self::{access::Access, doors::Tls, relay::RelayChoice};
 use crate::{
     hub::Limits,
     origin::Origin,
@@ -29,6 +30,7 @@ pub struct Settings {
     pub(crate) public: Option<Origin>,
     pub(crate) allowed: Vec<Origin>,
     pub(crate) forwarding: Forwarding,
+    pub(crate) access: Access,
     pub(crate) tls: Tls,
     pub(crate) relay: RelayChoice,
     pub(crate) credential_lifetime: Duration,
@@ -38,11 +40,12 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Looks also at what only a start would find: whether the certificate can be used.
+    /// Looks also at what only a start would find: whether the certificate and the keys of tokens can be used.
     ///
     /// # Errors
     /// One line that says what is wrong.
     pub fn check(&self) -> Result<(), StartError> {
+        self.access.check()?;
         match &self.tls {
             Tls::Off | Tls::SelfSigned => Ok(()),
             Tls::Files { cert, key } => tls::from_files(cert, key)
@@ -78,6 +81,7 @@ impl TryFrom<Config> for Settings {
                 .map(|text| origin("allow_origin", text))
                 .collect::<Result<_, _>>()?,
             forwarding: doors::forwarding(&config)?,
+            access: access::access(&config)?,
             tls: doors::security(&config)?,
             relay,
             credential_lifetime: relay::credential_lifetime(&config)?,

@@ -33,6 +33,22 @@ pub struct Config {
     #[arg(long, value_name = "HEADER")]
     pub forwarded_header: Option<String>,
 
+    /// Let in whoever shows a token signed (HS256) with a secret of this file, instead of everybody
+    #[arg(long, value_name = "FILE")]
+    pub token_secret_file: Option<PathBuf>,
+
+    /// Let in whoever shows a token signed (RS256, ES256, EdDSA) with a key of this JSON Web Key Set
+    #[arg(long, value_name = "URL|FILE")]
+    pub token_keys: Option<String>,
+
+    /// Tokens have to be for this audience, their `aud`; needed with --token-keys (repeatable: one of them)
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub token_audience: Vec<String>,
+
+    /// Tokens have to be of this issuer, their `iss`
+    #[arg(long, value_name = "NAME")]
+    pub token_issuer: Option<String>,
+
     /// `self-signed`: HTTPS with a certificate made at start; browsers warn, cameras of other devices work
     #[arg(long, value_name = "self-signed")]
     pub tls: Option<String>,

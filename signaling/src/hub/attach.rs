@@ -21,7 +21,7 @@ use super::token::{Key, Keys, Token};
 use super::{Hub, millis};
 
 /// Optional abilities that `welcome` lists.
-const FEATURES: [&str; 3] = ["resume", "ice_refresh", "moderation"];
+const FEATURES: [&str; 4] = ["resume", "ice_refresh", "moderation", "token"];
 
 /// Credentials are not refreshed more often, however soon they expire.
 const MIN_ICE_REFRESH: Duration = Duration::from_secs(1);
@@ -32,7 +32,7 @@ pub(super) struct Attach {
     pub(super) room: RoomName,
     pub(super) ack: u64,
     pub(super) hello: Hello,
-    pub(super) grant: Grant,
+    pub(super) grant: Option<Grant>,
     pub(super) ice: IceServers,
 }
 
@@ -88,6 +88,9 @@ impl Hub {
             return self.turn_away_until(conn, refill);
         }
         match verdict {
+            Verdict::Resume { slot, .. } if self.is_of_another(slot, &attach) => {
+                self.turn_away(conn, CloseCode::Unauthorized, "the token is of another user");
+            }
             Verdict::Resume { slot, key } => self.resume(now, slot, key, attach),
             Verdict::Fresh { existing, resync } => self.begin(now, peer, existing, resync, attach),
             Verdict::Impossible => {
@@ -97,6 +100,12 @@ impl Hub {
             Verdict::Removed => self.turn_away(conn, CloseCode::Kicked, "removed from the room"),
             Verdict::Late => self.turn_away(conn, CloseCode::Replaced, "a later connection is in place"),
         }
+    }
+
+    /// A session stays with the user who began it.
+    fn is_of_another(&self, slot: Slot, attach: &Attach) -> bool {
+        let session = &self.sessions[slot];
+        attach.grant.as_ref().is_some_and(|grant| grant.subject != session.grant.subject)
     }
 
     /// A hello that was held up in the network while its client gave up and came by another connection must not
@@ -156,7 +165,9 @@ impl Hub {
         let attached = Attached::new(attach.conn, now, &self.limits);
         let former = std::mem::replace(&mut session.link, Link::Attached(attached));
         session.latest = attach.conn;
-        session.grant = attach.grant;
+        if let Some(grant) = attach.grant {
+            session.grant = grant;
+        }
         // The client may have put only the first ones to use: the push comes when it would have come.
         session.ice_due = [session.ice_due, ice_due(now, &attach.ice)].into_iter().flatten().min();
         session.keys.rotate(presented, fresh);
@@ -181,7 +192,7 @@ impl Hub {
         };
         self.conns.insert(attach.conn, slot);
 
-        self.welcome(slot, attach.conn, Outcome::Resumed, None, attach.ice);
+        self.welcome(now, slot, attach.conn, Outcome::Resumed, None, attach.ice);
         let replayed = self.replay(slot, attach.conn);
         self.event(Event::Resumed { session: id, takeover, replayed });
         if !takeover {
@@ -199,12 +210,15 @@ impl Hub {
         attach: Attach,
     ) {
         let Attach { conn, room: name, hello, grant, ice, .. } = attach;
+        let Some(grant) = grant else {
+            return self.turn_away(conn, CloseCode::Unauthorized, "this server asks for a token");
+        };
+        if let Some(farewell) = self.shut_out(now, &name, peer, &grant, existing.is_some()) {
+            return self.turn_away_with(conn, &farewell);
+        }
         let bucket = match existing {
             Some(former) => self.end_replaced(now, former),
             None => {
-                if let Some(farewell) = self.shut_out(now, &name, peer, &grant) {
-                    return self.turn_away_with(conn, &farewell);
-                }
                 if let Err((code, message)) = self.admit(&name) {
                     return self.turn_away(conn, code, message);
                 }
@@ -225,8 +239,9 @@ impl Hub {
             room,
             peer,
             instance: hello.instance,
-            name: hello.name.filter(|name| !name.as_str().is_empty()),
+            name: grant.name.clone().or(hello.name).filter(|name| !name.as_str().is_empty()),
             grant,
+            verifying: false,
             started: now,
             keys: Keys::new(key),
             link: Link::Attached(Attached::new(conn, now, &self.limits)),
@@ -244,7 +259,7 @@ impl Hub {
         self.rooms[room].change();
 
         let outcome = if resync.is_some() { Outcome::Resync } else { Outcome::New };
-        self.welcome(slot, conn, outcome, resync, ice);
+        self.welcome(now, slot, conn, outcome, resync, ice);
         self.event(Event::Started { session: id, resync });
         self.tell_joined(slot, existing.is_some());
         self.reschedule(slot);
@@ -280,6 +295,7 @@ impl Hub {
 
     fn welcome(
         &mut self,
+        now: Instant,
         slot: Slot,
         conn: ConnId,
         outcome: Outcome,
@@ -309,6 +325,7 @@ impl Hub {
                 deadline_ms: millis(self.limits.ping_deadline),
             },
             grace_ms: millis(self.limits.grace),
+            granted: session.grant.notice(now),
             ice: ice.into(),
             room: RoomSnapshot {
                 name: room.name.clone(),
@@ -343,6 +360,7 @@ impl Hub {
                 peer,
                 instance: session.instance.clone(),
                 name: session.name.clone(),
+                role: session.grant.role.clone(),
                 polite,
                 resync,
                 version,

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use signaling_protocol::{
-    ClientFrame, CloseCode, Door, ErrorCode, FrameError, Hello, IceServers, PeerId, ResyncReason, RoomName,
-    SessionId,
+    AccessToken, ClientFrame, CloseCode, Door, ErrorCode, FrameError, Hello, IceServers, PeerId,
+    ResyncReason, RoomName, SessionId,
 };
 
-use super::{Frame, Grant};
+use super::{Frame, Grant, Unproven};
 
 /// A connection, numbered by the driver in the order in which connections are accepted (not in which they say hello):
 /// a hello that was held up on an older connection than the session has now is known by it and turned away.
@@ -27,8 +27,9 @@ pub enum Input {
         ack: u64,
         /// Who it is.
         hello: Hello,
-        /// What it may do; the driver has verified it.
-        grant: Grant,
+        /// What it may do; the driver has verified it. Without one it may come back to the session that it has, and
+        /// nothing else.
+        grant: Option<Grant>,
         /// ICE servers for its `welcome`, minted for [`super::Hub::session_for`].
         ice: IceServers,
     },
@@ -59,6 +60,13 @@ pub enum Input {
         session: SessionId,
         /// The fresh servers.
         ice: IceServers,
+    },
+    /// Answers [`Output::Verify`].
+    Grant {
+        /// The session that showed the token.
+        session: SessionId,
+        /// What it says.
+        verdict: Result<Grant, Unproven>,
     },
     /// The operator removes a peer: its session ends, the others are told so. Nothing happens if there is none.
     Kick {
@@ -128,6 +136,17 @@ pub enum Output {
         session: SessionId,
         /// Where its client is connected.
         conn: ConnId,
+        /// Whether it was granted the relay.
+        turn: bool,
+    },
+    /// Verify a further token of a session and answer with [`Input::Grant`], in whatever time that takes.
+    Verify {
+        /// Whose.
+        session: SessionId,
+        /// The room that it has to open.
+        room: RoomName,
+        /// What was shown.
+        token: AccessToken,
     },
     /// Something to log or count.
     Event(Event),
@@ -201,6 +220,8 @@ pub enum EndReason {
     Replaced,
     /// A moderator or the operator removed it.
     Kicked,
+    /// Its grant ran out.
+    TokenExpired,
     /// The server shut down.
     Drained,
 }

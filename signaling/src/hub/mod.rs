@@ -51,7 +51,7 @@ use slab::Slab;
 
 pub use contract::{ConnId, EndReason, Event, GoneReason, Input, Output, Whom};
 pub use frame::Frame;
-pub use grant::{Grant, Subject};
+pub use grant::{Grant, Subject, Unproven};
 pub use limits::Limits;
 
 use attach::Attach;
@@ -153,6 +153,12 @@ impl Hub {
         self.expected_session(room, ack, hello)
     }
 
+    /// Whether a session that exists was granted the relay.
+    #[must_use]
+    pub fn may_relay(&self, session: SessionId) -> bool {
+        self.sessions_by_id.get(&session).is_some_and(|&slot| self.sessions[slot].grant.turn)
+    }
+
     /// Applies one input and lends out everything that must now happen. `now` never goes back.
     pub fn handle(&mut self, now: Instant, input: Input) -> Outputs<'_> {
         match input {
@@ -171,6 +177,7 @@ impl Hub {
                 }
             }
             Input::Ice { session, ice } => self.refresh_ice(now, session, ice),
+            Input::Grant { session, verdict } => self.grant(now, session, verdict),
             Input::Kick { whom, ban, reason } => self.kick(now, &whom, ban, reason.as_deref()),
             Input::Door { room, door } => {
                 if let Some(&room) = self.rooms_by_name.get(&room) {
@@ -216,6 +223,9 @@ impl Hub {
     /// Does what is due for one session, which may be nothing: its entry may be early.
     fn fire(&mut self, now: Instant, slot: Slot) {
         let session = &mut self.sessions[slot];
+        if session.grant.expires.is_some_and(|expires| expires <= now) {
+            return self.run_out(now, slot);
+        }
         let attached = match &mut session.link {
             Link::Away { until } if *until <= now => {
                 return self.part(now, slot, LeaveReason::Expired, &Farewell::BYE);
@@ -233,7 +243,8 @@ impl Hub {
         }
         if session.ice_due.is_some_and(|due| due <= now) {
             session.ice_due = None;
-            let refresh = Output::RefreshIce { session: session.id, conn: attached.conn };
+            let (id, conn, turn) = (session.id, attached.conn, session.grant.turn);
+            let refresh = Output::RefreshIce { session: id, conn, turn };
             self.outputs.push_back(refresh);
         }
         if ping {

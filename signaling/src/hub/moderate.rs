@@ -10,6 +10,7 @@ use super::Hub;
 use super::bans::Banned;
 use super::contract::Whom;
 use super::frame::Body;
+use super::grant::Grant;
 use super::session::Slot;
 
 /// How the connection of a session that ends is closed.
@@ -102,20 +103,21 @@ impl Hub {
         self.broadcast(room, None, |_| body.clone());
     }
 
-    /// Whether a newcomer is kept out, by which code and for how long.
+    /// Whether a client is kept out, by which code and for how long. A `member` has a session that it takes the place of.
     pub(super) fn shut_out(
         &self,
         now: Instant,
         name: &RoomName,
         peer: PeerId,
-        grant: &super::Grant,
+        grant: &Grant,
+        member: bool,
     ) -> Option<Farewell<'static>> {
         if let Some(remaining) = self.bans.remaining(now, name, peer, grant.subject.as_ref()) {
             let message = "banned from this room for a time";
             return Some(Farewell { code: CloseCode::Banned, message, retry_after: Some(remaining) });
         }
         let room = self.rooms_by_name.get(name).map(|&room| &self.rooms[room])?;
-        let locked = room.door == Door::Locked && !grant.may_lock;
+        let locked = room.door == Door::Locked && !grant.may_lock && !member;
         locked.then_some(Farewell {
             code: CloseCode::Locked,
             message: "this room takes no newcomers",

@@ -22,6 +22,8 @@ pub(super) struct Session {
     pub(super) instance: Instance,
     pub(super) name: Option<DisplayName>,
     pub(super) grant: Grant,
+    /// A further token of it is being verified.
+    pub(super) verifying: bool,
     pub(super) started: Instant,
     pub(super) keys: Keys,
     pub(super) link: Link,
@@ -76,13 +78,13 @@ impl Session {
 
     /// When something happens to it without anybody's doing.
     pub(super) fn due(&self, limits: &Limits) -> Instant {
-        match &self.link {
-            Link::Away { until } => *until,
-            Link::Attached(attached) => [attached.ack_due, self.ice_due]
-                .into_iter()
-                .flatten()
-                .fold(attached.next_ping.min(attached.silent_at(limits)), Instant::min),
-        }
+        let (first, others) = match &self.link {
+            Link::Away { until } => (*until, [None, None]),
+            Link::Attached(attached) => {
+                (attached.next_ping.min(attached.silent_at(limits)), [attached.ack_due, self.ice_due])
+            }
+        };
+        others.into_iter().chain([self.grant.expires]).flatten().fold(first, Instant::min)
     }
 
     /// How it looks to `reader`.
@@ -91,6 +93,7 @@ impl Session {
             peer: self.peer,
             instance: self.instance.clone(),
             name: self.name.clone(),
+            role: self.grant.role.clone(),
             polite: reader.is_polite_towards(&self.peer),
             state: self.state(),
         }

@@ -51,6 +51,7 @@ impl Hub {
             ClientMessage::Bye => self.part(now, slot, LeaveReason::Bye, &Farewell::BYE),
             ClientMessage::Kick(kick) => self.kick_for(now, slot, frame.seq, &kick),
             ClientMessage::Door(door) => self.set_door_for(slot, frame.seq, door),
+            ClientMessage::Token(token) => self.show_token(slot, token),
             ClientMessage::Ack | ClientMessage::Pong | ClientMessage::Report(_) => {}
             ClientMessage::Hello(_) => {
                 self.expel(
@@ -67,6 +68,9 @@ impl Hub {
 
     fn relay(&mut self, slot: Slot, seq: u64, signal: Signal) {
         let session = &self.sessions[slot];
+        if !session.grant.may_publish {
+            return self.refuse(slot, seq, ErrorCode::NotPermitted, "you may not send signals");
+        }
         let to = signal.to.filter(|to| *to != session.peer);
         let Some(recipient) = to.and_then(|to| self.rooms[session.room].find(&to)) else {
             return self.refuse(slot, seq, ErrorCode::NoSuchPeer, "no such peer in this room");
@@ -103,7 +107,7 @@ impl Hub {
         let error = ServerError {
             code,
             message: message.into(),
-            temporary: code == ErrorCode::NotDelivered,
+            temporary: matches!(code, ErrorCode::NotDelivered | ErrorCode::TokenUnverified),
             retry_after_ms: None,
             re: (seq != 0).then_some(seq),
         };
@@ -216,6 +220,7 @@ impl Hub {
             LeaveReason::Bye => EndReason::Bye,
             LeaveReason::Expired => EndReason::Expired,
             LeaveReason::Kicked => EndReason::Kicked,
+            LeaveReason::TokenExpired => EndReason::TokenExpired,
         };
         self.forget(now, slot, end);
         self.rooms[room].remove(&peer);

@@ -10,11 +10,12 @@ use axum::{
     middleware::{self, Next},
     routing::{any, post},
 };
-use signaling_protocol::RoomName;
+use signaling_protocol::{AccessToken, RoomName};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     assets::{self, plain},
+    authority::Authority,
     metrics::{Metrics, Refusal},
     origin::{Gate, HostRefusal, Origin},
     outbox::{Budget, OutboxLimits},
@@ -29,6 +30,7 @@ mod websocket;
 /// What the routes share.
 pub(crate) struct App {
     pub(crate) gate: Gate,
+    pub(crate) authority: Arc<Authority>,
     pub(crate) shards: Arc<Shards>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) reports: Arc<Reports>,
@@ -119,11 +121,30 @@ fn admit_client(
     room.parse().map_err(|_| (Refusal::Handshake, BAD_ROOM))
 }
 
+/// The token that a program may show in `Authorization` (RFC 6750 section 2.1). Other schemes are for whoever stands in front.
+fn bearer(headers: &HeaderMap) -> Result<Option<AccessToken>, Answer> {
+    let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
+    let text = value.to_str().map_err(|_| BAD_TOKEN)?;
+    let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Ok(None);
+    }
+    token.trim().parse().map(Some).map_err(|_| BAD_TOKEN)
+}
+
 /// What a connection needs from the request that opens it.
-fn guest(app: &App, own: &Origin, connection: &ConnectionInfo, room: RoomName) -> Guest {
+fn guest(
+    app: &App,
+    own: &Origin,
+    connection: &ConnectionInfo,
+    room: RoomName,
+    token: Option<AccessToken>,
+) -> Guest {
     Guest {
         room,
         host: own.host().clone(),
+        token,
+        authority: app.authority.clone(),
         admitted: connection.admitted.clone(),
         shards: app.shards.clone(),
         metrics: app.metrics.clone(),
@@ -143,6 +164,8 @@ const FOREIGN_ORIGIN: Answer = (
     StatusCode::FORBIDDEN,
     "pages of this origin may not connect: start the server with --allow-origin, or --public-url behind a proxy\n",
 );
+const BAD_TOKEN: Answer =
+    (StatusCode::BAD_REQUEST, "a bearer token is 1 to 8192 visible ASCII characters (Authorization)\n");
 const TOO_MANY: Answer =
     (StatusCode::TOO_MANY_REQUESTS, "this address, or the server, has as many connections as it may\n");
 const STOPPING: Answer = (StatusCode::SERVICE_UNAVAILABLE, "this server is stopping\n");

@@ -15,18 +15,17 @@ use axum::{
     http::{HeaderMap, HeaderValue, Response, StatusCode, header, request::Parts},
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use signaling_protocol::{CloseCode, FrameError, MAX_FRAME_BYTES, RoomName};
+use signaling_protocol::{AccessToken, CloseCode, FrameError, MAX_FRAME_BYTES, RoomName};
 use tokio::time::timeout;
 
-use super::{Answer, App, STOPPING, TOO_MANY, admit_client, guest, refuse};
+use super::{Answer, App, STOPPING, TOO_MANY, admit_client, bearer, guest, refuse};
 use crate::{
     assets::plain,
-    hub::Frame,
     metrics::Refusal,
     origin::Origin,
     transport::{
         events,
-        guest::{HELLO_DEADLINE, read_hello},
+        guest::{Greeting, HELLO_DEADLINE, farewell, read_hello},
         keyed::{Entry, Keyed},
         listen::ConnectionInfo,
         poll::{self, Over, Polls},
@@ -39,6 +38,8 @@ pub(super) struct Door {
     own: Origin,
     connection: ConnectionInfo,
     room: RoomName,
+    /// What the request shows; a hello may show another.
+    token: Option<AccessToken>,
     /// The page that asks, if one does; it was admitted.
     origin: Option<HeaderValue>,
 }
@@ -54,8 +55,9 @@ impl FromRequestParts<Arc<App>> for Door {
         let Extension(connection) = parts.extract::<Extension<ConnectionInfo>>().await.map_err(lost)?;
         let room = admit_client(app, &own, &room, &parts.headers)
             .map_err(|(refusal, answer)| refuse(app, refusal, answer))?;
+        let token = bearer(&parts.headers).map_err(|answer| refuse(app, Refusal::Handshake, answer))?;
         let origin = parts.headers.get(header::ORIGIN).cloned();
-        Ok(Self { app: app.clone(), own, connection, room, origin })
+        Ok(Self { app: app.clone(), own, connection, room, token, origin })
     }
 }
 
@@ -124,7 +126,7 @@ impl Door {
                 return self.close(carrier, error.close_code(), error.to_string());
             }
         };
-        let (ack, hello) = match read_hello(&text) {
+        let (ack, mut hello) = match read_hello(&text) {
             Ok(hello) => hello,
             Err((code, why)) => return self.close(carrier, code, why),
         };
@@ -132,9 +134,13 @@ impl Door {
             Ok(counted) => counted,
             Err(refusal) => return self.refuse(refusal, TOO_MANY),
         };
+        let guest = guest(&self.app, &self.own, &self.connection, self.room.clone(), self.token.clone());
+        let grant = match guest.authorize(&mut hello).await {
+            Ok(grant) => grant,
+            Err((code, why)) => return self.close(carrier, code, why),
+        };
         self.connection.admitted.greeted();
-        let guest = guest(&self.app, &self.own, &self.connection, self.room.clone());
-        let Ok(attached) = guest.attach(conn, ack, hello).await else {
+        let Ok(attached) = guest.attach(conn, Greeting { ack, hello, grant }).await else {
             return self.refuse(Refusal::Stopping, STOPPING);
         };
         let enter = |polls: Option<Polls>| self.app.keyed.enter(self.room.clone(), attached, polls, counted);
@@ -185,7 +191,7 @@ impl Door {
     /// Refuses a hello in the form in which its connection would have been closed.
     fn close(&self, carrier: Carrier, code: CloseCode, why: String) -> Response<Body> {
         self.app.metrics.closed(Some(code));
-        let frame = Frame::farewell(code, why, None);
+        let frame = farewell(code, why);
         match carrier {
             Carrier::Events => typed(events::refusal(frame.as_ref(), code), EVENT_STREAM),
             Carrier::Polls => typed(Body::from(poll::refusal(frame.as_ref(), code)), JSON),

@@ -10,10 +10,10 @@ use axum::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use hyper::upgrade::OnUpgrade;
-use signaling_protocol::{RoomName, SUBPROTOCOL};
+use signaling_protocol::{AccessToken, RoomName, SUBPROTOCOL};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::{Answer, App, admit_client, guest, refuse};
+use super::{Answer, App, admit_client, bearer, guest, refuse};
 use crate::{
     metrics::Refusal,
     origin::Origin,
@@ -30,24 +30,25 @@ pub(super) async fn upgrade(
 ) -> Response<Body> {
     let handshake = admit_handshake(&app, &own, &room, &request);
     let upgrade = request.extensions_mut().remove::<OnUpgrade>();
-    let (room, accept) = match (handshake, &upgrade) {
+    let (room, token, accept) = match (handshake, &upgrade) {
         (Ok(admitted), Some(_)) => admitted,
         (Ok(_), None) => return refuse_handshake(&app, Refusal::Handshake, UPGRADE_REQUIRED),
         (Err((refusal, answer)), _) => return refuse_handshake(&app, refusal, answer),
     };
     if let Some(upgrade) = upgrade {
-        app.tasks.spawn(websocket::serve(upgrade, guest(&app, &own, &connection, room)));
+        app.tasks.spawn(websocket::serve(upgrade, guest(&app, &own, &connection, room, token)));
     }
     switching_protocols(accept)
 }
 
-/// RFC 6455 section 4.2.1, and what PROTOCOL.md asks beyond it. Gives the room and the `Sec-WebSocket-Accept`.
+/// RFC 6455 section 4.2.1, and what PROTOCOL.md asks beyond it. Gives the room, the token that it shows, and the
+/// `Sec-WebSocket-Accept`.
 fn admit_handshake(
     app: &App,
     own: &Origin,
     room: &str,
     request: &Request,
-) -> Result<(RoomName, String), (Refusal, Answer)> {
+) -> Result<(RoomName, Option<AccessToken>, String), (Refusal, Answer)> {
     let headers = request.headers();
     let wrong = |answer| Err((Refusal::Handshake, answer));
     if request.method() != Method::GET {
@@ -71,7 +72,8 @@ fn admit_handshake(
             "the subprotocol signaling.v1 is required (Sec-WebSocket-Protocol)\n",
         ));
     }
-    Ok((room, derive_accept_key(key)))
+    let token = bearer(headers).map_err(|answer| (Refusal::Handshake, answer))?;
+    Ok((room, token, derive_accept_key(key)))
 }
 
 fn has_token(headers: &HeaderMap, name: &header::HeaderName, fits: impl Fn(&str) -> bool) -> bool {

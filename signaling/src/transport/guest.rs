@@ -3,12 +3,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use signaling_protocol::{ClientFrame, ClientMessage, CloseCode, FrameError, Hello, RoomName};
+use signaling_protocol::{
+    AccessToken, ClientFrame, ClientMessage, CloseCode, FrameError, Hello, Retry, RoomName,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::listen::Admitted;
 use crate::{
-    hub::{ConnId, GoneReason},
+    authority::{Authority, Denial, PATIENCE},
+    hub::{ConnId, Frame, GoneReason, Grant},
     metrics::Metrics,
     origin::Host,
     outbox::{Budget, Outbox, OutboxLimits},
@@ -20,6 +23,9 @@ use crate::{
 pub(crate) struct Guest {
     pub(crate) room: RoomName,
     pub(crate) host: Host,
+    /// What the request showed; a hello may show another.
+    pub(crate) token: Option<AccessToken>,
+    pub(crate) authority: Arc<Authority>,
     pub(crate) admitted: Arc<Admitted>,
     pub(crate) shards: Arc<Shards>,
     pub(crate) metrics: Arc<Metrics>,
@@ -27,6 +33,13 @@ pub(crate) struct Guest {
     pub(crate) outbox: OutboxLimits,
     pub(crate) budget: Arc<Budget>,
     pub(crate) stop: CancellationToken,
+}
+
+/// A hello, and what its client may do.
+pub(crate) struct Greeting {
+    pub(crate) ack: u64,
+    pub(crate) hello: Hello,
+    pub(crate) grant: Option<Grant>,
 }
 
 /// A connection that a shard knows.
@@ -59,17 +72,31 @@ pub(crate) fn read_hello(text: &[u8]) -> Result<(u64, Hello), (CloseCode, String
         | ClientMessage::Ack
         | ClientMessage::Pong
         | ClientMessage::Report(_)
+        | ClientMessage::Token(_)
         | ClientMessage::Unknown => Err((CloseCode::BadHello, "the first frame is a hello".into())),
     }
 }
 
+/// The `error` before the close of a connection that has no session.
+pub(crate) fn farewell(code: CloseCode, why: String) -> Option<Frame> {
+    Frame::farewell(code, why, (code.retry() == Retry::After).then_some(PATIENCE))
+}
+
 impl Guest {
+    /// Asks what the client may do; otherwise says how the connection is to be closed. `None`: it may resume what it has.
+    pub(crate) async fn authorize(&self, hello: &mut Hello) -> Result<Option<Grant>, (CloseCode, String)> {
+        let token = hello.token.take();
+        let token = token.as_ref().or(self.token.as_ref());
+        self.authority.grant(&self.room, token).await.map_err(Denial::close)
+    }
+
     /// Hands a hello to the room's shard. What the shard answers, a `welcome` or a refusal, comes out of the outbox.
-    pub(crate) async fn attach(&self, conn: ConnId, ack: u64, hello: Hello) -> Result<Attached, Stopped> {
+    pub(crate) async fn attach(&self, conn: ConnId, greeting: Greeting) -> Result<Attached, Stopped> {
+        let Greeting { ack, hello, grant } = greeting;
         let shard = self.shards.of(&self.room);
         let outbox = Arc::new(Outbox::new(self.outbox, self.budget.clone(), self.metrics.clone()));
         let (room, host) = (self.room.clone(), self.host.clone());
-        let attach = Attach { conn, room, ack, hello, host, outbox: outbox.clone() };
+        let attach = Attach { conn, room, ack, hello, grant, host, outbox: outbox.clone() };
         shard.send(Letter::Attach(Box::new(attach))).await?;
         Ok(Attached { conn, shard, outbox, metrics: self.metrics.clone(), reports: self.reports.clone() })
     }

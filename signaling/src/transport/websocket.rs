@@ -34,7 +34,9 @@ use tokio_tungstenite::{
 };
 use tracing::debug;
 
-use super::guest::{Attached, Guest, HELLO_DEADLINE, Heard, STALL_DEADLINE, STOPPING, read_hello};
+use super::guest::{
+    Attached, Greeting, Guest, HELLO_DEADLINE, Heard, STALL_DEADLINE, STOPPING, farewell, read_hello,
+};
 use crate::{
     hub::{Frame, GoneReason},
     metrics::Metrics,
@@ -60,10 +62,10 @@ pub(crate) async fn serve(upgrade: OnUpgrade, guest: Guest) {
 async fn converse(mut socket: Socket<TokioIo<Upgraded>>, guest: &Guest) -> Option<CloseCode> {
     // Before the hello: the hub tells by the number that a hello was held up behind that of a later connection.
     let conn = guest.shards.number();
-    let (ack, hello) = match greet(&mut socket, guest).await {
-        Ok(hello) => {
+    let greeting = match greet(&mut socket, guest).await {
+        Ok(greeting) => {
             guest.admitted.greeted();
-            hello
+            greeting
         }
         Err(Refused::Lost) => return None,
         Err(Refused::Protocol) => {
@@ -71,12 +73,12 @@ async fn converse(mut socket: Socket<TokioIo<Upgraded>>, guest: &Guest) -> Optio
             return None;
         }
         Err(Refused::Close(code, why)) => {
-            socket.farewell(Frame::farewell(code, why, None), code).await;
+            socket.farewell(farewell(code, why), code).await;
             return Some(code);
         }
     };
     let ended = async {
-        let attached = guest.attach(conn, ack, hello).await?;
+        let attached = guest.attach(conn, greeting).await?;
         let ended = converse_attached(&mut socket, &attached).await;
         if let Ok(Ended::Lost | Ended::Protocol) = ended {
             attached.gone(GoneReason::Closed).await;
@@ -112,10 +114,7 @@ enum Refused {
     Close(CloseCode, String),
 }
 
-async fn greet(
-    socket: &mut Socket<TokioIo<Upgraded>>,
-    guest: &Guest,
-) -> Result<(u64, signaling_protocol::Hello), Refused> {
+async fn greet(socket: &mut Socket<TokioIo<Upgraded>>, guest: &Guest) -> Result<Greeting, Refused> {
     let first = tokio::select! {
         first = socket.event(None) => first,
         () = sleep(HELLO_DEADLINE) => {
@@ -130,7 +129,10 @@ async fn greet(
         Event::Protocol => return Err(Refused::Protocol),
         Event::Lost | Event::Stalled | Event::Closing(_) => return Err(Refused::Lost),
     };
-    read_hello(text.as_bytes()).map_err(|(code, why)| Refused::Close(code, why))
+    let closed = |(code, why)| Refused::Close(code, why);
+    let (ack, mut hello) = read_hello(text.as_bytes()).map_err(closed)?;
+    let grant = guest.authorize(&mut hello).await.map_err(closed)?;
+    Ok(Greeting { ack, hello, grant })
 }
 
 /// How an attached connection ended.

@@ -3,6 +3,7 @@
 //! A wait here is always a wait for something to happen; [`PATIENCE`] only keeps a broken server from hanging a test.
 
 mod abuse;
+mod admission;
 mod doors;
 mod moving;
 mod process;
@@ -73,8 +74,7 @@ impl Client {
 
     /// Joins with further fields in the hello (`resume`, `ack`, `name`).
     async fn hello(server: &Server, room: &str, seed: u8, more: Value) -> Self {
-        let socket = open(server, room).await;
-        let mut client = Self { socket, welcome: Value::Null, sent: 0, seen: 0 };
+        let mut client = Self::of(open(server, room).await);
         let mut hello = json!({
             "type": "hello", "seq": 0, "ack": 0, "secret": secret(seed), "instance": format!("i{seed}"),
         });
@@ -86,6 +86,11 @@ impl Client {
         assert_eq!(welcome["type"], "welcome", "{welcome}");
         client.welcome = welcome;
         client
+    }
+
+    /// One that has not said hello.
+    fn of(socket: WebSocketStream<MaybeTlsStream<TcpStream>>) -> Self {
+        Self { socket, welcome: Value::Null, sent: 0, seen: 0 }
     }
 
     fn peer(&self) -> Value {

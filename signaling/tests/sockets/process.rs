@@ -58,6 +58,14 @@ fn contradictions_and_odd_values_are_refused_by_name() {
         (&["--no-embedded-relay", "--relay-listen", "127.0.0.1:0"], "relay_listen"),
         (&["--public-url", "https://call.example"], "--relay-listen"),
         (&["--public-url", "https://192.0.2.7", "--relay-listen", "[::1]:0"], "--no-embedded-relay"),
+        (&["--token-secret-file", "/nonexistent"], "/nonexistent"),
+        (&["--token-secret-file", "/dev/null"], "openssl rand -hex 32"),
+        (&["--token-secret-file", "/dev/null", "--token-keys", "/dev/null"], "give one of them"),
+        (&["--token-keys", "https://id.example/keys"], "token_audience"),
+        (&["--token-keys", "http://id.example/keys", "--token-audience", "a"], "https://"),
+        (&["--token-keys", "/nonexistent", "--token-audience", "a"], "/nonexistent"),
+        (&["--token-keys", "/dev/null", "--token-audience", "a"], "Key Set"),
+        (&["--token-audience", "a"], "token_secret_file or token_keys"),
         (&["--max-rooms", "0"], "max_rooms"),
         (&["--max-room-peers", "401"], "max_room_peers"),
         (&["--turn-credential-seconds", "1"], "turn_credential_seconds"),
@@ -75,7 +83,7 @@ fn what_print_config_prints_can_be_loaded_once_uncommented() {
     assert!(printed.status.success());
     let text = String::from_utf8(printed.stdout).expect("UTF-8");
     // A line `#key = value` is a default; what excludes something else stays a comment.
-    let exclusive = ["#tls", "#turn_", "#no_embedded_relay", "#public_url"];
+    let exclusive = ["#tls", "#token_", "#turn_", "#no_embedded_relay", "#public_url"];
     let uncommented: String = text
         .lines()
         .filter(|line| line.starts_with('#') && !line.starts_with("# "))

@@ -8,7 +8,7 @@ use fuzz_targets::Tape;
 use libfuzzer_sys::fuzz_target;
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
-use signaling::hub::{ConnId, Counts, GoneReason, Grant, Hub, Input, Limits, Output, Subject, Whom};
+use signaling::hub::{ConnId, Counts, GoneReason, Grant, Hub, Input, Limits, Output, Subject, Unproven, Whom};
 use signaling_protocol::{
     ClientFrame, ClientMessage, Door, IceServers, PeerId, RoomName, ServerFrame, ServerMessage, SessionId,
 };
@@ -71,11 +71,30 @@ impl World {
         }
     }
 
+    fn grant(&self, tape: &mut Tape<'_>) -> Grant {
+        Grant {
+            subject: Subject::new(["", "u"][tape.below(2)]),
+            expires: (tape.below(2) == 0).then(|| self.now + Duration::from_millis(1 << tape.below(17))),
+            may_publish: tape.below(4) > 0,
+            may_kick: tape.below(2) == 0,
+            may_lock: tape.below(2) == 0,
+            turn: tape.below(2) == 0,
+            ..Grant::default()
+        }
+    }
+
     fn moderate(&mut self, tape: &mut Tape<'_>) {
         let room: RoomName = ROOMS[tape.below(ROOMS.len())].parse().expect("a room of one letter");
         let ban = (tape.below(2) == 0).then(|| Duration::from_millis(1 << tape.below(24)));
-        let input = match (tape.below(3), self.sessions.get(tape.below(256))) {
+        let verdict = match tape.below(4) {
+            0 => Err(Unproven::Refused),
+            1 => Err(Unproven::Unverified),
+            _ => Ok(self.grant(tape)),
+        };
+        let input = match (tape.below(4), self.sessions.get(tape.below(256))) {
             (0, _) => Input::Door { room, door: [Door::Open, Door::Locked][tape.below(2)] },
+            // Asked for or not.
+            (3, Some(&session)) => Input::Grant { session, verdict },
             (1, Some(&session)) => Input::Kick { whom: Whom::Session(session), ban, reason: None },
             _ => {
                 let peer = PeerId::derive(&room, &secret(tape.below(SECRETS)).parse().expect("43 letters"));
@@ -102,11 +121,7 @@ impl World {
         self.open.push((conn, room));
         let room_name: RoomName = room.parse().expect("a room of one letter");
         let _ = self.hub.session_for(&room_name, frame.ack, &hello);
-        let grant = Grant {
-            subject: Subject::new(["", "u"][tape.below(2)]),
-            may_kick: tape.below(2) == 0,
-            may_lock: tape.below(2) == 0,
-        };
+        let grant = (tape.below(8) > 0).then(|| self.grant(tape));
         self.handle(Input::Attach { conn, room: room_name, ack: frame.ack, hello, grant, ice: ice() });
     }
 
@@ -125,7 +140,10 @@ impl World {
                     to.as_str()
                 )
             }
-            3 => format!(r#"{{"type":"{}","seq":0,"ack":{ack}}}"#, ["ack", "pong"][tape.below(2)]),
+            3 => format!(
+                r#"{{"type":"{}","seq":0,"ack":{ack},"token":"t"}}"#,
+                ["ack", "pong", "token"][tape.below(3)]
+            ),
             4 => format!(r#"{{"type":"{}",{envelope}}}"#, ["bye", "unheard-of"][tape.below(2)]),
             5 => {
                 let room: RoomName = room.parse().expect("a room of one letter");
@@ -174,7 +192,7 @@ impl World {
                     );
                     self.open.retain(|(open, _)| *open != conn);
                 }
-                Output::RefreshIce { .. } | Output::Event(_) => {}
+                Output::RefreshIce { .. } | Output::Verify { .. } | Output::Event(_) => {}
             }
         }
         let Counts { sessions, rooms, buffered_bytes, .. } = self.hub.counts();

@@ -41,6 +41,7 @@ fn the_limits_of_the_document_are_the_defaults() {
         ("grace of a session without a connection", limits.grace.as_secs()),
         ("time until a frame is acknowledged", limits.ack_delay.as_secs()),
         ("frames until one is acknowledged", limits.ack_every),
+        ("size of a token", 8192),
         ("bans of a room", number(limits.bans_per_room)),
         ("bans of a shard", number(limits.bans)),
         ("longest ban that a client may ask for", MAX_BAN.as_secs()),

@@ -3,6 +3,7 @@
 mod bounds;
 mod conversation;
 mod document;
+mod grants;
 mod model;
 mod moderation;
 mod property;
@@ -46,7 +47,9 @@ struct World {
     next_conn: u64,
     ice: IceServers,
     /// What whoever says hello next was granted.
-    grant: Grant,
+    grant: Option<Grant>,
+    /// Tokens to verify: whose, and what.
+    shown: Vec<(SessionId, String)>,
 }
 
 /// A client that keeps its side of the protocol by hand.
@@ -75,7 +78,8 @@ impl World {
             refreshes: Vec::new(),
             next_conn: 0,
             ice: IceServers::default(),
-            grant: Grant::default(),
+            grant: Some(Grant::default()),
+            shown: Vec::new(),
         }
     }
 
@@ -92,6 +96,9 @@ impl World {
                     assert_eq!(self.closed.insert(conn, code), None, "closed twice");
                 }
                 Output::RefreshIce { session, .. } => self.refreshes.push(session),
+                Output::Verify { session, token, .. } => {
+                    self.shown.push((session, token.as_str().to_owned()))
+                }
                 Output::Event(event) => self.events.push(event),
             }
         }
@@ -231,6 +238,7 @@ fn word(frame: &ServerFrame) -> String {
         ServerMessage::PeerLeft(left) => format!("peer_left {:?}", left.reason).to_lowercase(),
         ServerMessage::RoomChanged(changed) => format!("room {:?}", changed.door).to_lowercase(),
         ServerMessage::Signal(signal) => format!("signal {}", signal.payload.raw().get()),
+        ServerMessage::Granted(_) => "granted".to_owned(),
         ServerMessage::Ice(_) => "ice".to_owned(),
         ServerMessage::Error(error) => format!("error {}", serde_json::to_string(&error.code).unwrap()),
         ServerMessage::Ping => "ping".to_owned(),

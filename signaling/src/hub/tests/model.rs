@@ -103,7 +103,7 @@ impl Person {
     pub(super) fn grant(&self) -> Grant {
         let moderates = self.letter < 'e';
         let subject = ['e', 'g'].contains(&self.letter).then(|| Subject::new("eg").unwrap());
-        Grant { subject, may_kick: moderates, may_lock: moderates }
+        Grant { subject, may_kick: moderates, may_lock: moderates, ..Grant::default() }
     }
 
     pub(super) fn hello(&self) -> String {
@@ -159,6 +159,10 @@ impl Person {
         self.sequenced(format!(r#""type":"door","door":"{door}""#))
     }
 
+    pub(super) fn show_token(&mut self) -> String {
+        format!(r#"{{"type":"token","seq":0,"ack":{},"token":"another"}}"#, self.received)
+    }
+
     pub(super) fn unsequenced(&mut self, kind: &str) -> String {
         self.acked = self.received;
         format!(r#"{{"type":"{kind}","seq":0,"ack":{}}}"#, self.received)
@@ -193,7 +197,7 @@ impl Person {
         match frame.message {
             ServerMessage::Welcome(welcome) => return self.enter(*welcome),
             ServerMessage::Ping => return vec![self.unsequenced("pong")],
-            ServerMessage::Ack | ServerMessage::Ice(_) => {}
+            ServerMessage::Ack | ServerMessage::Ice(_) | ServerMessage::Granted(_) => {}
             ServerMessage::Signal(signal) => {
                 let mark: Mark = serde_json::from_str(signal.payload.raw().get()).unwrap();
                 assert_eq!(people.get(&signal.from), Some(&mark.sender), "the sender was forged");
@@ -208,7 +212,10 @@ impl Person {
                         None => assert!(self.orders.contains(&re), "an error answers a frame that was sent"),
                     }
                 }
-                if matches!(error.code, ErrorCode::Kicked | ErrorCode::Banned | ErrorCode::Locked) {
+                if matches!(
+                    error.code,
+                    ErrorCode::Kicked | ErrorCode::Banned | ErrorCode::Locked | ErrorCode::TokenExpired
+                ) {
                     // The close may get lost.
                     self.left = true;
                 } else if let Some(after) = error.retry_after_ms {

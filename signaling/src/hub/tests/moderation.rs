@@ -7,14 +7,14 @@ use crate::hub::{EndReason, Grant, Subject, Whom};
 
 /// A client that may do everything.
 fn moderator(world: &mut World, letter: char) -> Client {
-    world.grant = Grant { subject: None, may_kick: true, may_lock: true };
+    world.grant = Some(Grant { may_kick: true, may_lock: true, ..Grant::default() });
     let client = world.join(letter, "lobby");
-    world.grant = Grant::default();
+    world.grant = Some(Grant::default());
     client
 }
 
-fn of(subject: &str) -> Grant {
-    Grant { subject: Subject::new(subject), ..Grant::default() }
+fn of(subject: &str) -> Option<Grant> {
+    Some(Grant { subject: Subject::new(subject), ..Grant::default() })
 }
 
 impl World {
@@ -154,9 +154,9 @@ fn without_the_grant_nobody_is_removed_and_no_door_moves() {
 #[test]
 fn one_permission_is_not_the_other() {
     let mut world = World::new();
-    world.grant = Grant { may_kick: true, ..Grant::default() };
+    world.grant = Some(Grant { may_kick: true, ..Grant::default() });
     let mut a = world.join('a', "lobby");
-    world.grant = Grant { may_lock: true, ..Grant::default() };
+    world.grant = Some(Grant { may_lock: true, ..Grant::default() });
     let mut b = world.join('b', "lobby");
     world.heard(&a);
     world.door(&mut a, "locked");

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha20Rng;
-use signaling_protocol::{ClientFrame, ClientMessage, PeerId, PeerState};
+use signaling_protocol::{ClientFrame, ClientMessage, PeerId, PeerState, SessionId};
 
 use super::model::Person;
 use super::{credentials, ms, secs, start};
-use crate::hub::{ConnId, Counts, GoneReason, Hub, Input, Limits, Output, Whom};
+use crate::hub::{ConnId, Counts, GoneReason, Grant, Hub, Input, Limits, Output, Unproven, Whom};
 
 /// A connection as the network sees it.
 #[derive(Debug, Default)]
@@ -47,8 +47,11 @@ struct Network {
     /// Sessions may end: pages are loaded anew, graces run out, buffers overflow.
     harsh: bool,
     delivered: usize,
-    /// Removed, banned, locked out.
-    sent_away: [u32; 3],
+    /// Removed, banned, locked out, without a token, with one that expired.
+    sent_away: [u32; 5],
+    /// Tokens that are being verified.
+    shown: Vec<SessionId>,
+    renewed: u32,
     reported: usize,
 }
 
@@ -117,11 +120,15 @@ fn through_reloads_expiry_and_overflow_a_signal_arrives_once_or_its_sender_is_to
         "{} signals arrived, the loss of {} was told, {} connections, {resumed} resumes, {resynced} resyncs",
         network.delivered, network.reported, network.next_link
     );
-    println!("removed, banned, locked out: {:?}", network.sent_away);
+    println!(
+        "removed, banned, locked out, without a token, expired: {:?}; renewed: {}",
+        network.sent_away, network.renewed
+    );
     let enough = network.delivered > steps / 40
         && network.reported > 20
         && resumed > 100
         && resynced > 100
+        && network.renewed > 50
         && network.sent_away.iter().all(|times| *times > 5);
     assert!(enough, "the schedule did too little to prove anything");
     network.everyone_leaves();
@@ -149,7 +156,9 @@ impl Network {
             next_link: 0,
             harsh,
             delivered: 0,
-            sent_away: [0; 3],
+            sent_away: [0; 5],
+            shown: Vec::new(),
+            renewed: 0,
             reported: 0,
         }
     }
@@ -184,6 +193,11 @@ impl Network {
             967..969 if self.harsh => self.bye(person),
             969..970 if self.harsh => self.pass(secs(40)),
             970..975 if self.harsh => self.moderate(person),
+            975..980 if self.harsh => {
+                let token = self.people[person].show_token();
+                self.write(person, token);
+            }
+            980..985 if self.harsh => self.verify_some(person),
             _ => self.some_link_carries_up(),
         }
     }
@@ -222,6 +236,24 @@ impl Network {
         if let Some(frame) = self.people[person].repeat() {
             self.write(person, frame);
         }
+    }
+
+    /// What a token says comes at some time, or it is not good.
+    fn verify_some(&mut self, person: usize) {
+        if self.shown.is_empty() {
+            return;
+        }
+        let session = self.shown.swap_remove(self.rng.random_range(0..self.shown.len()));
+        let expires = Some(self.now + secs(self.rng.random_range(1..100)));
+        // Of some user: perhaps not of that of the session.
+        let grant = Grant { expires, ..self.people[person].grant() };
+        let verdict = match self.rng.random_range(0..10) {
+            0 => Err(Unproven::Refused),
+            1 => Err(Unproven::Unverified),
+            _ => Ok(grant),
+        };
+        self.renewed += 1;
+        self.input(Input::Grant { session, verdict });
     }
 
     /// A moderator, or the operator, does something to the room.
@@ -328,7 +360,12 @@ impl Network {
         let ClientMessage::Hello(hello) = frame.message else { panic!("the first frame is a hello") };
         let expected = self.hub.session_for(&room, frame.ack, &hello);
         let someone = &self.people[link.person];
-        let grant = someone.grant();
+        let mut grant = someone.grant();
+        if self.harsh && self.rng.random_bool(0.3) {
+            grant.expires = Some(self.now + secs(self.rng.random_range(1..100)));
+        }
+        // Whoever comes back may leave it at the session that it has.
+        let grant = Some(grant).filter(|_| hello.resume.is_none() || self.rng.random_bool(0.8));
         let banned = someone.banned_until.is_some_and(|until| self.now < until);
         let ice = credentials(secs(20));
         self.input(Input::Attach { conn, room, ack: frame.ack, hello, grant, ice });
@@ -360,7 +397,7 @@ impl Network {
             }
             Down::Close(code) => {
                 let come_back = [4001, 4002, 4101, 4102].contains(&code);
-                let sent_away = self.harsh && [4204, 4205, 4206].contains(&code);
+                let sent_away = self.harsh && [4204, 4205, 4206, 4207, 4208].contains(&code);
                 assert!(
                     come_back || sent_away || code == 1000 && someone.left,
                     "{}: {code} to an honest client",
@@ -369,7 +406,9 @@ impl Network {
                 someone.link = None;
                 someone.welcomed = false;
                 someone.left |= sent_away;
-                self.sent_away[usize::from(code.saturating_sub(4204)).min(2)] += u32::from(sent_away);
+                if sent_away {
+                    self.sent_away[usize::from(code - 4204)] += 1;
+                }
                 self.links.remove(&id);
             }
         }
@@ -397,6 +436,7 @@ impl Network {
                     }
                 }
                 Output::RefreshIce { session, .. } => refreshes.push(session),
+                Output::Verify { session, .. } => self.shown.push(session),
                 Output::Event(_) => {}
             }
         }

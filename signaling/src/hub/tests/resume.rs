@@ -165,7 +165,7 @@ fn another_run_of_the_client_does_not_resume() {
         room,
         ack: 0,
         hello,
-        grant: Grant::default(),
+        grant: Some(Grant::default()),
         ice: IceServers::default(),
     });
     assert_eq!(world.welcome(conn).reason, Some(ResyncReason::Replaced));

@@ -1,0 +1,133 @@
+//! Who may enter: which of the ways of [`crate::authority`], and what it needs.
+
+use std::path::{Path, PathBuf};
+
+use jsonwebtoken::DecodingKey;
+use reqwest::Url;
+use turn_relay::operation::StartError;
+
+use super::Config;
+use crate::authority::{Authority, KeySet, KeySource, Keys, TokenAuthority, check_keys};
+
+/// Who may enter.
+#[derive(Debug)]
+pub(crate) struct Access {
+    source: Source,
+    audience: Vec<String>,
+    issuer: Option<String>,
+}
+
+enum Source {
+    Open,
+    Secrets(Vec<DecodingKey>),
+    Keys(KeySource),
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Open => f.write_str("Open"),
+            Self::Secrets(secrets) => write!(f, "Secrets({})", secrets.len()),
+            Self::Keys(keys) => keys.fmt(f),
+        }
+    }
+}
+
+impl Access {
+    /// Looks at what only a start would find.
+    pub(super) fn check(&self) -> Result<(), StartError> {
+        match &self.source {
+            Source::Keys(KeySource::File(path)) => {
+                check_keys(path).map_err(|why| StartError::new(format!("token_keys: {why}")))
+            }
+            Source::Keys(KeySource::Web(_)) | Source::Open | Source::Secrets(_) => Ok(()),
+        }
+    }
+
+    /// Makes ready what was asked for. Keys at a web address are fetched when the first token comes.
+    pub(crate) fn open(&self) -> Result<Authority, StartError> {
+        self.check()?;
+        let keys = match &self.source {
+            Source::Open => return Ok(Authority::Open),
+            Source::Secrets(secrets) => Keys::Secrets(secrets.clone()),
+            Source::Keys(source) => Keys::Set(
+                KeySet::new(source.clone()).map_err(|why| StartError::new(format!("token_keys: {why}")))?,
+            ),
+        };
+        let (audience, issuer) = (self.audience.clone(), self.issuer.clone());
+        Ok(Authority::Tokens(TokenAuthority { keys, audience, issuer }))
+    }
+
+    /// In a few words, for a person.
+    pub(crate) const fn summary(&self) -> &'static str {
+        match self.source {
+            Source::Open => "whoever knows the name of a room (see --token-secret-file and --token-keys)",
+            Source::Secrets(_) => "with a token that was signed with the secret",
+            Source::Keys(_) => "with a token that was signed with a key of the set",
+        }
+    }
+}
+
+pub(super) fn access(config: &Config) -> Result<Access, StartError> {
+    let source = match (&config.token_secret_file, &config.token_keys) {
+        (Some(_), Some(_)) => {
+            return Err(StartError::new(
+                "token_secret_file and token_keys: give one of them; a token is verified in one way only",
+            ));
+        }
+        (Some(file), None) => Source::Secrets(secrets(file)?),
+        (None, Some(keys)) => Source::Keys(key_source(keys)?),
+        (None, None) => Source::Open,
+    };
+    let (audience, issuer) = (config.token_audience.clone(), config.token_issuer.clone());
+    match source {
+        Source::Open if !audience.is_empty() || issuer.is_some() => Err(StartError::new(
+            "token_audience and token_issuer: nobody is asked for a token; give token_secret_file or token_keys too",
+        )),
+        // Whoever publishes keys signs for others too.
+        Source::Keys(_) if audience.is_empty() => Err(StartError::new(
+            "token_keys: it needs token_audience, or tokens that were made for other programs would open rooms",
+        )),
+        Source::Open | Source::Secrets(_) | Source::Keys(_) => Ok(Access { source, audience, issuer }),
+    }
+}
+
+fn key_source(text: &str) -> Result<KeySource, StartError> {
+    if !text.contains("://") {
+        return Ok(KeySource::File(PathBuf::from(text)));
+    }
+    let url = text.parse::<Url>().ok();
+    // Whoever can change what is read on its way makes tokens.
+    let safe = |url: &Url| url.scheme() == "https" || url.scheme() == "http" && is_this_machine(url);
+    url.filter(safe).map(KeySource::Web).ok_or_else(|| {
+        StartError::new(format!(
+            "token_keys: {text:?} is no address to trust keys from; write https://host/path, or the path of a file"
+        ))
+    })
+}
+
+fn is_this_machine(url: &Url) -> bool {
+    matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"))
+}
+
+/// RFC 7518 section 3.2: a secret has at least as many bits as the hash.
+fn secrets(file: &Path) -> Result<Vec<DecodingKey>, StartError> {
+    let refused = |why: String| StartError::new(format!("token_secret_file: {why}"));
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| refused(format!("cannot read {}: {error}", file.display())))?;
+    let lines: Vec<&str> =
+        text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    if lines.is_empty() || lines.len() > MAX_SECRETS || lines.iter().any(|line| line.len() < MIN_SECRET_BYTES)
+    {
+        return Err(refused(format!(
+            "{} must hold 1 to {MAX_SECRETS} lines of at least {MIN_SECRET_BYTES} characters; make one with: openssl \
+             rand -hex 32",
+            file.display()
+        )));
+    }
+    Ok(lines.into_iter().map(|line| DecodingKey::from_secret(line.as_bytes())).collect())
+}
+
+/// Two are enough to replace one by another without a gap.
+const MAX_SECRETS: usize = 8;
+const MIN_SECRET_BYTES: usize = 32;
