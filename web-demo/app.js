@@ -66,8 +66,8 @@ function ended(code) {
   });
 }
 
-/** Ends that have words of their own. @type {Record<number, "left" | "replaced" | "kicked" | "banned" | "locked" | "unauthorized">} */
-const ENDS = { 1000: "left", 4203: "replaced", 4204: "kicked", 4205: "banned", 4206: "locked", 4207: "unauthorized", 4208: "unauthorized" };
+/** Ends that have words of their own. @type {Record<number, "left" | "replaced" | "kicked" | "banned" | "locked" | "unauthorized" | "denied" | "password" | "elsewhere">} */
+const ENDS = { 1000: "left", 4203: "replaced", 4204: "kicked", 4205: "banned", 4206: "locked", 4207: "unauthorized", 4208: "unauthorized", 4209: "denied", 4210: "password", 4211: "elsewhere" };
 
 /** @param {string | null} asked */
 function startLanguage(asked) {

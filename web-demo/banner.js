@@ -26,6 +26,7 @@ export function bannerFor({ signaling, everOpen, code, peers, lost }) {
   const names = lost.join(", ");
   if (lost.length > 0) return { state: "media-lost", text: t(signalingLost ? "banner_both" : "banner_media", { names }) };
   if (!signalingLost) return { state: "ok", text: "" };
+  if (code === 4104) return { state: "signaling-lost", text: t("banner_knocking") };
   if (code === 4102) return { state: "signaling-lost", text: t("banner_full") };
   if (!everOpen && signaling === "connecting") return { state: "signaling-lost", text: t("banner_connecting") };
   return { state: "signaling-lost", text: t(peers > 0 ? "banner_signaling" : "banner_signaling_alone") };

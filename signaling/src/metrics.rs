@@ -118,7 +118,11 @@ impl Metrics {
             | ErrorCode::Locked
             | ErrorCode::Unverified
             | ErrorCode::Unauthorized
-            | ErrorCode::TokenExpired => return,
+            | ErrorCode::TokenExpired
+            | ErrorCode::Knocking
+            | ErrorCode::Denied
+            | ErrorCode::WrongPassword
+            | ErrorCode::AlreadyHere => return,
         };
         self.frame_errors.get_or_create(&FrameErrorLabel { code }).inc();
     }

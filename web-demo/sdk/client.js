@@ -18,8 +18,8 @@
  * ```
  *
  * Events (CustomEvent, the frame or fact in `detail`):
- * `welcome`, `peer_joined`, `peer_changed`, `peer_left`, `room_changed`, `granted`,
- * `signal`, `ice`, `error`: the frame;
+ * `welcome`, `peer_joined`, `peer_changed`, `peer_left`, `room_changed`, `knock`,
+ * `knock_ended`, `granted`, `signal`, `ice`, `error`: the frame;
  * `state`: { state, code?, name?, message?, retry_in_ms? } whenever `client.state` changes; `name` is that of the close code, and
  * `message` what the server, or whoever removed us, said about it.
  *
@@ -43,7 +43,7 @@
 import { Backoff } from "./backoff.js";
 import { Timer, systemClock } from "./clock.js";
 import { Ladder } from "./ladder.js";
-import { CLOSE_NAMES, DEFAULT_GRANTED, DEFAULT_LIMITS, SUBPROTOCOL, TOKEN_EXPIRED, UNAUTHORIZED, UNVERIFIED, comeBack, parseFrame } from "./protocol.js";
+import { CLOSE_NAMES, DEFAULT_GRANTED, DEFAULT_LIMITS, KNOCKING, SUBPROTOCOL, TOKEN_EXPIRED, UNAUTHORIZED, UNVERIFIED, comeBack, parseFrame } from "./protocol.js";
 import { EventStreamSocket, PollSocket } from "./requests.js";
 import { TokenSource } from "./token.js";
 
@@ -121,18 +121,20 @@ export class SignalingClient extends EventTarget {
    * @param {string} [options.name] shown to the others, at most 64 characters
    * @param {TokenOption} [options.token] shows that we may enter, where the server asks for that; a function is called again
    *   before the token ends, and when the server says that it has
+   * @param {string} [options.password] of the room, where it has one
    * @param {SocketClass} [options.WebSocket]
    * @param {SocketClass[]} [options.fallbacks] what to try where no WebSocket gets through, in this order
    * @param {Clock} [options.clock]
    * @param {() => number} [options.random]
    * @param {Pick<EventTarget, "addEventListener"> | undefined} [options.network] whoever fires `online`
    */
-  constructor({ url, secret, instance, name, token, WebSocket = /** @type {any} */ (globalThis.WebSocket), fallbacks = [EventStreamSocket, PollSocket], clock = systemClock, random = Math.random, network = browserWindow() }) {
+  constructor({ url, secret, instance, name, token, password, WebSocket = /** @type {any} */ (globalThis.WebSocket), fallbacks = [EventStreamSocket, PollSocket], clock = systemClock, random = Math.random, network = browserWindow() }) {
     super();
     this.url = url;
     this.secret = secret;
     this.instance = instance;
     this.name = name;
+    this.password = password;
     this.transports = [WebSocket, ...fallbacks];
     this.ladder = new Ladder(this.transports.length);
     this.clock = clock;
@@ -208,11 +210,21 @@ export class SignalingClient extends EventTarget {
   }
 
   /**
-   * Opens the room to newcomers or closes it, if `granted.may_lock`; everybody hears `room_changed`.
+   * Opens the room to newcomers, closes it or has them knock, if `granted.may_lock`; everybody hears `room_changed`.
    * @param {Door} door
+   * @param {string} [password] what newcomers have to know from now on; an empty one takes it away
    */
-  setDoor(door) {
-    this.#sendSequenced("door", { door });
+  setDoor(door, password) {
+    this.#sendSequenced("door", { door, password });
+  }
+
+  /**
+   * Answers somebody of whom we heard `knock`, if `granted.may_lock`; `knock_ended` follows.
+   * @param {string} to
+   * @param {boolean} admit
+   */
+  answer(to, admit) {
+    this.#sendSequenced(admit ? "admit" : "deny", { to });
   }
 
   /** Leaves for good: the others see `peer_left` at once instead of after the grace period. */
@@ -284,8 +296,8 @@ export class SignalingClient extends EventTarget {
   /** @param {Socket} socket */
   #hello(socket) {
     const ack = this.#resume === undefined ? 0 : this.#received;
-    const { secret, instance, name, tokens: { token } } = this;
-    socket.send(JSON.stringify({ type: "hello", seq: 0, ack, secret, instance, name, resume: this.#resume, token }));
+    const { secret, instance, name, password, tokens: { token } } = this;
+    socket.send(JSON.stringify({ type: "hello", seq: 0, ack, secret, instance, name, resume: this.#resume, token, password }));
   }
 
   /** Tries a better rung beside the present connection, each of the better ones in turn. */
@@ -526,6 +538,8 @@ export class SignalingClient extends EventTarget {
       this.#open();
       return;
     }
+    // The server answers each time, so this is no failure that asks for longer and longer waits.
+    if (code === KNOCKING) this.backoff.reset();
     const patience_ms = verdict === "after" ? this.#retry_after_ms || PATIENCE_MS : this.#retry_after_ms;
     this.#welcome_from = this.clock.now() + patience_ms;
     const retry_in_ms = this.backoff.next(patience_ms);

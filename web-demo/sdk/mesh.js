@@ -133,7 +133,7 @@ export class Mesh extends EventTarget {
   #left(frame) {
     const peer = this.peers.get(frame.peer);
     if (peer === undefined) return;
-    const gone = ["bye", "kicked", "token_expired"].includes(frame.reason);
+    const gone = ["bye", "kicked", "token_expired", "replaced"].includes(frame.reason);
     if (gone || peer.connection.connectionState !== "connected") this.#remove(peer, frame.reason);
     else this.#doubt(peer, this.client.welcome?.grace_ms ?? DOUBT_MS);
   }

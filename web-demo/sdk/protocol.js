@@ -6,7 +6,7 @@
  * @typedef {{ type: string, seq: number, ack: number }} Envelope
  *   `seq` counts the sequenced frames of one direction from 1 (0 = unsequenced);
  *   `ack` is the highest seq received in order from the other side.
- * @typedef {"open" | "locked"} Door who may come in: everybody, or nobody
+ * @typedef {"open" | "knock" | "locked"} Door who may come in: everybody, whom somebody inside admits, or nobody
  * @typedef {{ role?: string, may_publish: boolean, may_kick: boolean, may_lock: boolean, expires_in_ms?: number }} Granted
  *   what we may do; the session ends after `expires_in_ms` if no other token is shown
  * @typedef {{ peer: string, instance: string, name?: string, role?: string, polite: boolean, state: "here" | "away" }} PeerEntry
@@ -18,17 +18,19 @@
  *   outcome: "new" | "resumed" | "resync", reason?: string, features: string[], limits: Limits,
  *   ping: { interval_ms: number, deadline_ms: number }, grace_ms: number, granted?: Granted,
  *   ice: { servers: IceServer[], expires_in_ms?: number, refresh_in_ms?: number },
- *   room: { name: string, version: number, door?: Door, peers: PeerEntry[] } }} Welcome
+ *   room: { name: string, version: number, door?: Door, password?: boolean, peers: PeerEntry[] } }} Welcome
  * @typedef {Envelope & { type: "peer_joined", peer: string, instance: string, name?: string, role?: string, polite: boolean, resync: boolean, version: number }} PeerJoined
  * @typedef {Envelope & { type: "peer_changed", peer: string, state: "here" | "away", version: number }} PeerChanged
  * @typedef {Envelope & { type: "peer_left", peer: string, reason: string, version: number }} PeerLeft
- * @typedef {Envelope & { type: "room_changed", door: Door, version: number }} RoomChanged
+ * @typedef {Envelope & { type: "room_changed", door: Door, password?: boolean, version: number }} RoomChanged
+ * @typedef {Envelope & { type: "knock", peer: string, name?: string, role?: string }} Knock
+ * @typedef {Envelope & { type: "knock_ended", peer: string }} KnockEnded
  * @typedef {Envelope & { type: "granted" } & Granted} GrantedFrame
  * @typedef {{ negotiation: string, description?: RTCSessionDescriptionInit, candidate?: RTCIceCandidateInit }} SignalBody
  * @typedef {Envelope & { type: "signal", from: string } & SignalBody} Signal
  * @typedef {Envelope & { type: "ice", servers: IceServer[], expires_in_ms?: number, refresh_in_ms?: number }} Ice
  * @typedef {Envelope & { type: "error", code: string, message: string, temporary: boolean, retry_after_ms?: number, re?: number }} ErrorFrame
- * @typedef {Welcome | PeerJoined | PeerChanged | PeerLeft | RoomChanged | GrantedFrame | Signal | Ice | ErrorFrame
+ * @typedef {Welcome | PeerJoined | PeerChanged | PeerLeft | RoomChanged | Knock | KnockEnded | GrantedFrame | Signal | Ice | ErrorFrame
  *   | (Envelope & { type: "ping" }) | (Envelope & { type: "ack" })} ServerFrame
  */
 
@@ -45,6 +47,9 @@ export const DEFAULT_LIMITS = /** @type {Limits} */ ({
 
 /** What everybody may where the server asks for no token. */
 export const DEFAULT_GRANTED = /** @type {Granted} */ (Object.freeze({ may_publish: true, may_kick: false, may_lock: false }));
+
+/** The close code that asks to come back for an answer. */
+export const KNOCKING = 4104;
 
 /** Close codes that another token may mend. */
 export const UNVERIFIED = 4103;
@@ -76,6 +81,7 @@ export const CLOSE_NAMES = Object.freeze(
     4101: "rate_limited",
     4102: "room_full",
     4103: "unverified",
+    4104: "knocking",
     4200: "bad_frame",
     4201: "too_large",
     4202: "bad_hello",
@@ -85,6 +91,9 @@ export const CLOSE_NAMES = Object.freeze(
     4206: "locked",
     4207: "unauthorized",
     4208: "token_expired",
+    4209: "denied",
+    4210: "wrong_password",
+    4211: "already_here",
   }),
 );
 

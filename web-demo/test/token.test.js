@@ -176,7 +176,7 @@ test("a token that is a text is not shown again after it was refused or has ende
 });
 
 test("whoever was removed, banned or locked out stays away, and is told in whose words", () => {
-  for (const [code, name] of [[4204, "kicked"], [4205, "banned"], [4206, "locked"]]) {
+  for (const [code, name] of [[4204, "kicked"], [4205, "banned"], [4206, "locked"], [4209, "denied"], [4210, "wrong_password"], [4211, "already_here"]]) {
     const { client, last, states } = start(undefined);
     last().open();
     last().deliver({ type: "error", seq: 0, ack: 0, code: name, message: "please stop", temporary: false });
@@ -195,14 +195,37 @@ test("a moderator removes peers and closes the door, in sequence, and sees what 
   client.kick("p1", { ban_ms: 60_000, reason: "enough" });
   client.kick("p2");
   client.setDoor("locked");
+  client.setDoor("open", "sesame");
+  client.answer("p3", true);
+  client.answer("p4", false);
   assert.deepEqual(last().sequenced, [
     { type: "kick", seq: 1, ack: 0, to: "p1", ban_ms: 60_000, reason: "enough" },
     { type: "kick", seq: 2, ack: 0, to: "p2" },
     { type: "door", seq: 3, ack: 0, door: "locked" },
+    { type: "door", seq: 4, ack: 0, door: "open", password: "sesame" },
+    { type: "admit", seq: 5, ack: 0, to: "p3" },
+    { type: "deny", seq: 6, ack: 0, to: "p4" },
   ]);
   assert.equal(client.door, "open");
   last().deliver({ type: "room_changed", seq: 1, ack: 3, door: "locked", version: 2 });
   assert.equal(client.door, "locked");
+});
+
+test("who knocks comes back for the answer when the server says so, and says the password each time", () => {
+  const { client, last, sockets, clock, states } = start(undefined, { password: "sesame" });
+  for (let turn = 1; turn <= 9; turn += 1) {
+    last().open();
+    assert.deepEqual([last().sent[0].password, sockets.length], ["sesame", turn]);
+    last().deliver({ type: "error", seq: 0, ack: 0, code: "knocking", message: "", temporary: true, retry_after_ms: 3000 });
+    last().cut(4104);
+    assert.deepEqual([client.state, states.at(-1).name], ["waiting", "knocking"]);
+    clock.advance(2_999);
+    assert.equal(client.state, "waiting");
+    clock.advance(502);
+  }
+  last().open();
+  last().deliver(welcome());
+  assert.equal(client.state, "open");
 });
 
 /** The tokens that were shown after the hello. */
@@ -210,7 +233,7 @@ function shown(socket) {
   return socket.sent.filter(({ type }) => type === "token").map(({ token }) => token);
 }
 
-function start(token) {
+function start(token, more = {}) {
   const clock = new VirtualClock();
   const arm = clock.setTimeout;
   // A browser takes a longer time for none at all.
@@ -225,7 +248,7 @@ function start(token) {
     return token();
   };
   const options = { url: "wss://host/v1/rooms/r/ws", secret: "secret", instance: "here", clock, random: seeded(1), network: undefined };
-  const client = new SignalingClient({ ...options, token: option, WebSocket: FakeWebSocket, fallbacks: [] });
+  const client = new SignalingClient({ ...options, ...more, token: option, WebSocket: FakeWebSocket, fallbacks: [] });
   const states = [];
   client.addEventListener("state", ({ detail }) => states.push(detail));
   client.connect();

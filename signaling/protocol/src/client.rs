@@ -8,8 +8,8 @@ use serde_json::value::RawValue;
 
 use crate::close::CloseCode;
 use crate::json;
-use crate::moderation::{Door, DoorFields, Kick, KickFields};
-use crate::name::{AccessToken, DisplayName, Instance, Negotiation, PeerId, ResumeToken, Secret};
+use crate::moderation::{AnswerFields, DoorFields, Kick, KickFields, SetDoor};
+use crate::name::{AccessToken, DisplayName, Instance, Negotiation, Password, PeerId, ResumeToken, Secret};
 use crate::{MAX_FRAME_BYTES, MAX_FRAME_DEPTH, MAX_SEQ};
 
 /// One frame of a client: the envelope and what it says.
@@ -36,7 +36,11 @@ pub enum ClientMessage {
     /// Removes another peer. Sequenced.
     Kick(Kick),
     /// Opens or closes the room to newcomers. Sequenced.
-    Door(Door),
+    Door(SetDoor),
+    /// Lets in somebody who knocked (nobody if the client wrote no peer id). Sequenced.
+    Admit(Option<PeerId>),
+    /// Sends away somebody who knocked, likewise. Sequenced.
+    Deny(Option<PeerId>),
     /// Carries nothing but the envelope's `ack`.
     Ack,
     /// Answers a `ping`.
@@ -65,6 +69,9 @@ pub struct Hello {
     /// What shows that it may enter, where the server asks for that.
     #[serde(default)]
     pub token: Option<AccessToken>,
+    /// What newcomers have to know, where the room has a password.
+    #[serde(default)]
+    pub password: Option<Password>,
 }
 
 /// What a client tells the operator. A `kind` that this version does not know is [`Report::Unknown`].
@@ -145,7 +152,9 @@ impl ClientFrame {
             "signal" => ClientMessage::Signal(signal(text)?),
             "bye" => ClientMessage::Bye,
             "kick" => ClientMessage::Kick(kick(text)?),
-            "door" => ClientMessage::Door(fields::<DoorFields>(text)?.door),
+            "door" => ClientMessage::Door(fields::<DoorFields>(text)?.checked()),
+            "admit" => ClientMessage::Admit(fields::<AnswerFields>(text)?.to()),
+            "deny" => ClientMessage::Deny(fields::<AnswerFields>(text)?.to()),
             "ack" => ClientMessage::Ack,
             "pong" => ClientMessage::Pong,
             "report" => ClientMessage::Report(report(text)?),
@@ -170,7 +179,9 @@ impl ClientMessage {
     /// Whether frames of this type take a place in the sequence; `None` if either may be.
     const fn is_sequenced(&self) -> Option<bool> {
         match self {
-            Self::Signal(_) | Self::Bye | Self::Kick(_) | Self::Door(_) => Some(true),
+            Self::Signal(_) | Self::Bye | Self::Kick(_) | Self::Door(_) | Self::Admit(_) | Self::Deny(_) => {
+                Some(true)
+            }
             Self::Hello(_) | Self::Ack | Self::Pong | Self::Report(_) | Self::Token(_) => Some(false),
             Self::Unknown => None,
         }

@@ -26,6 +26,8 @@ pub enum CloseCode {
     RoomFull,
     /// 4103: whoever says who may enter cannot be asked.
     Unverified,
+    /// 4104: somebody inside is asked; come back for the answer.
+    Knocking,
     /// 4200: a frame that is not JSON, has the wrong shape, or breaks the sequence.
     BadFrame,
     /// 4201: a frame above the size limit.
@@ -44,6 +46,12 @@ pub enum CloseCode {
     Unauthorized,
     /// 4208: the token expired and no other was shown.
     TokenExpired,
+    /// 4209: nobody inside lets the client in.
+    Denied,
+    /// 4210: the room has a password, and this is not it.
+    WrongPassword,
+    /// 4211: the same user is here already by another device.
+    AlreadyHere,
 }
 
 /// What a client does after its connection was closed.
@@ -59,7 +67,7 @@ pub enum Retry {
 
 impl CloseCode {
     /// Every code, in ascending order.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 22] = [
         Self::Normal,
         Self::GoingAway,
         Self::PingTimeout,
@@ -69,6 +77,7 @@ impl CloseCode {
         Self::RateLimited,
         Self::RoomFull,
         Self::Unverified,
+        Self::Knocking,
         Self::BadFrame,
         Self::TooLarge,
         Self::BadHello,
@@ -78,6 +87,9 @@ impl CloseCode {
         Self::Locked,
         Self::Unauthorized,
         Self::TokenExpired,
+        Self::Denied,
+        Self::WrongPassword,
+        Self::AlreadyHere,
     ];
 
     /// The number on the wire.
@@ -93,6 +105,7 @@ impl CloseCode {
             Self::RateLimited => 4101,
             Self::RoomFull => 4102,
             Self::Unverified => 4103,
+            Self::Knocking => 4104,
             Self::BadFrame => 4200,
             Self::TooLarge => 4201,
             Self::BadHello => 4202,
@@ -102,6 +115,9 @@ impl CloseCode {
             Self::Locked => 4206,
             Self::Unauthorized => 4207,
             Self::TokenExpired => 4208,
+            Self::Denied => 4209,
+            Self::WrongPassword => 4210,
+            Self::AlreadyHere => 4211,
         }
     }
 
@@ -118,6 +134,7 @@ impl CloseCode {
             Self::RateLimited => "rate_limited",
             Self::RoomFull => "room_full",
             Self::Unverified => "unverified",
+            Self::Knocking => "knocking",
             Self::BadFrame => "bad_frame",
             Self::TooLarge => "too_large",
             Self::BadHello => "bad_hello",
@@ -127,6 +144,9 @@ impl CloseCode {
             Self::Locked => "locked",
             Self::Unauthorized => "unauthorized",
             Self::TokenExpired => "token_expired",
+            Self::Denied => "denied",
+            Self::WrongPassword => "wrong_password",
+            Self::AlreadyHere => "already_here",
         }
     }
 
@@ -153,6 +173,7 @@ impl CloseCode {
             Self::RateLimited => ErrorCode::RateLimited,
             Self::RoomFull => ErrorCode::RoomFull,
             Self::Unverified => ErrorCode::Unverified,
+            Self::Knocking => ErrorCode::Knocking,
             Self::BadFrame => ErrorCode::BadFrame,
             Self::TooLarge => ErrorCode::TooLarge,
             Self::BadHello => ErrorCode::BadHello,
@@ -162,6 +183,9 @@ impl CloseCode {
             Self::Locked => ErrorCode::Locked,
             Self::Unauthorized => ErrorCode::Unauthorized,
             Self::TokenExpired => ErrorCode::TokenExpired,
+            Self::Denied => ErrorCode::Denied,
+            Self::WrongPassword => ErrorCode::WrongPassword,
+            Self::AlreadyHere => ErrorCode::AlreadyHere,
         })
     }
 }
@@ -199,6 +223,8 @@ pub enum ErrorCode {
     RoomFull,
     /// See [`CloseCode::Unverified`].
     Unverified,
+    /// See [`CloseCode::Knocking`].
+    Knocking,
     /// See [`CloseCode::BadFrame`].
     BadFrame,
     /// See [`CloseCode::TooLarge`].
@@ -217,6 +243,12 @@ pub enum ErrorCode {
     Unauthorized,
     /// See [`CloseCode::TokenExpired`].
     TokenExpired,
+    /// See [`CloseCode::Denied`].
+    Denied,
+    /// See [`CloseCode::WrongPassword`].
+    WrongPassword,
+    /// See [`CloseCode::AlreadyHere`].
+    AlreadyHere,
 }
 
 #[cfg(test)]

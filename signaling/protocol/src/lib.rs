@@ -23,15 +23,15 @@ pub use client::{ClientFrame, ClientMessage, FrameError, Hello, Payload, Report,
 pub use close::{CloseCode, ErrorCode, Retry};
 pub use ice::{IceServer, IceServers};
 pub use json::{MAX_FRAME_BYTES, MAX_FRAME_DEPTH};
-pub use moderation::{Door, Kick, MAX_BAN};
+pub use moderation::{Door, Kick, MAX_BAN, SetDoor};
 pub use name::{
-    AccessToken, DisplayName, Instance, InvalidName, Negotiation, PeerId, ResumeToken, Role, RoomName,
-    Secret, SessionId,
+    AccessToken, DisplayName, Instance, InvalidName, Negotiation, Password, PeerId, ResumeToken, Role,
+    RoomName, Secret, SessionId,
 };
 pub use server::{
-    Granted, Ice, LeaveReason, LimitsNotice, Outcome, PeerChanged, PeerJoined, PeerLeft, PeerSnapshot,
-    PeerState, PingNotice, RelayedSignal, ResyncReason, RoomChanged, RoomSnapshot, ServerError, ServerFrame,
-    ServerMessage, Welcome,
+    Granted, Ice, Knock, KnockEnded, LeaveReason, LimitsNotice, Outcome, PeerChanged, PeerJoined, PeerLeft,
+    PeerSnapshot, PeerState, PingNotice, RelayedSignal, ResyncReason, RoomChanged, RoomSnapshot, ServerError,
+    ServerFrame, ServerMessage, Welcome,
 };
 
 /// The WebSocket subprotocol (`Sec-WebSocket-Protocol`) that this crate describes.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::name::{DisplayName, PeerId};
+use crate::name::{DisplayName, Password, PeerId};
 
 /// Longest ban that a client may ask for: seven days.
 pub const MAX_BAN: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -27,8 +27,19 @@ pub enum Door {
     /// Everybody who may enter at all.
     #[default]
     Open,
+    /// Those whom somebody inside admits.
+    Knock,
     /// Nobody but those who may open it.
     Locked,
+}
+
+/// Opens or closes the room to newcomers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetDoor {
+    /// Who may come in.
+    pub door: Door,
+    /// What newcomers have to know from now on; an empty one is none, and if it is absent nothing changes.
+    pub password: Option<Password>,
 }
 
 /// The fields of a `kick`.
@@ -44,7 +55,28 @@ pub(crate) struct KickFields {
 /// The fields of a `door`.
 #[derive(Deserialize)]
 pub(crate) struct DoorFields {
-    pub(crate) door: Door,
+    door: Door,
+    #[serde(default)]
+    password: Option<Password>,
+}
+
+/// The fields of an `admit` or a `deny`.
+#[derive(Deserialize)]
+pub(crate) struct AnswerFields {
+    to: String,
+}
+
+impl DoorFields {
+    pub(crate) fn checked(self) -> SetDoor {
+        SetDoor { door: self.door, password: self.password }
+    }
+}
+
+impl AnswerFields {
+    /// Nobody if what the client wrote is no peer id.
+    pub(crate) fn to(&self) -> Option<PeerId> {
+        self.to.parse().ok()
+    }
 }
 
 impl KickFields {

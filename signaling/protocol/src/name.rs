@@ -259,6 +259,36 @@ impl FromStr for Role {
     }
 }
 
+/// What newcomers to a room have to know: at most 128 bytes, and none at all if it is empty.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(Box<str>);
+
+impl Password {
+    /// The password as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Password {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        if text.len() <= 128 {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidName("password is at most 128 bytes"))
+        }
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(..)")
+    }
+}
+
 /// One run of a client (a page load, a process): 1 to 32 of `[A-Za-z0-9_-]`, random. A changed instance tells the
 /// others that the peer lost its memory and that peer connections to it begin anew.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -364,6 +394,7 @@ as_json_string! {
     ResumeToken: |token| Cow::Borrowed(token.as_str()),
     AccessToken: |token| Cow::Borrowed(token.as_str()),
     Role: |role| Cow::Borrowed(role.as_str()),
+    Password: |password| Cow::Borrowed(password.as_str()),
     Instance: |instance| Cow::Borrowed(instance.as_str()),
     DisplayName: |name| Cow::Borrowed(name.as_str()),
     Negotiation: |negotiation| Cow::Borrowed(negotiation.as_str())

@@ -40,6 +40,10 @@ pub enum ServerMessage {
     PeerLeft(PeerLeft),
     /// The room's door was opened or closed. Sequenced.
     RoomChanged(RoomChanged),
+    /// Somebody wants to come in. For those who may open the door. Sequenced.
+    Knock(Knock),
+    /// That somebody was answered or gave up. Sequenced.
+    KnockEnded(KnockEnded),
     /// What another peer sent to this one. Sequenced.
     Signal(RelayedSignal),
     /// Answers a `token`: what the client may do from now on. Sequenced.
@@ -145,6 +149,9 @@ pub struct RoomSnapshot {
     /// Who may come in. Servers that have no doors say nothing.
     #[serde(default)]
     pub door: Door,
+    /// Newcomers have to know a password.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub password: bool,
     /// The other peers, in the order of their ids.
     pub peers: Vec<PeerSnapshot>,
 }
@@ -233,6 +240,28 @@ pub enum LeaveReason {
     Kicked,
     /// Its token expired, and it showed no other.
     TokenExpired,
+    /// Its user came by another device, and may be here only once.
+    Replaced,
+}
+
+/// Somebody wants to come in.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Knock {
+    /// Who it will be.
+    pub peer: PeerId,
+    /// Name to show.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<DisplayName>,
+    /// What whoever granted it entry says that it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+}
+
+/// Somebody who knocked was answered or gave up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnockEnded {
+    /// Who it was.
+    pub peer: PeerId,
 }
 
 /// What a client may do in its room.
@@ -264,6 +293,9 @@ impl Default for Granted {
 pub struct RoomChanged {
     /// Who may come in from now on.
     pub door: Door,
+    /// Newcomers have to know a password.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub password: bool,
     /// Version of the room after this change.
     pub version: u64,
 }
@@ -333,6 +365,8 @@ impl ServerFrame {
             "peer_changed" => ServerMessage::PeerChanged(serde_json::from_str(text)?),
             "peer_left" => ServerMessage::PeerLeft(serde_json::from_str(text)?),
             "room_changed" => ServerMessage::RoomChanged(serde_json::from_str(text)?),
+            "knock" => ServerMessage::Knock(serde_json::from_str(text)?),
+            "knock_ended" => ServerMessage::KnockEnded(serde_json::from_str(text)?),
             "signal" => ServerMessage::Signal(serde_json::from_str(text)?),
             "granted" => ServerMessage::Granted(serde_json::from_str(text)?),
             "ice" => ServerMessage::Ice(serde_json::from_str(text)?),

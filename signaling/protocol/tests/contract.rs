@@ -35,8 +35,10 @@ fn every_client_message_has_an_example_that_parses_and_has_only_known_fields() {
     }
     let all = [
         "ack",
+        "admit",
         "bye",
         "candidate",
+        "deny",
         "description",
         "door",
         "hello",
@@ -67,6 +69,8 @@ fn every_server_message_has_an_example_that_reads_and_writes_the_same() {
         "error",
         "granted",
         "ice",
+        "knock",
+        "knock_ended",
         "peer_changed",
         "peer_joined",
         "peer_left",
@@ -157,16 +161,18 @@ fn rows() -> impl Iterator<Item = Vec<String>> {
 fn client_fields(message: &ClientMessage) -> (&'static str, &'static [&'static str]) {
     match message {
         ClientMessage::Hello(hello) if hello.resume.is_some() => {
-            ("hello again", &["secret", "instance", "name", "resume", "token"])
+            ("hello again", &["secret", "instance", "name", "resume", "token", "password"])
         }
-        ClientMessage::Hello(_) => ("hello", &["secret", "instance", "name", "token"]),
+        ClientMessage::Hello(_) => ("hello", &["secret", "instance", "name", "token", "password"]),
         ClientMessage::Signal(signal) if signal.payload.field() == "candidate" => {
             ("candidate", &["to", "negotiation", "candidate"])
         }
         ClientMessage::Signal(_) => ("description", &["to", "negotiation", "description"]),
         ClientMessage::Bye => ("bye", &[]),
         ClientMessage::Kick(_) => ("kick", &["to", "ban_ms", "reason"]),
-        ClientMessage::Door(_) => ("door", &["door"]),
+        ClientMessage::Admit(_) => ("admit", &["to"]),
+        ClientMessage::Deny(_) => ("deny", &["to"]),
+        ClientMessage::Door(_) => ("door", &["door", "password"]),
         ClientMessage::Ack => ("ack", &[]),
         ClientMessage::Pong => ("pong", &[]),
         ClientMessage::Token(_) => ("token", &["token"]),
@@ -183,6 +189,8 @@ fn server_name(message: &ServerMessage) -> &'static str {
         ServerMessage::PeerChanged(_) => "peer_changed",
         ServerMessage::PeerLeft(_) => "peer_left",
         ServerMessage::RoomChanged(_) => "room_changed",
+        ServerMessage::Knock(_) => "knock",
+        ServerMessage::KnockEnded(_) => "knock_ended",
         ServerMessage::Signal(_) => "signal",
         ServerMessage::Granted(_) => "granted",
         ServerMessage::Ice(_) => "ice",
@@ -198,6 +206,8 @@ fn is_sequenced(frame: &ServerFrame) -> bool {
         | ServerMessage::PeerChanged(_)
         | ServerMessage::PeerLeft(_)
         | ServerMessage::RoomChanged(_)
+        | ServerMessage::Knock(_)
+        | ServerMessage::KnockEnded(_)
         | ServerMessage::Signal(_)
         | ServerMessage::Granted(_)
         | ServerMessage::Ice(_) => true,

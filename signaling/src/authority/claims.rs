@@ -6,7 +6,7 @@ use serde::Deserialize;
 use signaling_protocol::{DisplayName, Role, RoomName};
 
 use super::Denial;
-use crate::hub::{Grant, Subject};
+use crate::hub::{Grant, Identity, Subject};
 
 /// The claims of a token that count here.
 #[derive(Debug, Deserialize)]
@@ -34,6 +34,8 @@ pub(super) struct Permissions {
     may_lock: bool,
     #[serde(default = "yes")]
     turn: bool,
+    #[serde(default)]
+    identity: Option<Identity>,
 }
 
 const fn yes() -> bool {
@@ -63,19 +65,30 @@ impl Rooms {
 
 impl Claims {
     /// The claims have been verified; `leeway` is how much longer than `exp` they count.
-    pub(super) fn grant(self, room: &RoomName, wall: SystemTime, leeway: Duration) -> Result<Grant, Denial> {
+    pub(super) fn grant(
+        self,
+        room: &RoomName,
+        wall: SystemTime,
+        leeway: Duration,
+        identity: Identity,
+    ) -> Result<Grant, Denial> {
         if !self.room.include(room) {
             return Err(Denial::Refused("the token does not open this room"));
         }
         let exp = Duration::try_from_secs_f64(self.exp.clamp(0.0, LATEST)).unwrap_or(Duration::ZERO);
         let rest = (UNIX_EPOCH + exp + leeway).duration_since(wall).map_err(|_| Denial::Expired)?;
-        self.permissions.grant(self.sub.as_deref(), Some(rest))
+        self.permissions.grant(self.sub.as_deref(), Some(rest), identity)
     }
 }
 
 impl Permissions {
-    /// `rest` is how long the grant lasts, if that is bounded.
-    pub(super) fn grant(self, subject: Option<&str>, rest: Option<Duration>) -> Result<Grant, Denial> {
+    /// `rest` is how long the grant lasts, if that is bounded; `identity` counts where nothing is said.
+    pub(super) fn grant(
+        self,
+        subject: Option<&str>,
+        rest: Option<Duration>,
+        identity: Identity,
+    ) -> Result<Grant, Denial> {
         let subject = match subject {
             None => None,
             Some(name) => {
@@ -92,6 +105,7 @@ impl Permissions {
             may_kick: self.may_kick,
             may_lock: self.may_lock,
             turn: self.turn,
+            identity: self.identity.unwrap_or(identity),
         })
     }
 }

@@ -178,13 +178,7 @@ fn parse(bytes: &[u8]) -> Result<Vec<PublicKey>, String> {
 }
 
 fn usable(jwk: &Jwk) -> Option<PublicKey> {
-    let algorithm = match &jwk.algorithm {
-        AlgorithmParameters::RSA(_) => Algorithm::RS256,
-        AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => Algorithm::ES256,
-        AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => Algorithm::EdDSA,
-        // A secret that everybody can read is none, and the enum grows with the library.
-        _ => return None,
-    };
+    let algorithm = algorithm(&jwk.algorithm)?;
     let other_use =
         matches!(&jwk.common.public_key_use, Some(purpose) if *purpose != PublicKeyUse::Signature);
     let other_algorithm =
@@ -194,6 +188,22 @@ fn usable(jwk: &Jwk) -> Option<PublicKey> {
     }
     let key = Arc::new(DecodingKey::from_jwk(jwk).ok()?);
     Some(PublicKey { id: jwk.common.key_id.clone(), algorithm, key })
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the enum grows with the library, and what is new is not asked for"
+)]
+fn algorithm(key: &AlgorithmParameters) -> Option<Algorithm> {
+    match key {
+        AlgorithmParameters::RSA(_) => Some(Algorithm::RS256),
+        AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => Some(Algorithm::ES256),
+        AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
+            Some(Algorithm::EdDSA)
+        }
+        // Above all: a secret that everybody can read is none.
+        _ => None,
+    }
 }
 
 /// After so long they are read again when they are needed.

@@ -28,7 +28,7 @@ pub(crate) enum Authority {
     /// Nobody: whoever knows a room's name enters.
     Open,
     /// Whoever signs tokens.
-    Tokens(TokenAuthority),
+    Tokens(Box<TokenAuthority>),
 }
 
 /// Why there is no grant.

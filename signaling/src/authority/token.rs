@@ -10,7 +10,7 @@ use signaling_protocol::{AccessToken, RoomName};
 
 use super::claims::Claims;
 use super::{Denial, KeySet};
-use crate::hub::Grant;
+use crate::hub::{Grant, Identity};
 
 /// Verifies tokens.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub(crate) struct TokenAuthority {
     pub(crate) audience: Vec<String>,
     /// Who has to have made them, if that is asked.
     pub(crate) issuer: Option<String>,
+    /// For tokens that do not say.
+    pub(crate) identity: Identity,
 }
 
 /// What signatures are verified with.
@@ -63,7 +65,7 @@ impl TokenAuthority {
                 Err(Denial::Refused("the token is signed by another algorithm"))
             }
         };
-        claims?.grant(room, SystemTime::now(), LEEWAY)
+        claims?.grant(room, SystemTime::now(), LEEWAY, self.identity)
     }
 
     fn verify(&self, token: &AccessToken, key: &DecodingKey, algorithm: Algorithm) -> Result<Claims, Denial> {
@@ -87,6 +89,10 @@ impl TokenAuthority {
     }
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the enum grows with the library; whatever it is, it is no"
+)]
 fn denial(error: &ErrorKind) -> Denial {
     Denial::Refused(match error {
         ErrorKind::ExpiredSignature => return Denial::Expired,
@@ -98,7 +104,6 @@ fn denial(error: &ErrorKind) -> Denial {
             "the token lacks one of exp, and aud and iss where they are asked for"
         }
         ErrorKind::Json(_) => "the claims of the token are not of the documented form",
-        // The enum grows with the library; whatever it is, it is no.
         _ => NO_TOKEN,
     })
 }

@@ -8,6 +8,7 @@ use turn_relay::operation::StartError;
 
 use super::Config;
 use crate::authority::{Authority, KeySet, KeySource, Keys, TokenAuthority, check_keys};
+use crate::hub::Identity;
 
 /// Who may enter.
 #[derive(Debug)]
@@ -15,6 +16,7 @@ pub(crate) struct Access {
     source: Source,
     audience: Vec<String>,
     issuer: Option<String>,
+    identity: Identity,
 }
 
 enum Source {
@@ -55,7 +57,7 @@ impl Access {
             ),
         };
         let (audience, issuer) = (self.audience.clone(), self.issuer.clone());
-        Ok(Authority::Tokens(TokenAuthority { keys, audience, issuer }))
+        Ok(Authority::Tokens(Box::new(TokenAuthority { keys, audience, issuer, identity: self.identity })))
     }
 
     /// In a few words, for a person.
@@ -80,7 +82,23 @@ pub(super) fn access(config: &Config) -> Result<Access, StartError> {
         (None, None) => Source::Open,
     };
     let (audience, issuer) = (config.token_audience.clone(), config.token_issuer.clone());
+    let identity = match config.identity.as_deref() {
+        None | Some("several") => Identity::Several,
+        Some("replace") => Identity::Replace,
+        Some("reject") => Identity::Reject,
+        Some(other) => {
+            return Err(StartError::new(format!(
+                "identity: {other:?} is not known; write several, replace or reject"
+            )));
+        }
+    };
     match source {
+        Source::Open if !matches!(config.room_door.as_deref(), None | Some("open")) => Err(StartError::new(
+            "room_door: nobody may open it where no token is asked for; give token_secret_file or token_keys too",
+        )),
+        Source::Open if config.identity.is_some() => Err(StartError::new(
+            "identity: nobody is asked for a token, which would say who somebody is; give token_secret_file or token_keys too",
+        )),
         Source::Open if !audience.is_empty() || issuer.is_some() => Err(StartError::new(
             "token_audience and token_issuer: nobody is asked for a token; give token_secret_file or token_keys too",
         )),
@@ -88,7 +106,9 @@ pub(super) fn access(config: &Config) -> Result<Access, StartError> {
         Source::Keys(_) if audience.is_empty() => Err(StartError::new(
             "token_keys: it needs token_audience, or tokens that were made for other programs would open rooms",
         )),
-        Source::Open | Source::Secrets(_) | Source::Keys(_) => Ok(Access { source, audience, issuer }),
+        Source::Open | Source::Secrets(_) | Source::Keys(_) => {
+            Ok(Access { source, audience, issuer, identity })
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use signaling_protocol::Door;
 use turn_relay::operation::StartError;
 
 use super::{
@@ -59,8 +60,20 @@ pub(super) fn limits(config: &Config) -> Result<Limits, StartError> {
             default.ping_deadline,
             600,
         )?,
+        door: door(config.room_door.as_deref())?,
         ..default
     })
+}
+
+fn door(written: Option<&str>) -> Result<Door, StartError> {
+    match written {
+        None | Some("open") => Ok(Door::Open),
+        Some("knock") => Ok(Door::Knock),
+        Some("locked") => Ok(Door::Locked),
+        Some(other) => {
+            Err(StartError::new(format!("room_door: {other:?} is not known; write open, knock or locked")))
+        }
+    }
 }
 
 pub(super) fn shards(config: &Config) -> Result<usize, StartError> {

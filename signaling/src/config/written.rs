@@ -49,6 +49,14 @@ pub struct Config {
     #[arg(long, value_name = "NAME")]
     pub token_issuer: Option<String>,
 
+    /// A user who is in a room by one device and comes by another: several, replace or reject [default: several]
+    #[arg(long, value_name = "POLICY")]
+    pub identity: Option<String>,
+
+    /// The door of a room that begins, for those who may not open it: open, knock or locked [default: open]
+    #[arg(long, value_name = "DOOR")]
+    pub room_door: Option<String>,
+
     /// `self-signed`: HTTPS with a certificate made at start; browsers warn, cameras of other devices work
     #[arg(long, value_name = "self-signed")]
     pub tls: Option<String>,

@@ -10,8 +10,9 @@ use signaling_protocol::{
 };
 
 use super::contract::{ConnId, EndReason, Event, Output};
+use super::entrance::Newcomer;
 use super::frame::{Body, Frame};
-use super::grant::Grant;
+use super::grant::{Grant, Identity};
 use super::limits::Bucket;
 use super::moderate::Farewell;
 use super::ring::Ring;
@@ -213,8 +214,13 @@ impl Hub {
         let Some(grant) = grant else {
             return self.turn_away(conn, CloseCode::Unauthorized, "this server asks for a token");
         };
-        if let Some(farewell) = self.shut_out(now, &name, peer, &grant, existing.is_some()) {
+        let who = Newcomer { room: &name, peer, hello: &hello, grant: &grant, member: existing.is_some() };
+        if let Some(farewell) = self.shut_out(now, &who) {
             return self.turn_away_with(conn, &farewell);
+        }
+        if grant.identity == Identity::Replace {
+            let others = self.others_of(&who);
+            self.replace_others(now, others);
         }
         let bucket = match existing {
             Some(former) => self.end_replaced(now, former),
@@ -228,7 +234,7 @@ impl Hub {
         let room = match self.rooms_by_name.get(&name) {
             Some(&room) => room,
             None => {
-                let room = self.rooms.insert(Room::new(name.clone()));
+                let room = self.rooms.insert(Room::new(now, name.clone(), self.limits.door));
                 self.rooms_by_name.insert(name, room);
                 room
             }
@@ -262,6 +268,7 @@ impl Hub {
         self.welcome(now, slot, conn, outcome, resync, ice);
         self.event(Event::Started { session: id, resync });
         self.tell_joined(slot, existing.is_some());
+        self.tell_who_waits(slot);
         self.reschedule(slot);
     }
 
@@ -331,6 +338,7 @@ impl Hub {
                 name: room.name.clone(),
                 version: room.version,
                 door: room.door,
+                password: room.password.is_some(),
                 peers: others.map(|(_, other)| self.sessions[other].snapshot_for(&session.peer)).collect(),
             },
         };

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
+use serde::Deserialize;
 use signaling_protocol::{
     AccessToken, CloseCode, DisplayName, ErrorCode, Granted, LeaveReason, Role, ServerMessage, SessionId,
 };
@@ -33,6 +34,21 @@ pub struct Grant {
     pub may_lock: bool,
     /// It gets credentials for the relay.
     pub turn: bool,
+    /// By how many devices its subject may be in the room.
+    pub identity: Identity,
+}
+
+/// What happens when a user comes who is in the room already by another device, one with another secret.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Identity {
+    /// Both are there.
+    #[default]
+    Several,
+    /// The new one takes the place of the former.
+    Replace,
+    /// The new one is turned away.
+    Reject,
 }
 
 impl Default for Grant {
@@ -47,6 +63,7 @@ impl Default for Grant {
             may_kick: false,
             may_lock: false,
             turn: true,
+            identity: Identity::Several,
         }
     }
 }
@@ -102,9 +119,13 @@ impl Hub {
         let notice = grant.notice(now);
         let session = &mut self.sessions[slot];
         let turn = grant.turn && !session.grant.turn;
+        let doorkeeper = grant.may_lock && !session.grant.may_lock;
         session.grant = grant;
         let (id, conn) = (session.id, session.conn());
         self.deliver(slot, Body::of(&ServerMessage::Granted(notice)));
+        if doorkeeper {
+            self.tell_who_waits(slot);
+        }
         if let Some(conn) = conn.filter(|_| turn) {
             self.outputs.push_back(Output::RefreshIce { session: id, conn, turn });
         }

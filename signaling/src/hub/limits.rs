@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use signaling_protocol::Door;
+
 /// Bounds of one hub. `Default` gives the documented defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -46,6 +48,22 @@ pub struct Limits {
     pub bans: usize,
     /// How long a session that was removed is told so, and not let in, if its client wants to resume it. Default 1 h.
     pub kick_memory: Duration,
+    /// The door of a room that begins. Default open.
+    pub door: Door,
+    /// Wrong passwords that may be tried in a room at once. Default 10.
+    pub guesses: u32,
+    /// Time until one of them is forgotten. Default 6 s.
+    pub guess_interval: Duration,
+    /// Newcomers that wait before the door of a room. Default 20.
+    pub knocks: usize,
+    /// When one of them may ask again. Default 3 s.
+    pub knock_again: Duration,
+    /// How long one is kept that does not. Default 15 s.
+    pub knock_patience: Duration,
+    /// How long one may wait in all. Default 10 min.
+    pub knock_longest: Duration,
+    /// How long an answer to one holds. Default 60 s.
+    pub answer_memory: Duration,
     /// When a client that was turned away because the server or the room is full may try again. Default 5 s.
     pub retry_after_full: Duration,
 }
@@ -72,6 +90,14 @@ impl Default for Limits {
             bans_per_room: 200,
             bans: 10_000,
             kick_memory: Duration::from_secs(3600),
+            door: Door::Open,
+            guesses: 10,
+            guess_interval: Duration::from_secs(6),
+            knocks: 20,
+            knock_again: Duration::from_secs(3),
+            knock_patience: Duration::from_secs(15),
+            knock_longest: Duration::from_secs(600),
+            answer_memory: Duration::from_secs(60),
             retry_after_full: Duration::from_secs(5),
         }
     }

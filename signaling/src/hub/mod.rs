@@ -28,6 +28,7 @@ mod attach;
 mod bans;
 mod contract;
 mod deadlines;
+mod entrance;
 mod frame;
 mod grant;
 mod limits;
@@ -41,17 +42,19 @@ mod token;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque, vec_deque};
+use std::collections::{BTreeSet, HashMap, VecDeque, vec_deque};
 use std::time::{Duration, Instant};
 
 use rand::Rng as _;
 use rand_chacha::ChaCha20Rng;
-use signaling_protocol::{CloseCode, Hello, IceServers, LeaveReason, RoomName, ServerMessage, SessionId};
+use signaling_protocol::{
+    CloseCode, Hello, IceServers, LeaveReason, PeerId, RoomName, ServerMessage, SessionId,
+};
 use slab::Slab;
 
 pub use contract::{ConnId, EndReason, Event, GoneReason, Input, Output, Whom};
 pub use frame::Frame;
-pub use grant::{Grant, Subject, Unproven};
+pub use grant::{Grant, Identity, Subject, Unproven};
 pub use limits::Limits;
 
 use attach::Attach;
@@ -83,6 +86,8 @@ pub struct Hub {
     bans: Bans,
     /// Sessions that were removed, apart from the bans lest they crowd those out.
     removed: Bans,
+    /// When those who knocked are forgotten, the room and who it is.
+    knocks: BTreeSet<(Instant, usize, PeerId)>,
     held: Held,
     /// Sessions that fell too far behind during this input; whoever of them is attached is closed at its end.
     overflowed: Vec<Slot>,
@@ -106,6 +111,8 @@ pub struct Counts {
     pub timers: usize,
     /// Peers and subjects that are kept out of a room, and sessions that were removed from one.
     pub bans: usize,
+    /// Newcomers who wait for somebody to let them in.
+    pub waiting: usize,
 }
 
 /// What must now happen, in order. It borrows the hub, so that it is drained before the next input.
@@ -133,6 +140,7 @@ impl Hub {
             deadlines: Deadlines::default(),
             bans: Bans::default(),
             removed: Bans::default(),
+            knocks: BTreeSet::new(),
             held: Held::default(),
             overflowed: Vec::new(),
             outputs: VecDeque::new(),
@@ -181,7 +189,7 @@ impl Hub {
             Input::Kick { whom, ban, reason } => self.kick(now, &whom, ban, reason.as_deref()),
             Input::Door { room, door } => {
                 if let Some(&room) = self.rooms_by_name.get(&room) {
-                    self.set_door(room, door);
+                    self.set_door(room, door, self.rooms[room].password);
                 }
             }
             Input::Drain => self.drain(now),
@@ -194,7 +202,14 @@ impl Hub {
     /// When [`Input::Timeout`] is due. May be earlier than anything happens, never later.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        [self.deadlines.first(), self.bans.first(), self.removed.first()].into_iter().flatten().min()
+        [self.deadlines.first(), self.bans.first(), self.removed.first(), self.first_knock()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn first_knock(&self) -> Option<Instant> {
+        self.knocks.first().map(|(until, ..)| *until)
     }
 
     /// What the hub holds now.
@@ -208,12 +223,14 @@ impl Hub {
             buffered_bytes: self.held.bytes,
             timers: self.deadlines.len(),
             bans: self.bans.len() + self.removed.len(),
+            waiting: self.knocks.len(),
         }
     }
 
     fn time_out(&mut self, now: Instant) {
         self.bans.expire(now);
         self.removed.expire(now);
+        self.expire_knocks(now);
         while let Some(slot) = self.deadlines.pop(now) {
             self.sessions[slot].wake = None;
             self.fire(now, slot);
@@ -281,6 +298,7 @@ impl Hub {
         self.rooms_by_name = HashMap::new();
         self.bans = Bans::default();
         self.removed = Bans::default();
+        self.knocks = BTreeSet::new();
     }
 
     /// Closing one tells the others, which may make further ones overflow; each does so once.

@@ -1,16 +1,12 @@
-//! What a moderator or the operator does to a room: remove a peer, keep it out, open and close the door.
+//! What a moderator or the operator does to a peer: remove it, keep it out.
 
 use std::time::{Duration, Instant};
 
-use signaling_protocol::{
-    CloseCode, Door, ErrorCode, Kick, LeaveReason, PeerId, RoomChanged, RoomName, ServerMessage,
-};
+use signaling_protocol::{CloseCode, ErrorCode, Kick, LeaveReason};
 
 use super::Hub;
 use super::bans::Banned;
 use super::contract::Whom;
-use super::frame::Body;
-use super::grant::Grant;
 use super::session::Slot;
 
 /// How the connection of a session that ends is closed.
@@ -81,47 +77,5 @@ impl Hub {
         self.bans.add(&room.name, Banned::Subject(subject.clone()), now + ban, &self.limits);
         let same = |slot: &Slot| self.sessions[*slot].grant.subject.as_ref() == Some(subject);
         room.members().map(|(_, slot)| slot).filter(same).collect()
-    }
-
-    /// A client asks for it.
-    pub(super) fn set_door_for(&mut self, slot: Slot, seq: u64, door: Door) {
-        let session = &self.sessions[slot];
-        if !session.grant.may_lock {
-            return self.refuse(slot, seq, ErrorCode::NotPermitted, "you may not open or close this room");
-        }
-        self.set_door(session.room, door);
-    }
-
-    /// Opens or closes the door of a room that exists. Who is in stays in.
-    pub(super) fn set_door(&mut self, room: usize, door: Door) {
-        if self.rooms[room].door == door {
-            return;
-        }
-        self.rooms[room].door = door;
-        let version = self.rooms[room].change();
-        let body = Body::of(&ServerMessage::RoomChanged(RoomChanged { door, version }));
-        self.broadcast(room, None, |_| body.clone());
-    }
-
-    /// Whether a client is kept out, by which code and for how long. A `member` has a session that it takes the place of.
-    pub(super) fn shut_out(
-        &self,
-        now: Instant,
-        name: &RoomName,
-        peer: PeerId,
-        grant: &Grant,
-        member: bool,
-    ) -> Option<Farewell<'static>> {
-        if let Some(remaining) = self.bans.remaining(now, name, peer, grant.subject.as_ref()) {
-            let message = "banned from this room for a time";
-            return Some(Farewell { code: CloseCode::Banned, message, retry_after: Some(remaining) });
-        }
-        let room = self.rooms_by_name.get(name).map(|&room| &self.rooms[room])?;
-        let locked = room.door == Door::Locked && !grant.may_lock && !member;
-        locked.then_some(Farewell {
-            code: CloseCode::Locked,
-            message: "this room takes no newcomers",
-            retry_after: None,
-        })
     }
 }

@@ -1,7 +1,10 @@
 //! One room: who is in it, whether more may come, and the count of its changes. A room without members does not exist.
 
+use std::time::Instant;
+
 use signaling_protocol::{Door, PeerId, RoomName};
 
+use super::entrance::{PasswordDigest, Waiting};
 use super::session::Slot;
 
 #[derive(Debug)]
@@ -10,13 +13,26 @@ pub(super) struct Room {
     /// Counts the changes of membership and presence.
     pub(super) version: u64,
     pub(super) door: Door,
+    pub(super) password: Option<PasswordDigest>,
+    /// When the wrong passwords that were tried are forgotten, each after a while.
+    pub(super) guesses_forgotten_at: Instant,
+    /// In the order in which they knocked.
+    pub(super) waiting: Vec<Waiting>,
     /// In the order of the peer ids.
     members: Vec<(PeerId, Slot)>,
 }
 
 impl Room {
-    pub(super) const fn new(name: RoomName) -> Self {
-        Self { name, version: 0, door: Door::Open, members: Vec::new() }
+    pub(super) const fn new(now: Instant, name: RoomName, door: Door) -> Self {
+        Self {
+            name,
+            version: 0,
+            door,
+            password: None,
+            guesses_forgotten_at: now,
+            waiting: Vec::new(),
+            members: Vec::new(),
+        }
     }
 
     pub(super) fn find(&self, peer: &PeerId) -> Option<Slot> {

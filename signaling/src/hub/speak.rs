@@ -50,7 +50,9 @@ impl Hub {
             ClientMessage::Signal(signal) => self.relay(slot, frame.seq, signal),
             ClientMessage::Bye => self.part(now, slot, LeaveReason::Bye, &Farewell::BYE),
             ClientMessage::Kick(kick) => self.kick_for(now, slot, frame.seq, &kick),
-            ClientMessage::Door(door) => self.set_door_for(slot, frame.seq, door),
+            ClientMessage::Door(wish) => self.set_door_for(slot, frame.seq, &wish),
+            ClientMessage::Admit(to) => self.answer_for(now, slot, frame.seq, to, true),
+            ClientMessage::Deny(to) => self.answer_for(now, slot, frame.seq, to, false),
             ClientMessage::Token(token) => self.show_token(slot, token),
             ClientMessage::Ack | ClientMessage::Pong | ClientMessage::Report(_) => {}
             ClientMessage::Hello(_) => {
@@ -221,10 +223,12 @@ impl Hub {
             LeaveReason::Expired => EndReason::Expired,
             LeaveReason::Kicked => EndReason::Kicked,
             LeaveReason::TokenExpired => EndReason::TokenExpired,
+            LeaveReason::Replaced => EndReason::Replaced,
         };
         self.forget(now, slot, end);
         self.rooms[room].remove(&peer);
         if self.rooms[room].is_empty() {
+            self.forget_knocks(room);
             let room = self.rooms.remove(room);
             self.rooms_by_name.remove(&room.name);
             return;

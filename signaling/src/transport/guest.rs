@@ -69,6 +69,8 @@ pub(crate) fn read_hello(text: &[u8]) -> Result<(u64, Hello), (CloseCode, String
         | ClientMessage::Bye
         | ClientMessage::Kick(_)
         | ClientMessage::Door(_)
+        | ClientMessage::Admit(_)
+        | ClientMessage::Deny(_)
         | ClientMessage::Ack
         | ClientMessage::Pong
         | ClientMessage::Report(_)

@@ -66,6 +66,9 @@ fn contradictions_and_odd_values_are_refused_by_name() {
         (&["--token-keys", "/nonexistent", "--token-audience", "a"], "/nonexistent"),
         (&["--token-keys", "/dev/null", "--token-audience", "a"], "Key Set"),
         (&["--token-audience", "a"], "token_secret_file or token_keys"),
+        (&["--room-door", "knock"], "token_secret_file"),
+        (&["--room-door", "ajar"], "room_door"),
+        (&["--identity", "replace"], "identity"),
         (&["--max-rooms", "0"], "max_rooms"),
         (&["--max-room-peers", "401"], "max_room_peers"),
         (&["--turn-credential-seconds", "1"], "turn_credential_seconds"),
@@ -83,7 +86,7 @@ fn what_print_config_prints_can_be_loaded_once_uncommented() {
     assert!(printed.status.success());
     let text = String::from_utf8(printed.stdout).expect("UTF-8");
     // A line `#key = value` is a default; what excludes something else stays a comment.
-    let exclusive = ["#tls", "#token_", "#turn_", "#no_embedded_relay", "#public_url"];
+    let exclusive = ["#tls", "#token_", "#identity", "#turn_", "#no_embedded_relay", "#public_url"];
     let uncommented: String = text
         .lines()
         .filter(|line| line.starts_with('#') && !line.starts_with("# "))

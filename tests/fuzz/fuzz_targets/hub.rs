@@ -8,7 +8,7 @@ use fuzz_targets::Tape;
 use libfuzzer_sys::fuzz_target;
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
-use signaling::hub::{ConnId, Counts, GoneReason, Grant, Hub, Input, Limits, Output, Subject, Unproven, Whom};
+use signaling::hub::{ConnId, Counts, GoneReason, Grant, Hub, Identity, Input, Limits, Output, Subject, Unproven, Whom};
 use signaling_protocol::{
     ClientFrame, ClientMessage, Door, IceServers, PeerId, RoomName, ServerFrame, ServerMessage, SessionId,
 };
@@ -79,6 +79,7 @@ impl World {
             may_kick: tape.below(2) == 0,
             may_lock: tape.below(2) == 0,
             turn: tape.below(2) == 0,
+            identity: [Identity::Several, Identity::Replace, Identity::Reject][tape.below(3)],
             ..Grant::default()
         }
     }
@@ -92,7 +93,7 @@ impl World {
             _ => Ok(self.grant(tape)),
         };
         let input = match (tape.below(4), self.sessions.get(tape.below(256))) {
-            (0, _) => Input::Door { room, door: [Door::Open, Door::Locked][tape.below(2)] },
+            (0, _) => Input::Door { room, door: [Door::Open, Door::Locked, Door::Knock][tape.below(3)] },
             // Asked for or not.
             (3, Some(&session)) => Input::Grant { session, verdict },
             (1, Some(&session)) => Input::Kick { whom: Whom::Session(session), ban, reason: None },
@@ -111,6 +112,7 @@ impl World {
             Some(token) => format!(r#","resume":"{token}""#),
             None => String::new(),
         };
+        let resume = format!("{resume}{}", ["", r#","password":"x""#][tape.below(2)]);
         let ack = tape.below(32);
         let hello =
             format!(r#"{{"type":"hello","seq":0,"ack":{ack},"secret":"{secret}","instance":"i"{resume}}}"#);
@@ -130,7 +132,7 @@ impl World {
         let (conn, room) = self.open[index];
         let (seq, ack) = (tape.below(32), tape.below(64));
         let envelope = format!(r#""seq":{seq},"ack":{ack}"#);
-        let text = match tape.below(8) {
+        let text = match tape.below(9) {
             0..=2 => {
                 let room: RoomName = room.parse().expect("a room of one letter");
                 let to = PeerId::derive(&room, &secret(tape.below(SECRETS)).parse().expect("43 letters"));
@@ -151,7 +153,17 @@ impl World {
                 let ban = tape.short();
                 format!(r#"{{"type":"kick",{envelope},"to":"{}","ban_ms":{ban}}}"#, to.as_str())
             }
-            6 => format!(r#"{{"type":"door",{envelope},"door":"{}"}}"#, ["open", "locked"][tape.below(2)]),
+            6 => {
+                let door = ["open", "locked", "knock"][tape.below(3)];
+                let password = ["", r#","password":"""#, r#","password":"x""#][tape.below(3)];
+                format!(r#"{{"type":"door",{envelope},"door":"{door}"{password}}}"#)
+            }
+            7 => {
+                let room: RoomName = room.parse().expect("a room of one letter");
+                let to = PeerId::derive(&room, &secret(tape.below(SECRETS)).parse().expect("43 letters"));
+                let answer = ["admit", "deny"][tape.below(2)];
+                format!(r#"{{"type":"{answer}",{envelope},"to":"{}"}}"#, to.as_str())
+            }
             _ => String::from_utf8_lossy(tape.bytes()).into_owned(),
         };
         match ClientFrame::parse(text.as_bytes()) {

@@ -57,7 +57,13 @@ fn a_kick_has_bounds() {
 }
 
 #[test]
-fn a_door_is_open_or_locked() {
+fn a_door_is_open_or_locked_or_to_be_knocked_at() {
+    assert!(parse(r#"{"type":"door","seq":1,"ack":0,"door":"knock","password":"x"}"#).is_ok());
+    let long = "x".repeat(129);
+    assert_eq!(
+        close_code(&format!(r#"{{"type":"door","seq":1,"ack":0,"door":"open","password":"{long}"}}"#)),
+        4200
+    );
     assert!(parse(r#"{"type":"door","seq":1,"ack":0,"door":"locked"}"#).is_ok());
     assert_eq!(close_code(r#"{"type":"door","seq":1,"ack":0,"door":"ajar"}"#), 4200);
     assert_eq!(close_code(r#"{"type":"door","seq":1,"ack":0}"#), 4200);

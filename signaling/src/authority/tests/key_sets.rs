@@ -29,22 +29,18 @@ impl Signer {
             let public = serde_json::to_value(Jwk::from_encoding_key(&key, algorithm).unwrap()).unwrap();
             (key, public)
         };
-        let (key, mut public) = match algorithm {
-            Algorithm::ES256 => {
-                let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
-                of_key(EncodingKey::from_ec_der(&pair.serialize_der()))
-            }
-            Algorithm::EdDSA => {
-                let pair = KeyPair::generate_for(&PKCS_ED25519).unwrap();
-                let x = URL_SAFE_NO_PAD.encode(pair.public_key_raw());
-                let public = json!({"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "x": x});
-                (EncodingKey::from_ed_der(&pair.serialize_der()), public)
-            }
-            _ => {
-                let pair = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
-                // PKCS #1 is what PKCS #8 wraps in 26 bytes.
-                of_key(EncodingKey::from_rsa_der(&pair.serialize_der()[26..]))
-            }
+        let (key, mut public) = if algorithm == Algorithm::ES256 {
+            let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+            of_key(EncodingKey::from_ec_der(&pair.serialize_der()))
+        } else if algorithm == Algorithm::EdDSA {
+            let pair = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+            let x = URL_SAFE_NO_PAD.encode(pair.public_key_raw());
+            let public = json!({"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "x": x});
+            (EncodingKey::from_ed_der(&pair.serialize_der()), public)
+        } else {
+            let pair = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
+            // PKCS #1 is what PKCS #8 wraps in 26 bytes.
+            of_key(EncodingKey::from_rsa_der(&pair.serialize_der()[26..]))
         };
         public["kid"] = id.into();
         Self { algorithm, id, key, public }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use signaling_protocol::{AccessToken, RoomName};
 
 use super::{Authority, Denial, Keys, TokenAuthority};
-use crate::hub::Grant;
+use crate::hub::{Grant, Identity};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -42,7 +42,7 @@ fn with_secret(claims: &Value) -> AccessToken {
 }
 
 fn authority(keys: Keys) -> TokenAuthority {
-    TokenAuthority { keys, audience: Vec::new(), issuer: None }
+    TokenAuthority { keys, audience: Vec::new(), issuer: None, identity: Identity::Several }
 }
 
 fn of_secret() -> TokenAuthority {
@@ -50,5 +50,8 @@ fn of_secret() -> TokenAuthority {
 }
 
 async fn ask(authority: TokenAuthority, token: &AccessToken) -> Result<Grant, Denial> {
-    Authority::Tokens(authority).grant(&room("lobby"), Some(token)).await.map(|grant| grant.expect("a grant"))
+    Authority::Tokens(Box::new(authority))
+        .grant(&room("lobby"), Some(token))
+        .await
+        .map(|grant| grant.expect("a grant"))
 }

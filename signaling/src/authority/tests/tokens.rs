@@ -15,12 +15,12 @@ fn refused(verdict: &Result<Grant, Denial>) -> bool {
 #[tokio::test]
 async fn where_nobody_is_asked_everybody_may_enter_and_otherwise_a_token_is_needed() {
     assert_eq!(Authority::Open.grant(&room("lobby"), None).await, Ok(Some(Grant::default())));
-    assert_eq!(Authority::Tokens(of_secret()).grant(&room("lobby"), None).await, Ok(None));
+    assert_eq!(Authority::Tokens(Box::new(of_secret())).grant(&room("lobby"), None).await, Ok(None));
 }
 
 #[tokio::test]
 async fn a_token_says_what_its_bearer_is_and_may_do() {
-    let more = json!({"role": "host", "name": "Ada\u{7} L", "may_publish": false, "may_kick": true, "may_lock": true, "turn": false});
+    let more = json!({"role": "host", "name": "Ada\u{7} L", "may_publish": false, "may_kick": true, "may_lock": true, "turn": false, "identity": "reject"});
     let before = Instant::now();
     let mut grant = ask(of_secret(), &with_secret(&claims(&more))).await.unwrap();
     let rest = grant.expires.take().unwrap() - before;
@@ -37,11 +37,14 @@ async fn a_token_says_what_its_bearer_is_and_may_do() {
         may_kick: true,
         may_lock: true,
         turn: false,
+        identity: Identity::Reject,
     };
     assert_eq!(grant, expected);
 
     let grant = ask(of_secret(), &with_secret(&claims(&json!({})))).await.unwrap();
     assert_eq!(Grant { expires: None, subject: None, ..grant }, Grant::default());
+    let once = TokenAuthority { identity: Identity::Replace, ..of_secret() };
+    assert_eq!(ask(once, &with_secret(&claims(&json!({})))).await.unwrap().identity, Identity::Replace);
 }
 
 #[tokio::test]

@@ -44,6 +44,13 @@ fn the_limits_of_the_document_are_the_defaults() {
         ("size of a token", 8192),
         ("bans of a room", number(limits.bans_per_room)),
         ("bans of a shard", number(limits.bans)),
+        ("wrong passwords in a room at once", limits.guesses.into()),
+        ("time until one is forgotten", limits.guess_interval.as_secs()),
+        ("newcomers that wait before a door", number(limits.knocks)),
+        ("time until one of them asks again", limits.knock_again.as_secs()),
+        ("time until one is forgotten that does not", limits.knock_patience.as_secs()),
+        ("time that one may wait in all", limits.knock_longest.as_secs()),
+        ("time for which an answer holds", limits.answer_memory.as_secs()),
         ("longest ban that a client may ask for", MAX_BAN.as_secs()),
         ("time in which a removed session cannot be resumed", limits.kick_memory.as_secs()),
     ]);

@@ -118,10 +118,9 @@ fn a_session_ends_with_its_grant_also_while_it_is_away() {
     let left: Vec<_> = world
         .frames(other.conn)
         .into_iter()
-        .filter_map(|frame| match frame.message {
-            ServerMessage::PeerLeft(left) => Some(left.reason),
-            _ => None,
-        })
+        .filter_map(
+            |frame| if let ServerMessage::PeerLeft(left) = frame.message { Some(left.reason) } else { None },
+        )
         .collect();
     assert_eq!(left, [LeaveReason::TokenExpired; 2]);
     assert!(world.events.iter().any(|e| matches!(e, Event::Ended { reason: EndReason::TokenExpired, .. })));

@@ -3,6 +3,7 @@
 mod bounds;
 mod conversation;
 mod document;
+mod entrance;
 mod grants;
 mod model;
 mod moderation;
@@ -155,6 +156,12 @@ impl World {
         Client { conn, letter, room, seq: 0, peer, token }
     }
 
+    /// Joins the lobby with this grant.
+    fn join_as(&mut self, letter: char, grant: Grant) -> Client {
+        self.grant = Some(grant);
+        self.join(letter, "lobby")
+    }
+
     /// The client comes back on a new connection.
     fn resume(&mut self, client: &mut Client, ack: u64) -> Welcome {
         client.conn =
@@ -237,6 +244,8 @@ fn word(frame: &ServerFrame) -> String {
         ServerMessage::PeerChanged(changed) => format!("peer {:?}", changed.state).to_lowercase(),
         ServerMessage::PeerLeft(left) => format!("peer_left {:?}", left.reason).to_lowercase(),
         ServerMessage::RoomChanged(changed) => format!("room {:?}", changed.door).to_lowercase(),
+        ServerMessage::Knock(_) => "knock".to_owned(),
+        ServerMessage::KnockEnded(_) => "knock_ended".to_owned(),
         ServerMessage::Signal(signal) => format!("signal {}", signal.payload.raw().get()),
         ServerMessage::Granted(_) => "granted".to_owned(),
         ServerMessage::Ice(_) => "ice".to_owned(),
@@ -287,6 +296,12 @@ fn assert_consistent(hub: &Hub) {
     assert_eq!((members, hub.sessions_by_id.len()), (hub.sessions.len(), hub.sessions.len()));
     assert_eq!((hub.conns.len(), hub.rooms_by_name.len()), (attached, hub.rooms.len()));
     assert_eq!((hub.held, hub.deadlines.len()), (held, timers));
+    let waiting = hub.rooms.iter().flat_map(|(slot, room)| {
+        assert!(room.waiting.len() <= hub.limits.knocks);
+        assert!(room.waiting.is_empty() || room.door == signaling_protocol::Door::Knock);
+        room.waiting.iter().map(move |waiting| (waiting.until, slot, waiting.peer))
+    });
+    assert!(waiting.collect::<std::collections::BTreeSet<_>>() == hub.knocks);
     hub.bans.assert_consistent(&hub.limits);
     hub.removed.assert_consistent(&hub.limits);
 }

@@ -60,6 +60,8 @@ pub(super) struct Person {
     pub(super) view: BTreeMap<PeerId, (String, PeerState)>,
     version: u64,
     pub(super) door: Door,
+    /// Who waits before the door, as far as it was told.
+    pub(super) knocks: BTreeSet<PeerId>,
     pub(super) resumed: u32,
     pub(super) resynced: u32,
 }
@@ -90,6 +92,7 @@ impl Person {
             view: BTreeMap::new(),
             version: 0,
             door: Door::Open,
+            knocks: BTreeSet::new(),
             resumed: 0,
             resynced: 0,
         }
@@ -154,6 +157,12 @@ impl Person {
         self.sequenced(format!(r#""type":"kick","to":"{to}"{ban}"#))
     }
 
+    pub(super) fn answer(&mut self, to: PeerId, admit: bool) -> String {
+        self.orders.insert(self.seq + 1);
+        let answer = if admit { "admit" } else { "deny" };
+        self.sequenced(format!(r#""type":"{answer}","to":"{to}""#))
+    }
+
     pub(super) fn set_door(&mut self, door: &str) -> String {
         self.orders.insert(self.seq + 1);
         self.sequenced(format!(r#""type":"door","door":"{door}""#))
@@ -198,6 +207,12 @@ impl Person {
             ServerMessage::Welcome(welcome) => return self.enter(*welcome),
             ServerMessage::Ping => return vec![self.unsequenced("pong")],
             ServerMessage::Ack | ServerMessage::Ice(_) | ServerMessage::Granted(_) => {}
+            ServerMessage::Knock(knock) => {
+                self.knocks.insert(knock.peer);
+            }
+            ServerMessage::KnockEnded(ended) => {
+                self.knocks.remove(&ended.peer);
+            }
             ServerMessage::Signal(signal) => {
                 let mark: Mark = serde_json::from_str(signal.payload.raw().get()).unwrap();
                 assert_eq!(people.get(&signal.from), Some(&mark.sender), "the sender was forged");
@@ -214,7 +229,11 @@ impl Person {
                 }
                 if matches!(
                     error.code,
-                    ErrorCode::Kicked | ErrorCode::Banned | ErrorCode::Locked | ErrorCode::TokenExpired
+                    ErrorCode::Kicked
+                        | ErrorCode::Banned
+                        | ErrorCode::Locked
+                        | ErrorCode::TokenExpired
+                        | ErrorCode::Denied
                 ) {
                     // The close may get lost.
                     self.left = true;
@@ -274,6 +293,7 @@ impl Person {
             self.orders.clear();
             self.version = welcome.room.version;
             self.door = welcome.room.door;
+            self.knocks.clear();
             let peers = welcome.room.peers.into_iter();
             self.view =
                 peers.map(|peer| (peer.peer, (peer.instance.as_str().to_owned(), peer.state))).collect();

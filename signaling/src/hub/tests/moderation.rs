@@ -13,8 +13,8 @@ fn moderator(world: &mut World, letter: char) -> Client {
     client
 }
 
-fn of(subject: &str) -> Option<Grant> {
-    Some(Grant { subject: Subject::new(subject), ..Grant::default() })
+fn of(subject: &str) -> Grant {
+    Grant { subject: Subject::new(subject), ..Grant::default() }
 }
 
 impl World {
@@ -116,10 +116,10 @@ fn a_ban_outlives_the_room_and_is_gone_when_it_ends() {
 fn a_ban_of_a_subject_ends_its_other_sessions_and_is_not_lifted_by_a_new_secret() {
     let mut world = World::new();
     let mut a = moderator(&mut world, 'a');
-    world.grant = of("bo");
+    world.grant = Some(of("bo"));
     let phone = world.join('b', "lobby");
     let laptop = world.join('c', "lobby");
-    world.grant = of("cy");
+    world.grant = Some(of("cy"));
     let cy = world.join('d', "lobby");
     world.heard(&a);
     world.kick(&mut a, phone.peer, r#","ban_ms":60000"#);
@@ -127,10 +127,10 @@ fn a_ban_of_a_subject_ends_its_other_sessions_and_is_not_lifted_by_a_new_secret(
     assert_eq!((world.close_code(phone.conn), world.close_code(laptop.conn)), (Some(4205), Some(4205)));
     assert_eq!(world.close_code(cy.conn), None);
 
-    world.grant = of("bo");
+    world.grant = Some(of("bo"));
     let conn = world.hello('e', "lobby", 0, "");
     assert_eq!(world.farewell(conn).1, 4205);
-    world.grant = of("bob");
+    world.grant = Some(of("bob"));
     let conn = world.hello('e', "lobby", 0, "");
     assert_eq!(world.welcome(conn).outcome, Outcome::New);
 }

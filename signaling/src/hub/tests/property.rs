@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha20Rng;
-use signaling_protocol::{ClientFrame, ClientMessage, PeerId, PeerState, SessionId};
+use signaling_protocol::{ClientFrame, ClientMessage, Door, PeerId, PeerState, SessionId};
 
 use super::model::Person;
 use super::{credentials, ms, secs, start};
@@ -47,11 +47,13 @@ struct Network {
     /// Sessions may end: pages are loaded anew, graces run out, buffers overflow.
     harsh: bool,
     delivered: usize,
-    /// Removed, banned, locked out, without a token, with one that expired.
-    sent_away: [u32; 5],
+    /// Removed, banned, locked out, without a token, with one that expired, denied.
+    sent_away: [u32; 6],
     /// Tokens that are being verified.
     shown: Vec<SessionId>,
     renewed: u32,
+    /// Of those who knocked.
+    answered: u32,
     reported: usize,
 }
 
@@ -101,6 +103,7 @@ fn through_reloads_expiry_and_overflow_a_signal_arrives_once_or_its_sender_is_to
         replay_reserve: 1024,
         peers_per_room: 5,
         kick_memory: secs(60),
+        knock_again: ms(200),
         ..Limits::default()
     };
     let mut network = Network::new(limits, seed, true);
@@ -121,15 +124,16 @@ fn through_reloads_expiry_and_overflow_a_signal_arrives_once_or_its_sender_is_to
         network.delivered, network.reported, network.next_link
     );
     println!(
-        "removed, banned, locked out, without a token, expired: {:?}; renewed: {}",
-        network.sent_away, network.renewed
+        "removed, banned, locked out, without a token, expired, denied: {:?}; renewed: {}, answered: {}",
+        network.sent_away, network.renewed, network.answered
     );
     let enough = network.delivered > steps / 40
         && network.reported > 20
         && resumed > 100
         && resynced > 100
         && network.renewed > 50
-        && network.sent_away.iter().all(|times| *times > 5);
+        && network.answered + network.sent_away[2] > 10
+        && [0, 1, 3, 4].iter().all(|&why| network.sent_away[why] > 5);
     assert!(enough, "the schedule did too little to prove anything");
     network.everyone_leaves();
 }
@@ -156,9 +160,10 @@ impl Network {
             next_link: 0,
             harsh,
             delivered: 0,
-            sent_away: [0; 5],
+            sent_away: [0; 6],
             shown: Vec::new(),
             renewed: 0,
+            answered: 0,
             reported: 0,
         }
     }
@@ -198,6 +203,7 @@ impl Network {
                 self.write(person, token);
             }
             980..985 if self.harsh => self.verify_some(person),
+            985..995 if self.harsh => self.answer_some(),
             _ => self.some_link_carries_up(),
         }
     }
@@ -238,6 +244,17 @@ impl Network {
         }
     }
 
+    /// Somebody who knocked is answered.
+    fn answer_some(&mut self) {
+        let asked = |person: &Person| person.welcomed && !person.left && !person.knocks.is_empty();
+        let Some(person) = self.people.iter().position(asked) else { return };
+        let someone = &mut self.people[person];
+        let Some(&to) = someone.knocks.first() else { return };
+        let frame = someone.answer(to, self.rng.random_bool(0.5));
+        self.answered += 1;
+        self.write(person, frame);
+    }
+
     /// What a token says comes at some time, or it is not good.
     fn verify_some(&mut self, person: usize) {
         if self.shown.is_empty() {
@@ -260,7 +277,7 @@ impl Network {
     fn moderate(&mut self, person: usize) {
         let ban = self.rng.random_bool(0.5).then(|| secs(self.rng.random_range(1..60)));
         let others: Vec<PeerId> = self.people[person].view.keys().copied().collect();
-        let door = if self.rng.random_bool(0.2) { "locked" } else { "open" };
+        let door = ["locked", "knock", "knock", "open", "open"][self.rng.random_range(0..5)];
         let someone = &mut self.people[person];
         if !someone.welcomed || someone.left {
             return;
@@ -396,8 +413,8 @@ impl Network {
                 }
             }
             Down::Close(code) => {
-                let come_back = [4001, 4002, 4101, 4102].contains(&code);
-                let sent_away = self.harsh && [4204, 4205, 4206, 4207, 4208].contains(&code);
+                let come_back = [4001, 4002, 4101, 4102, 4104].contains(&code);
+                let sent_away = self.harsh && [4204, 4205, 4206, 4207, 4208, 4209].contains(&code);
                 assert!(
                     come_back || sent_away || code == 1000 && someone.left,
                     "{}: {code} to an honest client",
@@ -463,6 +480,9 @@ impl Network {
     /// The network heals: whoever has not left connects, and everything arrives. It takes 50 seconds, in which the
     /// sessions of those who will not come back end (ping interval, deadline and grace are 45).
     fn settle(&mut self) {
+        for room in ["lobby", "hall"] {
+            self.input(Input::Door { room: room.parse().unwrap(), door: Door::Open });
+        }
         for _ in 0..20 {
             for person in 0..self.people.len() {
                 self.notice(person);
