@@ -10,8 +10,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::address::FiveTuple;
 use crate::credentials::Unauthenticated;
-use crate::hook::usage::{Addresses, UsageEvent, UsageKind, UsageQueue, milliseconds};
+use crate::hook::usage::{Addresses, UsageEvent, UsageKind, UsageQueue};
 use crate::metrics::{CHALLENGED, Counters, Families};
+use crate::operation::hook::milliseconds;
 use crate::relay::{AllocationId, AllocationView, EndReason, Event, RequestMethod, Traffic};
 
 /// Turns one worker's events into log lines and counts.

@@ -7,10 +7,8 @@
 //! Refuses to do: anything for who has neither the token nor the unix socket, unbounded answers, a lock that a packet could
 //! meet. `/metrics`, `/healthz` and `/readyz` (see [`crate::operation::admin`]) need no token and change nothing.
 
-mod access;
 mod numbers;
 mod operator;
-mod problem;
 mod routes;
 mod shown;
 
@@ -19,9 +17,9 @@ use std::sync::Arc;
 use axum::Router;
 use prometheus_client::registry::Registry;
 
+use crate::operation::access::{Access, Door};
 use crate::operation::{Admin, Readiness, admin};
 use crate::server::Reloader;
-pub use access::{Access, Token};
 pub use operator::Operator;
 
 /// Everything that an admin listener serves.
@@ -48,10 +46,7 @@ impl Console {
 
     /// What to serve on this listener. Who reaches a unix socket is let in by its mode; who reaches a port needs the token.
     pub fn routes(&self, on: &Admin) -> Router {
-        let door = match on.address().tcp() {
-            Some(_) => access::Door::Port(Arc::clone(&self.access)),
-            None => access::Door::Socket,
-        };
+        let door = Door::of(on, &self.access);
         let api = routes::api(self.operator.clone(), self.reloader.clone(), self.ready.clone(), door);
         admin::routes(Arc::clone(&self.registry), self.ready.clone()).nest("/v1", api)
     }

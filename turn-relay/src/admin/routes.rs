@@ -3,21 +3,20 @@
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::access::{Door, guard};
 use super::operator::{Cursor, NotRevoked, Operator, Unanswered};
-use super::problem::Problem;
 use super::shown::ShownAllocation;
 use crate::operation::Readiness;
+use crate::operation::access::Door;
+use crate::operation::api::{Nothing, Queried, bounded, guarded, parsed, queried};
+use crate::operation::problem::Problem;
 use crate::relay::AllocationId;
 use crate::server::{Control, Reloader, Stopping};
 
@@ -42,21 +41,14 @@ struct Desk {
 }
 
 pub(super) fn api(operator: Operator, reloader: Reloader, ready: Readiness, door: Door) -> Router {
-    Router::new()
+    let routes = Router::new()
         .route("/numbers", get(numbers))
         .route("/allocations", get(list))
         .route("/allocations/{id}", get(show).delete(end))
         .route("/revocations", get(revocations).post(revoke).delete(lift))
         .route("/reload", post(reload))
-        .route("/drain", post(drain).delete(welcome))
-        .fallback(|| async { Problem::not_found("there is no such route; see ADMIN.md") })
-        .method_not_allowed_fallback(|| async {
-            let message = "the route knows other methods; see ADMIN.md";
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
-        })
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(from_fn_with_state(door, guard))
-        .with_state(Desk { operator, reloader, ready })
+        .route("/drain", post(drain).delete(welcome));
+    guarded(routes, door).with_state(Desk { operator, reloader, ready })
 }
 
 async fn numbers(State(desk): State<Desk>, query: Queried<Nothing>) -> Answer {
@@ -65,10 +57,6 @@ async fn numbers(State(desk): State<Desk>, query: Queried<Nothing>) -> Answer {
     numbers["ready"] = desk.ready.is_ready().into();
     Ok(Json(numbers))
 }
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Nothing {}
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -203,31 +191,11 @@ fn broken(message: &'static str) -> Problem {
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "broken", message)
 }
 
-type Queried<T> = Result<Query<T>, QueryRejection>;
 type Pathed<T> = Result<Path<T>, PathRejection>;
-
-fn queried<T>(query: Queried<T>) -> Result<T, Problem> {
-    query.map(|Query(query)| query).map_err(|refused| Problem::bad_request(refused.body_text()))
-}
-
-fn parsed<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, Problem> {
-    let body = body.map_err(|refused| {
-        let message = format!("the body is longer than {MAX_BODY_BYTES} bytes, or broke off");
-        Problem::new(refused.status(), "bad_body", message)
-    })?;
-    serde_json::from_slice(&body).map_err(|error| Problem::bad_request(format!("the body: {error}")))
-}
 
 fn allocation_id(path: Pathed<String>) -> Result<AllocationId, Problem> {
     let Ok(Path(text)) = path else { return Err(Problem::bad_request("the path is not UTF-8")) };
     text.parse().map_err(|error: crate::relay::NoAllocationId| Problem::bad_request(error.to_string()))
-}
-
-fn bounded(limit: Option<usize>) -> Result<usize, Problem> {
-    match limit.unwrap_or(DEFAULT_LIMIT) {
-        limit @ 1..=MAX_LIMIT => Ok(limit),
-        _ => Err(Problem::bad_request(format!("limit: 1 to {MAX_LIMIT}"))),
-    }
 }
 
 fn no_allocation() -> Problem {
@@ -251,11 +219,6 @@ impl From<NotRevoked> for Problem {
     }
 }
 
-/// The longest body is a username of 508 bytes, escaped.
-const MAX_BODY_BYTES: usize = 16 * 1024;
-const DEFAULT_LIMIT: usize = 100;
-/// An answer of some 300 KB.
-const MAX_LIMIT: usize = 1000;
 /// A day, in seconds: time-limited credentials usually live no longer.
 const DEFAULT_REVOCATION: u64 = 86_400;
 /// Thirty days, in seconds. Whoever is to stay out for longer is taken out of the configuration.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::Settings;
 use super::access::UserKey;
 use crate::credentials::{Credential, Secret};
+use crate::operation::changes::{counted, keep, list, value};
 
 /// What is different, and the settings that hold from then on.
 #[derive(Debug)]
@@ -103,40 +104,6 @@ impl Settings {
     }
 }
 
-fn value<T: PartialEq + std::fmt::Display>(changed: &mut Vec<String>, key: &str, old: &T, new: &T) {
-    if old != new {
-        changed.push(format!("{key} is {new}"));
-    }
-}
-
-/// Keeps the old value, and says that a restart would take the new one.
-pub(super) fn keep<T: PartialEq + Clone>(
-    needs_restart: &mut Vec<&'static str>,
-    key: &'static str,
-    old: &T,
-    new: &mut T,
-) {
-    if old != new {
-        needs_restart.push(key);
-        new.clone_from(old);
-    }
-}
-
-fn list<T: PartialEq>(
-    changed: &mut Vec<String>,
-    key: &str,
-    old: &[T],
-    new: &[T],
-    shown: impl Fn(&T) -> String,
-) {
-    let with = new.iter().filter(|item| !old.contains(item)).map(|item| format!("+{}", shown(item)));
-    let without = old.iter().filter(|item| !new.contains(item)).map(|item| format!("-{}", shown(item)));
-    let items: Vec<String> = with.chain(without).collect();
-    if !items.is_empty() {
-        changed.push(format!("{key} {}", items.join(" ")));
-    }
-}
-
 /// In numbers: names of users are personal data.
 fn changed_users(old: &[Credential], new: &[Credential]) -> Option<String> {
     let passwords = |users: &[Credential]| -> BTreeMap<String, String> {
@@ -166,10 +133,4 @@ fn changed_secrets(old: &[Secret], new: &[Secret]) -> Option<String> {
     let added = new.iter().filter(|secret| !old.contains(secret)).count();
     let removed = old.iter().filter(|secret| !new.contains(secret)).count();
     counted("secret", &[(added, "added"), (removed, "removed")])
-}
-
-fn counted(key: &str, counts: &[(usize, &str)]) -> Option<String> {
-    let words = counts.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}"));
-    let words: Vec<String> = words.collect();
-    (!words.is_empty()).then(|| format!("{key}: {}", words.join(", ")))
 }

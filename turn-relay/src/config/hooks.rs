@@ -4,10 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::Config;
-use super::changes::keep;
-use super::console::secret_line;
-use crate::hook::{HookSecret, HookUrl};
 use crate::operation::StartError;
+use crate::operation::changes::keep;
+use crate::operation::console::secret_line;
+use crate::operation::hook::{HookSecret, HookUrl};
 
 /// The hooks that were asked for.
 #[derive(Clone, Debug, Default)]

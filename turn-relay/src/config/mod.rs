@@ -6,7 +6,6 @@
 mod access;
 mod addresses;
 mod changes;
-mod console;
 mod discovery;
 mod drain;
 mod external;
@@ -22,11 +21,12 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::admin::Access;
 use crate::credentials::{Credential, Credentials, Secret, ThirdParty};
 use crate::listen::admission::Rules;
 use crate::listen::dtls::offer::Offer;
+use crate::operation::access::Access;
 use crate::operation::certificate::Identity;
+use crate::operation::console::{self, one_or_many};
 use crate::operation::{AdminAddress, StartError, settings};
 use crate::relay::{Limits, NatDiscovery, RelayAddress};
 pub use access::networks;
@@ -88,7 +88,7 @@ pub struct Config {
 
     /// Where /metrics, /healthz, /readyz and the admin API are answered; repeatable [default: none]
     #[arg(long, value_name = "IP:PORT or unix:PATH", value_delimiter = ',')]
-    #[serde(deserialize_with = "console::one_or_many")]
+    #[serde(deserialize_with = "one_or_many")]
     pub admin: Vec<String>,
 
     /// How log lines are written: text or json [default: text]
@@ -352,8 +352,8 @@ impl Settings {
             deny_peers: networks("deny_peer", &config.deny_peer)?,
             ports: port_range(config.port_range.as_deref())?,
             threads: threads(config.threads)?,
-            admin: console::addresses(&config.admin)?,
-            admin_access: console::access(config)?,
+            admin: config.admin.iter().map(|text| console::address(text)).collect::<Result<_, _>>()?,
+            admin_access: console::access(config.admin_token_file.as_deref(), &config.admin_host)?,
             hooks: hooks::hooks(config)?,
             identities,
             rules: rules(config)?,

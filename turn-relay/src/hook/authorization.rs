@@ -23,10 +23,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{Called, Hook};
 use crate::address::Transport;
 use crate::credentials::{Authorization, Guest, PasswordAlgorithm, PasswordDigest};
 use crate::datapath::inbox::{Mailbox, Parcel};
+use crate::operation::hook::{Called, Hook};
 use crate::relay::AskId;
 
 /// What a worker wants to know.

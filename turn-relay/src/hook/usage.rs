@@ -4,14 +4,10 @@
 //! first, so that starts and ends have the second half of the queue to themselves.
 
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::registry::Registry;
 use serde::{Serialize, Serializer};
-use tokio::sync::mpsc;
 
+use crate::operation::hook::Events;
 use crate::relay::{AllocationId, Traffic};
 
 /// One line of an account.
@@ -65,50 +61,17 @@ impl UsageEvent {
     }
 }
 
-/// The wall clock as events write it.
-pub(crate) fn milliseconds(wall: SystemTime) -> u64 {
-    let since = wall.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// The workers' end.
 #[derive(Clone, Debug)]
-pub(crate) struct UsageQueue {
-    events: mpsc::Sender<UsageEvent>,
-    dropped: Counter,
-}
-
-/// What became of events. Three label values, however many users.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct UsageCounts {
-    pub(crate) delivered: Counter,
-    /// The hook said that it will never take them.
-    pub(crate) rejected: Counter,
-    /// The queue was full.
-    pub(crate) dropped: Counter,
-}
-
-impl UsageCounts {
-    pub(crate) fn registered(registry: &mut Registry) -> Self {
-        let family = Family::<[(&'static str, &'static str); 1], Counter>::default();
-        registry.register("usage_events", "Usage events by what became of them", family.clone());
-        let of = |outcome| family.get_or_create_owned(&[("outcome", outcome)]);
-        Self { delivered: of("delivered"), rejected: of("rejected"), dropped: of("dropped") }
-    }
-}
-
-/// A queue for [`CAPACITY`] events.
-pub(crate) fn open(counts: &UsageCounts) -> (UsageQueue, mpsc::Receiver<UsageEvent>) {
-    let (events, receiver) = mpsc::channel(CAPACITY);
-    (UsageQueue { events, dropped: counts.dropped.clone() }, receiver)
-}
+pub(crate) struct UsageQueue(pub(super) Events<UsageEvent>);
 
 impl UsageQueue {
     /// Puts an event into the queue, or counts it as lost.
     pub(crate) fn put(&self, event: UsageEvent) {
-        let crowded = event.event == UsageKind::Interim && self.events.capacity() < CAPACITY / 2;
-        if crowded || self.events.try_send(event).is_err() {
-            self.dropped.inc();
+        if event.event == UsageKind::Interim {
+            self.0.put_if_roomy(event);
+        } else {
+            self.0.put(event);
         }
     }
 }
@@ -120,42 +83,30 @@ pub(crate) const CAPACITY: usize = 16_384;
 mod tests {
     use super::*;
 
-    fn event(event: UsageKind) -> UsageEvent {
-        UsageEvent {
-            event,
+    #[test]
+    fn an_event_has_the_keys_that_the_document_shows() {
+        let event = UsageEvent {
+            event: UsageKind::End,
             id: AllocationId(1),
             time: 1_700_000_000_123,
             user: "alice".into(),
             transport: "udp",
             family: "ipv4",
-            seconds: 0,
-            to_peer_bytes: 0,
-            to_peer_packets: 0,
-            to_client_bytes: 0,
-            to_client_packets: 0,
-            reason: None,
+            seconds: 60,
+            to_peer_bytes: 1,
+            to_peer_packets: 2,
+            to_client_bytes: 3,
+            to_client_packets: 4,
+            reason: Some("released"),
             addresses: None,
-        }
-    }
-
-    #[test]
-    fn full_queue_loses_and_counts_events_and_interim_ones_first() {
-        let counts = UsageCounts::default();
-        let (queue, mut events) = open(&counts);
-        for _ in 0..CAPACITY / 2 + 1 {
-            queue.put(event(UsageKind::Interim));
-        }
-        assert_eq!(counts.dropped.get(), 0);
-        queue.put(event(UsageKind::Interim));
-        assert_eq!(counts.dropped.get(), 1, "an interim event leaves room");
-        for _ in 0..CAPACITY / 2 - 1 {
-            queue.put(event(UsageKind::End));
-        }
-        assert_eq!(counts.dropped.get(), 1);
-        queue.put(event(UsageKind::End));
-        assert_eq!(counts.dropped.get(), 2);
-        events.try_recv().expect("one is taken");
-        queue.put(event(UsageKind::Start));
-        assert_eq!(counts.dropped.get(), 2);
+        };
+        let written = serde_json::to_value(&event).expect("JSON");
+        let keys: Vec<&str> = written.as_object().expect("an object").keys().map(String::as_str).collect();
+        assert_eq!(
+            keys.join(" "),
+            "event family id reason seconds time to_client_bytes to_client_packets to_peer_bytes to_peer_packets \
+             transport user"
+        );
+        assert_eq!((&written["event"], &written["id"]), (&"end".into(), &"0000000000000001".into()));
     }
 }

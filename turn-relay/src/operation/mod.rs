@@ -10,8 +10,15 @@
 //! 5. [`Admin::serve`] until [`shutdown::requested`];
 //! 6. [`start_error::report`] turns a [`StartError`] into one line and exit code 2.
 
+pub mod access;
 pub mod admin;
+pub mod api;
 pub mod certificate;
+pub mod certificate_watch;
+pub mod changes;
+pub mod console;
+pub mod hook;
+pub mod problem;
 pub mod proxy_header;
 pub mod settings;
 pub mod shutdown;

@@ -4,6 +4,7 @@
 //! trace = every packet. Network addresses, tokens and SDP never appear above debug.
 
 use std::io::IsTerminal as _;
+use std::sync::Arc;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -34,27 +35,67 @@ impl std::str::FromStr for Format {
     }
 }
 
+/// Changes the level while the process runs. Clones are the same one.
+#[derive(Clone)]
+pub struct Levels(Arc<dyn Fn(EnvFilter) -> bool + Send + Sync>);
+
+impl std::fmt::Debug for Levels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Levels(..)")
+    }
+}
+
+impl Levels {
+    /// Logs at this level from now on.
+    ///
+    /// # Errors
+    /// As [`check`]; the level stays as it was then.
+    pub fn set(&self, level: Option<&str>) -> Result<(), StartError> {
+        let filter = filter(level)?;
+        if (self.0)(filter) { Ok(()) } else { Err(StartError::new("log_level: logging has ended")) }
+    }
+}
+
 /// Starts logging for the whole process. `level` is `error`, `warn`, `info`, `debug` or `trace`, or a filter such as
 /// `info,turn_relay::relay=debug`; `None` means `info`. `None` for `format` means text.
 ///
 /// # Errors
 /// When `level` or `format` cannot be read, or when logging was already started in this process.
-pub fn start(format: Option<&str>, level: Option<&str>) -> Result<(), StartError> {
+pub fn start(format: Option<&str>, level: Option<&str>) -> Result<Levels, StartError> {
     let format = format.map_or_else(|| Ok(Format::default()), str::parse)?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter(level)?).with_writer(std::io::stderr);
+    let (levels, started) = match format {
+        Format::Text => {
+            let lines =
+                lines.with_target(false).with_ansi(std::io::stderr().is_terminal()).with_filter_reloading();
+            let handle = lines.reload_handle();
+            (Levels(Arc::new(move |filter| handle.reload(filter).is_ok())), lines.finish().try_init())
+        }
+        Format::Json => {
+            let lines = lines.json().flatten_event(true).with_filter_reloading();
+            let handle = lines.reload_handle();
+            (Levels(Arc::new(move |filter| handle.reload(filter).is_ok())), lines.finish().try_init())
+        }
+    };
+    started.map_err(|error| StartError::new(format!("logging cannot be started: {error}")))?;
+    Ok(levels)
+}
+
+/// Whether [`start`] could read this level.
+///
+/// # Errors
+/// One line that says how to write it.
+pub fn check(level: Option<&str>) -> Result<(), StartError> {
+    filter(level).map(|_| ())
+}
+
+fn filter(level: Option<&str>) -> Result<EnvFilter, StartError> {
     let level = level.unwrap_or("info");
-    let filter = EnvFilter::builder().parse(level).map_err(|error| {
+    EnvFilter::builder().parse(level).map_err(|error| {
         StartError::new(format!(
             "log_level: {level:?} cannot be read ({error}); use error, warn, info, debug or trace"
         ))
-    })?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = match format {
-        Format::Text => {
-            lines.with_target(false).with_ansi(std::io::stderr().is_terminal()).finish().try_init()
-        }
-        Format::Json => lines.json().flatten_event(true).finish().try_init(),
-    };
-    started.map_err(|error| StartError::new(format!("logging cannot be started: {error}")))
+    })
 }
 
 #[cfg(test)]

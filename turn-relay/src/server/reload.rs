@@ -18,7 +18,7 @@ use crate::config::{Changes, Settings};
 use crate::datapath::inbox::{Done, Mailbox, Order};
 use crate::hook::authorization::Forget;
 use crate::listen::admission::Admission;
-use crate::operation::supervisor;
+use crate::operation::changes;
 use crate::relay::{Drain, Shared};
 
 /// Changes the server while it runs. Clones control the same server; after its end they change nothing any more.
@@ -57,16 +57,9 @@ pub struct Reloaded {
 
 impl fmt::Display for Reloaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.changed.is_empty() {
-            f.write_str("nothing has changed")?;
-        } else {
-            f.write_str(&self.changed.join("; "))?;
-        }
+        changes::summary(f, &self.changed, &self.needs_restart)?;
         if self.ended_allocations > 0 {
             write!(f, "; allocations ended by it: {}", self.ended_allocations)?;
-        }
-        if !self.needs_restart.is_empty() {
-            write!(f, "; needs a restart: {}", self.needs_restart.join(", "))?;
         }
         Ok(())
     }
@@ -239,13 +232,6 @@ impl Reloader {
     /// # Errors
     /// One line that says what is wrong with the new configuration; everything stays as it was.
     pub fn reload(&self) -> Result<Reloaded, StartError> {
-        supervisor::reloading();
-        let reloaded = (self.read)().and_then(|settings| self.control.reload(settings));
-        supervisor::ready();
-        match &reloaded {
-            Ok(reloaded) => tracing::info!("reloaded: {reloaded}"),
-            Err(error) => tracing::error!("not reloaded, everything stays as it was: {error}"),
-        }
-        reloaded
+        changes::reload(|| (self.read)().and_then(|settings| self.control.reload(settings)))
     }
 }

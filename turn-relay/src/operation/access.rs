@@ -13,6 +13,7 @@ use axum::response::{IntoResponse as _, Response};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
+use super::admin::Admin;
 use super::problem::Problem;
 
 /// Who may come in over a port.
@@ -47,9 +48,9 @@ impl Token {
     }
 }
 
-/// How a request came in.
+/// How requests come in.
 #[derive(Clone, Debug)]
-pub(super) enum Door {
+pub enum Door {
     /// A unix socket: the file's mode has let it in.
     Socket,
     /// A TCP port.
@@ -57,6 +58,15 @@ pub(super) enum Door {
 }
 
 impl Door {
+    /// The door of this listener: who reaches a unix socket is let in by its mode, who reaches a port needs the token.
+    #[must_use]
+    pub fn of(on: &Admin, access: &Arc<Access>) -> Self {
+        match on.address().tcp() {
+            Some(_) => Self::Port(Arc::clone(access)),
+            None => Self::Socket,
+        }
+    }
+
     fn admits(&self, headers: &HeaderMap) -> Result<(), Problem> {
         let Self::Port(access) = self else { return Ok(()) };
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
@@ -71,8 +81,8 @@ impl Door {
             return Err(Problem::new(
                 StatusCode::FORBIDDEN,
                 "closed",
-                "the admin API is closed on this port: configure admin_token_file, or listen on a socket with \
-                 admin = \"unix:/run/turn-relay/admin.sock\"",
+                "the admin API is closed on this port: configure admin_token_file, or listen on a unix socket \
+                 (admin = \"unix:/PATH\")",
             ));
         };
         if presented(headers).is_some_and(|presented| token.is(presented)) {

@@ -1,17 +1,18 @@
-//! Where the admin listeners are and who may use them.
+//! Where admin listeners are and who may use them, as a configuration says it.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use serde::de::{Deserialize, Deserializer};
 
-use super::Config;
-use super::addresses::socket_address;
-use crate::admin::{Access, Token};
-use crate::operation::{AdminAddress, StartError};
+use super::access::{Access, Token};
+use super::{AdminAddress, StartError};
 
 /// `admin = "..."` is as good as `admin = ["..."]`.
-pub(super) fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+///
+/// # Errors
+/// For what is neither.
+pub fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     #[derive(serde::Deserialize)]
     #[serde(untagged, expecting = "an address or a list of addresses")]
     enum OneOrMany {
@@ -24,26 +25,33 @@ pub(super) fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     })
 }
 
-pub(super) fn addresses(written: &[String]) -> Result<Vec<AdminAddress>, StartError> {
-    written.iter().map(|text| address(text)).collect()
-}
-
-fn address(text: &str) -> Result<AdminAddress, StartError> {
+/// An address of an admin listener: `IP:PORT` or `unix:/PATH`.
+///
+/// # Errors
+/// One line that says how to write it.
+pub fn address(text: &str) -> Result<AdminAddress, StartError> {
     let Some(path) = text.strip_prefix("unix:") else {
-        return socket_address("admin", text).map(AdminAddress::Tcp);
+        return text.parse().map(AdminAddress::Tcp).map_err(|_| {
+            StartError::new(format!(
+                "admin: {text:?} is not an address; write IP:PORT, such as 127.0.0.1:9641, or unix:/PATH"
+            ))
+        });
     };
     if !Path::new(path).is_absolute() {
         return Err(StartError::new(format!(
-            "admin: {text:?} is not an absolute path; write it as unix:/run/turn-relay/admin.sock"
+            "admin: {text:?} is not an absolute path; write it like unix:/run/turn-relay/admin.sock"
         )));
     }
     Ok(AdminAddress::Unix(path.into()))
 }
 
-pub(super) fn access(config: &Config) -> Result<Access, StartError> {
-    let token =
-        config.admin_token_file.as_deref().map(|path| secret_line("admin_token_file", path)).transpose()?;
-    for name in &config.admin_host {
+/// Who may use the admin API on a port: `admin_token_file` and `admin_host`.
+///
+/// # Errors
+/// One line that names the key.
+pub fn access(token_file: Option<&Path>, hosts: &[String]) -> Result<Access, StartError> {
+    let token = token_file.map(|path| secret_line("admin_token_file", path)).transpose()?;
+    for name in hosts {
         // A port would never match: names are compared without it.
         if name.is_empty() || name.contains([':', '/']) {
             return Err(StartError::new(format!(
@@ -51,11 +59,14 @@ pub(super) fn access(config: &Config) -> Result<Access, StartError> {
             )));
         }
     }
-    Ok(Access { token: token.as_deref().map(Token::new), hosts: config.admin_host.clone() })
+    Ok(Access { token: token.as_deref().map(Token::new), hosts: hosts.to_vec() })
 }
 
 /// The one line of a file that holds a token or a secret.
-pub(super) fn secret_line(key: &str, path: &Path) -> Result<String, StartError> {
+///
+/// # Errors
+/// When it cannot be read, or holds too little to be random.
+pub fn secret_line(key: &str, path: &Path) -> Result<String, StartError> {
     let shown = path.display();
     let text = std::fs::read_to_string(path)
         .map_err(|error| StartError::new(format!("{key}: cannot read {shown}: {error}")))?;

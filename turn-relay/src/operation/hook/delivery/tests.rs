@@ -4,45 +4,46 @@ use std::cell::RefCell;
 
 use serde_json::Value;
 
-use super::super::usage::{UsageKind, open};
 use super::*;
-use crate::relay::AllocationId;
-
-fn event(n: u64) -> UsageEvent {
-    UsageEvent {
-        event: UsageKind::End,
-        id: AllocationId(n),
-        time: 1_700_000_000_123,
-        user: "alice".into(),
-        transport: "udp",
-        family: "ipv4",
-        seconds: 60,
-        to_peer_bytes: 1,
-        to_peer_packets: 2,
-        to_client_bytes: 3,
-        to_client_packets: 4,
-        reason: Some("released"),
-        addresses: None,
-    }
-}
 
 /// Posts `events` to a hook that answers with each of `answers` in turn and accepts the rest; tells what was posted when.
-async fn post(events: u64, answers: Vec<Called>) -> (Vec<(Duration, Value)>, UsageCounts) {
-    let counts = UsageCounts::default();
-    let (queue, receiver) = open(&counts);
+async fn post(events: u64, answers: Vec<Called>) -> (Vec<(Duration, Value)>, Outcomes) {
+    let outcomes = Outcomes::default();
+    let (events_in, delivery) = queue("hook", 2_000, outcomes.clone());
     for n in 0..events {
-        queue.put(event(n));
+        events_in.put(serde_json::json!({ "n": n }));
     }
-    drop(queue);
+    drop(events_in);
     let (start, posted) = (Instant::now(), RefCell::new(vec![]));
     let answers = RefCell::new(answers.into_iter());
-    Delivery::new(receiver, counts.clone())
+    delivery
         .post_with(|body| {
             posted.borrow_mut().push((start.elapsed(), serde_json::from_slice(&body).expect("JSON")));
             std::future::ready(answers.borrow_mut().next().unwrap_or(Called::Accepted(vec![])))
         })
         .await;
-    (posted.into_inner(), counts)
+    (posted.into_inner(), outcomes)
+}
+
+#[test]
+fn a_full_queue_loses_and_counts_events_and_those_first_that_others_are_preferred_to() {
+    let outcomes = Outcomes::default();
+    let (events, mut delivery) = queue("hook", 8, outcomes.clone());
+    for n in 0..5 {
+        events.put_if_roomy(n);
+    }
+    assert_eq!(outcomes.dropped.get(), 0);
+    events.put_if_roomy(5);
+    assert_eq!(outcomes.dropped.get(), 1, "it leaves room");
+    for n in 0..3 {
+        events.put(n);
+    }
+    assert_eq!(outcomes.dropped.get(), 1);
+    events.put(3);
+    assert_eq!(outcomes.dropped.get(), 2);
+    delivery.events.try_recv().expect("one is taken");
+    events.put(4);
+    assert_eq!(outcomes.dropped.get(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -53,14 +54,8 @@ async fn events_are_posted_in_batches_and_in_order() {
     assert_eq!(sizes, [500, 500, 201]);
     let ids = posted.iter().flat_map(|(_, batch)| batch["events"].as_array().unwrap());
     for (n, event) in ids.enumerate() {
-        assert_eq!(event["id"], format!("{n:016x}"));
+        assert_eq!(event["n"], n);
     }
-    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
-    assert_eq!(
-        keys(&posted[0].1["events"][0]),
-        "event family id reason seconds time to_client_bytes to_client_packets to_peer_bytes to_peer_packets transport user"
-    );
-    assert_eq!(posted[0].1["events"][0]["event"], "end");
     assert_ne!(posted[0].1["batch"], posted[1].1["batch"]);
     assert_eq!(counts.delivered.get(), 1201);
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 /// An answer that is not what was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Problem {
+pub struct Problem {
     status: StatusCode,
     body: Body,
 }
@@ -19,16 +19,18 @@ struct Body {
 }
 
 impl Problem {
-    pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+    /// With a code that no other problem of the API has.
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self { status, body: Body { code, message: message.into() } }
     }
 
     /// The client is at fault: a body, a query or a path that does not say what it should.
-    pub(super) fn bad_request(message: impl Into<String>) -> Self {
+    pub fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
     }
 
-    pub(super) fn not_found(message: impl Into<String>) -> Self {
+    /// What was asked about is not there.
+    pub fn not_found(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 }
