@@ -29,6 +29,8 @@ const PATH_EVERY_MS = 2_000;
 const SPEAKING_EVERY_MS = 250;
 /** About -40 dB: speech, not breath. */
 const SPEAKING_LEVEL = 0.01;
+/** What the operator says is read in time. */
+const NOTICE_MS = 20_000;
 /** A mesh sends once per peer; past this many people a home uplink is full. */
 const COMFORTABLE_PEERS = 5;
 const CHANNEL_MESSAGE_CHARACTERS = 16_384;
@@ -91,6 +93,7 @@ export class Call extends EventTarget {
 
   #listenToSdk() {
     this.client.addEventListener("state", (event) => this.#clientChanged(/** @type {CustomEvent} */ (event).detail));
+    this.client.addEventListener("notice", (event) => toast(/** @type {CustomEvent} */ (event).detail.text, { for_ms: NOTICE_MS }));
     this.client.addEventListener("ice", () => this.#renewRelayed());
     this.client.addEventListener("welcome", (event) => {
       // The push may have fallen into the gap between two connections.

@@ -37,13 +37,15 @@ struct Page;
 /// Answers `GET` and `HEAD` for a path of the page; 404 for everything that is not one of its files.
 ///
 /// `own` is the origin under which the client sees this server, `public` the configured one: their WebSocket
-/// forms are written into the policy, because not every browser counts `ws:` as `'self'`.
+/// forms are written into the policy, because not every browser counts `ws:` as `'self'`. `elsewhere` is where the page
+/// may be sent when this server drains.
 pub(crate) fn respond(
     method: &Method,
     path: &str,
     headers: &HeaderMap,
     own: &Origin,
     public: Option<&Origin>,
+    elsewhere: Option<&Origin>,
 ) -> Response<Body> {
     if method != Method::GET && method != Method::HEAD {
         return plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered here\n");
@@ -70,7 +72,7 @@ pub(crate) fn respond(
     insert(out, header::CONTENT_TYPE, content_type(name, file.metadata.mimetype()));
     insert(out, header::ETAG, etag);
     insert(out, header::CACHE_CONTROL, "no-cache".to_owned());
-    insert(out, header::CONTENT_SECURITY_POLICY, policy(own, public));
+    insert(out, header::CONTENT_SECURITY_POLICY, policy(own, public, elsewhere));
     insert(out, header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned());
     insert(out, header::REFERRER_POLICY, "no-referrer".to_owned());
     insert(out, header::HeaderName::from_static("permissions-policy"), PERMISSIONS.to_owned());
@@ -92,11 +94,14 @@ pub(crate) fn plain(status: StatusCode, line: &'static str) -> Response<Body> {
 const PERMISSIONS: &str = "camera=(self), microphone=(self), display-capture=(self), autoplay=(self), \
                            screen-wake-lock=(self), fullscreen=(self), picture-in-picture=(self), geolocation=()";
 
-fn policy(own: &Origin, public: Option<&Origin>) -> String {
+fn policy(own: &Origin, public: Option<&Origin>, elsewhere: Option<&Origin>) -> String {
     let mut connect = format!("'self' {}", own.as_websocket());
     if let Some(public) = public {
         connect.push(' ');
         connect.push_str(&public.as_websocket());
+    }
+    if let Some(elsewhere) = elsewhere {
+        let _ = write!(connect, " {elsewhere} {}", elsewhere.as_websocket());
     }
     format!(
         "default-src 'self'; connect-src {connect}; img-src 'self' blob: data:; media-src 'self' blob:; \

@@ -13,18 +13,23 @@
 pub mod config;
 pub mod hub;
 pub mod origin;
+pub mod reload;
 pub mod server;
 
+mod admin;
 mod assets;
 mod authority;
 mod metrics;
 mod outbox;
 mod report;
 mod routes;
+mod rules;
 mod shard;
 mod tls;
 mod transport;
 mod turn;
+mod watchdog;
+mod webhook;
 
 pub use config::{Config, Settings};
 pub use server::Server;

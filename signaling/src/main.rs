@@ -6,8 +6,9 @@ use signaling::{Config, Server, Settings};
 use turn_relay::operation::{
     StartError,
     settings::{self, Invocation},
-    shutdown::Signals,
-    start_error, telemetry,
+    shutdown::{Hangups, Requested, Signals},
+    start_error, supervisor,
+    telemetry::{self, Levels},
 };
 
 fn main() -> ExitCode {
@@ -23,7 +24,7 @@ fn run() -> Result<ExitCode, StartError> {
         Invocation::Check(config) => (config, true),
         Invocation::Run(config) => (config, false),
     };
-    telemetry::start(config.log_format.as_deref(), config.log_level.as_deref())?;
+    let levels = telemetry::start(config.log_format.as_deref(), config.log_level.as_deref())?;
     let settings = Settings::try_from(config)?;
     if check {
         settings.check()?;
@@ -33,22 +34,47 @@ fn run() -> Result<ExitCode, StartError> {
         .enable_all()
         .build()
         .map_err(|error| StartError::new(format!("cannot start: {error}")))?
-        .block_on(serve(settings))
+        .block_on(serve(settings, levels))
 }
 
-async fn serve(settings: Settings) -> Result<ExitCode, StartError> {
-    let mut signals = Signals::listen()?;
-    let mut server = Server::start(settings)?;
+async fn serve(settings: Settings, levels: Levels) -> Result<ExitCode, StartError> {
+    let (mut signals, mut hangups) = (Signals::listen()?, Hangups::listen()?);
+    let mut server = Server::start_reloadable(settings, Some(levels), Box::new(read))?;
     start_error::print(&server.summary().join("\n"))?;
-    tokio::select! {
-        signal = signals.requested() => tracing::info!("{signal}: stopping"),
-        () = server.failed() => {
-            tracing::error!("a part of the server ended by itself: stopping");
-            return Ok(ExitCode::FAILURE);
+    supervisor::ready();
+    let reloader = server.reloader().clone();
+    reloader.watch_certificates();
+    let signal = loop {
+        tokio::select! {
+            signal = signals.requested() => break signal,
+            // What came of it is in the log.
+            () = hangups.next() => drop(reloader.reload().await),
+            () = server.failed() => {
+                tracing::error!("a part of the server ended by itself: stopping");
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+    };
+    tracing::info!("{signal}: stopping");
+    if signal == Requested::Terminate {
+        tokio::select! {
+            () = server.drain() => {}
+            signal = signals.requested() => tracing::info!("{signal}: closing who is left"),
         }
     }
-    server.stop().await;
+    tokio::select! {
+        () = server.stop() => {}
+        signal = signals.requested() => tracing::warn!("{signal}: ending without a goodbye"),
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The configuration as it is written now: the same file and flags, read again.
+fn read() -> Result<Settings, StartError> {
+    match settings::load::<Config>(command(), std::env::args_os())? {
+        Invocation::Run(config) | Invocation::Check(config) => Settings::try_from(config),
+        Invocation::Print(_) => Err(StartError::new("there is no configuration to read")),
+    }
 }
 
 fn command() -> clap::Command {
@@ -75,5 +101,8 @@ Examples:
   Keep the configuration in a file:
     signaling --print-config > signaling.toml
     signaling --config signaling.toml --check
+
+  Change the configuration of a running server; sessions stay, a file that is not good changes nothing:
+    kill -HUP $(pidof signaling)
 
 Every flag is also a key of the file (public_url) and an environment variable (SIGNALING_PUBLIC_URL).";

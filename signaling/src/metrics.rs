@@ -19,6 +19,8 @@ pub(crate) struct Metrics {
     pub(crate) outbox_bytes: Gauge,
     /// Sessions, here and away.
     pub(crate) sessions: Gauge,
+    /// Sessions with a connection.
+    pub(crate) sessions_here: Gauge,
     /// Rooms that exist.
     pub(crate) rooms: Gauge,
     /// Bytes kept for replay to sessions that have not acknowledged them.
@@ -37,6 +39,7 @@ pub(crate) struct Metrics {
     frame_errors: Family<FrameErrorLabel, Counter>,
     closes: Family<CloseLabel, Counter>,
     welcomes: Family<WelcomeLabel, Counter>,
+    ended: Family<EndLabel, Counter>,
     turn_errors: Family<TurnErrorLabel, Counter>,
 }
 
@@ -47,6 +50,7 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("signaling");
         registry.register("connections", "Open connections, of any transport", this.connections.clone());
         registry.register("sessions", "Sessions, with or without a connection", this.sessions.clone());
+        registry.register("sessions_here", "Sessions with a connection", this.sessions_here.clone());
         registry.register("rooms", "Rooms with at least one session", this.rooms.clone());
         registry.register("outbox_bytes", "Bytes queued for slow readers", this.outbox_bytes.clone());
         registry.register(
@@ -71,6 +75,7 @@ impl Metrics {
         );
         registry.register("closes", "Connections ended, by close code", this.closes.clone());
         registry.register("welcomes", "Sessions begun or resumed, by outcome", this.welcomes.clone());
+        registry.register("sessions_ended", "Sessions ended, by reason", this.ended.clone());
         registry.register(
             "turn_errors_reported",
             "Allocations that clients reported as failed, by STUN error code",
@@ -91,6 +96,11 @@ impl Metrics {
 
     pub(crate) fn welcomed(&self, outcome: &'static str, reason: &'static str) {
         self.welcomes.get_or_create(&WelcomeLabel { outcome, reason }).inc();
+    }
+
+    /// `reason` is one of the words for an end reason.
+    pub(crate) fn ended(&self, reason: &'static str) {
+        self.ended.get_or_create(&EndLabel { reason }).inc();
     }
 
     pub(crate) fn frame_refused(&self, code: ErrorCode) {
@@ -203,6 +213,11 @@ struct CloseLabel {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WelcomeLabel {
     outcome: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EndLabel {
     reason: &'static str,
 }
 

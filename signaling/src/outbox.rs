@@ -37,21 +37,28 @@ pub(crate) struct OutboxLimits {
 /// What all queues of a server may hold together.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    total: usize,
-    reserve: usize,
+    total: AtomicUsize,
+    reserve: AtomicUsize,
     held: AtomicUsize,
 }
 
 impl Budget {
     /// When `total` bytes are queued, a queue may hold no more than `reserve`.
     pub(crate) const fn new(total: usize, reserve: usize) -> Self {
-        Self { total, reserve, held: AtomicUsize::new(0) }
+        Self { total: AtomicUsize::new(total), reserve: AtomicUsize::new(reserve), held: AtomicUsize::new(0) }
+    }
+
+    /// Other bounds from now on.
+    pub(crate) fn limit(&self, total: usize, reserve: usize) {
+        self.total.store(total, Ordering::Relaxed);
+        self.reserve.store(reserve, Ordering::Relaxed);
     }
 
     /// Takes `bytes` for a queue that will then hold `queued`.
     fn take(&self, bytes: usize, queued: usize) -> Result<(), Full> {
         let before = self.held.fetch_add(bytes, Ordering::Relaxed);
-        if before.saturating_add(bytes) > self.total && queued > self.reserve {
+        let full = before.saturating_add(bytes) > self.total.load(Ordering::Relaxed);
+        if full && queued > self.reserve.load(Ordering::Relaxed) {
             self.give_back(bytes);
             return Err(Full);
         }

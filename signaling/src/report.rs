@@ -12,23 +12,19 @@ use std::{
 use signaling_protocol::Report;
 use tracing::{debug, warn};
 
-use crate::{config::RelayChoice, metrics::Metrics};
+use crate::{metrics::Metrics, turn::IceIssuer};
 
 /// Counts reports and logs the first of each interval.
 pub(crate) struct Reports {
-    /// URLs that we hand out ourselves, and therefore may name.
-    urls: Box<[String]>,
+    /// Knows the URLs that we hand out ourselves, and therefore may name.
+    ice: Arc<IceIssuer>,
     metrics: Arc<Metrics>,
     logged: Mutex<Option<Instant>>,
 }
 
 impl Reports {
-    pub(crate) fn new(relay: &RelayChoice, metrics: Arc<Metrics>) -> Self {
-        let urls = match relay {
-            RelayChoice::External { urls, .. } => urls.clone().into(),
-            RelayChoice::None | RelayChoice::Embedded { .. } => Box::default(),
-        };
-        Self { urls, metrics, logged: Mutex::default() }
+    pub(crate) fn new(ice: Arc<IceIssuer>, metrics: Arc<Metrics>) -> Self {
+        Self { ice, metrics, logged: Mutex::default() }
     }
 
     /// Takes one report of a client.
@@ -40,8 +36,7 @@ impl Reports {
         if !self.is_due() {
             return;
         }
-        let server =
-            self.urls.iter().find(|known| ***known == **url).map_or("its TURN server", String::as_str);
+        let server = if self.ice.names(url) { url } else { "its TURN server" };
         match code {
             401 => warn!(
                 "a client could not allocate on {server}: 401 Unauthorized: does --turn-secret-file hold the secret \

@@ -2,36 +2,46 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use prometheus_client::registry::Registry;
-use tokio::{net::TcpListener, task::JoinSet, time::timeout};
+use tokio::{
+    net::TcpListener,
+    task::{JoinHandle, JoinSet},
+    time::{Instant, sleep, timeout},
+};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 use turn_relay::{
     config as relay_config,
     credentials::Secret,
-    operation::{Admin, Readiness, StartError, admin},
+    operation::{Admin, Readiness, StartError, supervisor, telemetry::Levels},
     server::Server as Relay,
 };
 
 use crate::{
+    admin::{Console, Operator},
     config::{RelayChoice, Settings, Tls},
     metrics::Metrics,
-    origin::{Gate, Origin},
-    outbox::{Budget, OutboxLimits},
+    origin::Origin,
+    outbox::Budget,
+    reload::{Control, Reins, Reloader},
     report::Reports,
     routes::{self, App},
+    rules::Rules,
     shard::Shards,
-    tls::{self, Identity},
+    tls::{self, ServedCertificate},
     transport::{
         keyed::KeyedConnections,
         listen::{self, Admission, Listener},
     },
     turn::{self, IceIssuer},
+    watchdog,
+    webhook::{self, Opened},
 };
 
 /// A running signaling server, with its embedded relay if it has one.
@@ -40,20 +50,37 @@ pub struct Server {
     admin: Option<SocketAddr>,
     relay: Option<Relay>,
     summary: Vec<String>,
-    ready: Readiness,
-    shards: Arc<Shards>,
+    reloader: Reloader,
+    /// Posts what is left for the webhook, to its end.
+    posting: Option<JoinHandle<()>>,
     tasks: TaskTracker,
-    stop: CancellationToken,
     drivers: JoinSet<()>,
 }
 
+/// Where a running server reads its configuration again.
+pub type Source = Box<dyn Fn() -> Result<Settings, StartError> + Send + Sync>;
+
 impl Server {
-    /// Opens every socket, then starts. Must run inside a multi-threaded tokio runtime.
+    /// Opens every socket, then starts. Must run inside a multi-threaded tokio runtime. Its configuration cannot be reloaded.
     ///
     /// # Errors
     /// One line that says what to do: a taken port, an unusable certificate, an address that is not ours.
     pub fn start(settings: Settings) -> Result<Self, StartError> {
-        let identity = identity(&settings.tls, settings.listen.ip())?;
+        let nowhere = || Err(StartError::new("there is no configuration to read again"));
+        Self::start_reloadable(settings, None, Box::new(nowhere))
+    }
+
+    /// The same for a server whose configuration can be read again from `source`; `levels` are those of the process's log.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_reloadable(
+        settings: Settings,
+        levels: Option<Levels>,
+        source: Source,
+    ) -> Result<Self, StartError> {
+        raise_limit();
+        let certificate = certificate(&settings.tls, settings.listen.ip())?;
         let socket = listen::bind(settings.listen).map_err(|error| {
             StartError::bind(
                 "signaling",
@@ -63,53 +90,71 @@ impl Server {
             )
         })?;
         let address = local_address(&socket)?;
-        let admin = settings.admin.map(Admin::bind).transpose()?;
+        let admin = settings.admin.address.clone().map(Admin::bind).transpose()?;
         let mut registry = Registry::default();
         let metrics = Arc::new(Metrics::register(&mut registry));
         let authority = Arc::new(settings.access.open()?);
         let (relay, ice) = relay(&settings, &mut registry)?;
-        let summary = summary(&settings, address, &identity, relay.as_ref(), admin.as_ref());
+        let webhook = webhook::open(settings.webhook.as_ref(), &mut registry)?;
+        let summary = summary(&settings, address, certificate.as_ref(), relay.as_ref(), admin.as_ref());
 
         let ice = Arc::new(IceIssuer::new(ice, settings.credential_lifetime));
-        let (shards, drivers) = Shards::new(settings.shards, &settings.limits, &ice, &authority, &metrics);
+        let (events, posting) = webhook
+            .map(|Opened { events, delivery, hook }| (events, tokio::spawn(delivery.run(hook))))
+            .unzip();
+        let (shards, drivers) =
+            Shards::new(settings.shards, &settings.limits, &ice, &authority, &metrics, events.as_ref());
         let shards = Arc::new(shards);
         let (tasks, stop, ready) = (TaskTracker::new(), CancellationToken::new(), Readiness::default());
+        let access = Arc::new(settings.admin.access.clone());
+        let reins = Arc::new(Reins {
+            rules: Arc::new(ArcSwap::from_pointee(Rules::new(&settings))),
+            admission: Admission::new(settings.connections),
+            budget: Arc::new(Budget::new(settings.outbox_total(), settings.outbox_reserve())),
+            settings: Mutex::new(settings),
+            ice: ice.clone(),
+            shards: shards.clone(),
+            certificate: certificate.map(|certificate| Arc::new(ServedCertificate::new(certificate))),
+            ready: ready.clone(),
+            metrics: metrics.clone(),
+            stop: stop.clone(),
+        });
         let app = Arc::new(App {
-            gate: Gate::new(settings.public, settings.allowed),
             authority,
+            rules: reins.rules.clone(),
+            ready: ready.clone(),
             shards: shards.clone(),
             metrics: metrics.clone(),
-            reports: Arc::new(Reports::new(&settings.relay, metrics.clone())),
-            outbox: OutboxLimits {
-                frames: settings.limits.replay_messages + OUTBOX_EXTRA_FRAMES,
-                bytes: settings.limits.replay_bytes + OUTBOX_EXTRA_BYTES,
-            },
-            budget: Arc::new(Budget::new(
-                settings.limits.replay_total_bytes.saturating_mul(settings.shards),
-                settings.limits.replay_reserve + settings.limits.peers_per_room * SNAPSHOT_BYTES,
-            )),
+            reports: Arc::new(Reports::new(ice, metrics.clone())),
+            budget: reins.budget.clone(),
             keyed: KeyedConnections::default(),
             tasks: tasks.clone(),
             stop: stop.clone(),
         });
         let listener = Listener {
             routes: routes::router(app),
-            tls: identity.map(|identity| TlsAcceptor::from(identity.config)),
-            admission: Admission::new(settings.connections),
-            forwarding: Arc::new(settings.forwarding),
-            metrics,
+            tls: acceptor(reins.certificate.clone())?,
+            admission: reins.admission.clone(),
+            rules: reins.rules.clone(),
+            metrics: metrics.clone(),
             tasks: tasks.clone(),
             stop: stop.clone(),
         };
         tasks.spawn(listener.serve(socket));
+        let reloader = Reloader::new(Control(reins), levels, source);
         let admin_address = admin.as_ref().and_then(|admin| admin.address().tcp());
         if let Some(admin) = admin {
-            let routes = admin::routes(Arc::new(registry), ready.clone());
+            let operator = Operator { shards: shards.clone(), metrics, since: std::time::Instant::now() };
+            let (registry, reloader) = (Arc::new(registry), reloader.clone());
+            let console = Console { operator, reloader, access, registry, ready: ready.clone() };
+            let routes = console.routes(&admin);
             tokio::spawn(admin.serve(routes, stop.clone().cancelled_owned()));
         }
+        let guard = watchdog::guard(shards);
+        tokio::spawn(stop.run_until_cancelled_owned(guard));
         let drivers = drivers.into_iter().collect();
         ready.set(true);
-        Ok(Self { address, admin: admin_address, relay, summary, ready, shards, tasks, stop, drivers })
+        Ok(Self { address, admin: admin_address, relay, summary, reloader, posting, tasks, drivers })
     }
 
     /// Where the page and the signaling are served; the real port where port 0 was asked for.
@@ -144,31 +189,72 @@ impl Server {
         }
     }
 
+    /// For whoever reads the configuration again: SIGHUP, renewed certificates.
+    #[must_use]
+    pub const fn reloader(&self) -> &Reloader {
+        &self.reloader
+    }
+
+    /// Turns newcomers away and asks every client to leave, one after the other (`goaway`). Resolves when the last has left or
+    /// the time for it is over; to give up waiting is to drop it.
+    pub async fn drain(&self) {
+        let control = self.reloader.control();
+        let window = control.send_away().await;
+        let sessions = control.sessions_here();
+        let status = format!("draining: {sessions} clients have {} s to leave", window.as_secs());
+        info!("{status}; a second signal closes them now");
+        supervisor::stopping(&status);
+        let ends = Instant::now() + window + LAST_DEPARTURE;
+        while !window.is_zero() && control.sessions_here() > 0 && Instant::now() < ends {
+            sleep(LOOK).await;
+        }
+    }
+
     /// Closes every connection with 4000, waits a moment for them, and stops the relay.
     pub async fn stop(mut self) {
-        self.ready.set(false);
-        self.stop.cancel();
-        self.shards.drain().await;
+        supervisor::stopping("closing");
+        self.reloader.control().end().await;
         self.tasks.close();
         if timeout(STOP_DEADLINE, self.tasks.wait()).await.is_err() {
             warn!(connections = self.tasks.len(), "some connections did not take their leave in time");
         }
-        self.drivers.abort_all();
+        self.drivers.shutdown().await;
         if let Some(relay) = self.relay {
             // It joins threads.
             let _ = tokio::task::spawn_blocking(move || relay.shutdown()).await;
+        }
+        // Its queue has ended with the shards.
+        if let Some(posting) = self.posting
+            && timeout(STOP_DEADLINE, posting).await.is_err()
+        {
+            warn!("the webhook did not take the last events in time and they are lost");
         }
         info!("stopped");
     }
 }
 
-fn identity(tls: &Tls, listen: IpAddr) -> Result<Option<Identity>, StartError> {
-    let identity = match tls {
+/// Every connection is a file. What the system refuses is said when it is missed.
+fn raise_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        warn!(%error, "the limit of open files stays low");
+    }
+}
+
+fn certificate(tls: &Tls, listen: IpAddr) -> Result<Option<tls::Certificate>, StartError> {
+    let certificate = match tls {
         Tls::Off => return Ok(None),
         Tls::SelfSigned => tls::self_signed(&reachable(listen)),
-        Tls::Files { cert, key } => tls::from_files(cert, key),
+        Tls::Files { cert, key } => tls::load(cert, key),
     };
-    identity.map(Some).map_err(|error| StartError::new(format!("tls: {error}")))
+    certificate.map(Some).map_err(|error| StartError::new(format!("tls: {error}")))
+}
+
+fn acceptor(certificate: Option<Arc<ServedCertificate>>) -> Result<Option<TlsAcceptor>, StartError> {
+    let Some(certificate) = certificate else { return Ok(None) };
+    let config = certificate.config().map_err(|error| StartError::new(format!("tls: {error}")))?;
+    Ok(Some(TlsAcceptor::from(Arc::new(config))))
 }
 
 /// The addresses under which a listener can be reached: its own, or those of this machine.
@@ -223,21 +309,21 @@ fn relay(settings: &Settings, registry: &mut Registry) -> Result<(Option<Relay>,
 fn summary(
     settings: &Settings,
     address: SocketAddr,
-    identity: &Option<Identity>,
+    certificate: Option<&tls::Certificate>,
     relay: Option<&Relay>,
     admin: Option<&Admin>,
 ) -> Vec<String> {
-    let scheme = if identity.is_some() { "https" } else { "http" };
+    let scheme = if certificate.is_some() { "https" } else { "http" };
     let mut lines = vec!["signaling is ready".to_owned()];
     for link in links(scheme, settings.public.as_ref(), address) {
         lines.push(format!("  open     {link}"));
     }
-    match (identity, &settings.tls) {
-        (Some(identity), Tls::SelfSigned) => {
+    match (certificate, &settings.tls) {
+        (Some(certificate), Tls::SelfSigned) => {
             lines.push(
                 "  tls      self-signed: the browser warns once; compare the SHA-256 fingerprint".to_owned(),
             );
-            lines.push(format!("           {}", identity.fingerprint));
+            lines.push(format!("           {}", certificate.fingerprint));
         }
         (Some(_), Tls::Files { .. } | Tls::Off) => lines.push("  tls      certificate from file".to_owned()),
         (None, _) if !address.ip().is_loopback() && settings.public.is_none() => lines.push(
@@ -283,7 +369,11 @@ fn links(scheme: &str, public: Option<&Origin>, address: SocketAddr) -> Vec<Stri
 /// One peer in a `welcome` at most: 400 bytes with the longest name, and some for the keys that may be added.
 pub(crate) const SNAPSHOT_BYTES: usize = 512;
 /// A replay comes behind a `welcome`, and others go on talking meanwhile.
-const OUTBOX_EXTRA_FRAMES: usize = 128;
+pub(crate) const OUTBOX_EXTRA_FRAMES: usize = 128;
 pub(crate) const OUTBOX_EXTRA_BYTES: usize = 256 * 1024;
+/// For the client whose time comes last to be welcomed elsewhere before it is closed here.
+const LAST_DEPARTURE: Duration = Duration::from_secs(2);
+/// How often to look whether somebody is left: nobody notices a tenth of a second at the end of a process.
+const LOOK: Duration = Duration::from_millis(100);
 /// A goodbye takes at most twice two seconds.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);

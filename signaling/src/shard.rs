@@ -15,22 +15,29 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 use signaling_protocol::{ClientFrame, CloseCode, FrameError, Hello, ResyncReason, RoomName, SessionId};
-use tokio::{sync::mpsc, time::sleep_until};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::sleep_until,
+};
 use tracing::{debug, info};
+use turn_relay::operation::hook::Events;
 
 use crate::{
+    admin::Question,
     authority::Authority,
-    hub::{ConnId, Counts, Event, Frame, GoneReason, Grant, Hub, Input, Limits, Output, Unproven},
+    hub::{ConnId, Counts, Event, Frame, GoneReason, Grant, Hub, Input, Limits, Output, Traffic, Unproven},
     metrics::Metrics,
     origin::Host,
     outbox::Outbox,
+    transport::guest::Transport,
     turn::IceIssuer,
+    webhook::{self, RoomEvent},
 };
 
 /// All shards, as the transports see them.
@@ -54,6 +61,18 @@ pub(crate) enum Letter {
     Malformed(ConnId, FrameError),
     /// A connection is gone.
     Gone(ConnId, GoneReason),
+    /// Clients are asked to leave within this time, to the server of this origin.
+    GoAway(Duration, Option<Box<str>>),
+    /// That was called off.
+    Stay,
+    /// Other limits hold.
+    Limits(Box<Limits>),
+    /// The operator wants to know something.
+    Question(Question),
+    /// The operator wants something.
+    Order(Box<Input>),
+    /// Whoever asks wants to see that the shard works.
+    Answer(oneshot::Sender<()>),
     /// What became of a further token of a session.
     Verified(SessionId, Result<Grant, Unproven>),
     /// The server stops.
@@ -70,6 +89,7 @@ pub(crate) struct Attach {
     pub(crate) grant: Option<Grant>,
     /// How the client reached us, for the addresses of the embedded relay.
     pub(crate) host: Host,
+    pub(crate) transport: Transport,
     pub(crate) outbox: Arc<Outbox>,
 }
 
@@ -85,6 +105,7 @@ impl Shards {
         ice: &Arc<IceIssuer>,
         authority: &Arc<Authority>,
         metrics: &Arc<Metrics>,
+        webhook: Option<&Events<RoomEvent>>,
     ) -> (Self, Vec<impl Future<Output = ()> + Send + 'static>) {
         let (inboxes, drivers) = (0..count)
             .map(|_| {
@@ -96,6 +117,8 @@ impl Shards {
                     authority: authority.clone(),
                     inbox: sender.downgrade(),
                     metrics: metrics.clone(),
+                    webhook: webhook.cloned(),
+                    transports: HashMap::default(),
                     counted: Counts::default(),
                 };
                 (sender, driver.run(inbox))
@@ -122,10 +145,27 @@ impl Shards {
         ConnId(self.next_connection.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Closes every connection with 4000 and forgets every session.
-    pub(crate) async fn drain(&self) {
+    /// How many there are.
+    pub(crate) const fn len(&self) -> usize {
+        self.inboxes.len()
+    }
+
+    /// One of them by its number.
+    pub(crate) fn get(&self, number: usize) -> Option<Shard> {
+        self.inboxes.get(number).cloned().map(Shard)
+    }
+
+    /// Tells every shard; one that has ended has nothing to do any more.
+    pub(crate) async fn tell(&self, mut letter: impl FnMut() -> Letter) {
         for inbox in &self.inboxes {
-            let _ = inbox.send(Letter::Drain).await;
+            let _ = inbox.send(letter()).await;
+        }
+    }
+
+    /// The same on a thread that is not the runtime's.
+    pub(crate) fn tell_blocking(&self, letter: impl Fn() -> Letter) {
+        for inbox in &self.inboxes {
+            let _ = inbox.blocking_send(letter());
         }
     }
 }
@@ -146,9 +186,14 @@ struct Driver {
     /// For what is found out beside the shard.
     inbox: mpsc::WeakSender<Letter>,
     metrics: Arc<Metrics>,
+    webhook: Option<Events<RoomEvent>>,
+    /// How the client of each session came last.
+    transports: Transports,
     /// What this shard has added to the gauges.
     counted: Counts,
 }
+
+type Transports = HashMap<SessionId, Transport, foldhash::fast::RandomState>;
 
 /// Where a connection's frames go.
 struct Link {
@@ -173,8 +218,9 @@ impl Driver {
             }
             let now = Instant::now();
             for letter in letters.drain(..) {
-                let input = self.open(letter);
-                self.apply(now, input);
+                if let Some(input) = self.open(now, letter) {
+                    self.apply(now, input);
+                }
             }
             if self.hub.deadline().is_some_and(|deadline| deadline <= now) {
                 self.apply(now, Input::Timeout);
@@ -183,13 +229,15 @@ impl Driver {
         }
     }
 
-    fn open(&mut self, letter: Letter) -> Input {
-        match letter {
+    /// What the hub is to hear of a letter; some are answered without it.
+    fn open(&mut self, now: Instant, letter: Letter) -> Option<Input> {
+        let input = match letter {
             Letter::Attach(attach) => {
-                let Attach { conn, room, ack, hello, grant, host, outbox } = *attach;
+                let Attach { conn, room, ack, hello, grant, host, transport, outbox } = *attach;
                 let session = self.hub.session_for(&room, ack, &hello);
                 let turn = grant.as_ref().map_or_else(|| self.hub.may_relay(session), |grant| grant.turn);
                 let ice = self.ice.issue(SystemTime::now(), &host, &session.to_string(), turn);
+                self.transports.insert(session, transport);
                 self.links.insert(conn, Link { outbox, host });
                 Input::Attach { conn, room, ack, hello, grant, ice }
             }
@@ -202,14 +250,27 @@ impl Driver {
                 self.links.remove(&conn);
                 Input::Gone { conn, why }
             }
+            Letter::GoAway(window, url) => Input::GoAway { window, url },
+            Letter::Stay => Input::Stay,
+            Letter::Limits(limits) => Input::Limits(limits),
+            Letter::Order(input) => *input,
             Letter::Verified(session, verdict) => Input::Grant { session, verdict },
             Letter::Drain => Input::Drain,
-        }
+            Letter::Question(question) => {
+                question.answer(&self.hub, now);
+                return None;
+            }
+            Letter::Answer(answer) => {
+                let _ = answer.send(());
+                return None;
+            }
+        };
+        Some(input)
     }
 
     /// Hands the hub an input and carries out what comes back, and what comes back of that.
     fn apply(&mut self, now: Instant, input: Input) {
-        let Self { hub, links, ice, authority, inbox, metrics, .. } = self;
+        let Self { hub, links, ice, authority, inbox, metrics, webhook, transports, .. } = self;
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
             for output in hub.handle(now, input) {
@@ -243,7 +304,14 @@ impl Driver {
                             }
                         });
                     }
-                    Output::Event(event) => note(metrics, event),
+                    Output::Event(event) => {
+                        if let Some(webhook) = webhook
+                            && let Some(event) = webhook::event_of(&event, SystemTime::now())
+                        {
+                            webhook.put(event);
+                        }
+                        note(metrics, transports, event);
+                    }
                 }
             }
         }
@@ -257,6 +325,7 @@ impl Driver {
         };
         self.metrics.rooms.inc_by(moved(now.rooms, before.rooms));
         self.metrics.sessions.inc_by(moved(now.sessions, before.sessions));
+        self.metrics.sessions_here.inc_by(moved(now.attached, before.attached));
         self.metrics.replay_bytes.inc_by(moved(now.buffered_bytes, before.buffered_bytes));
         self.counted = now;
     }
@@ -274,7 +343,7 @@ fn give_up(outbox: &Outbox) {
     outbox.close(CloseCode::SlowReader);
 }
 
-fn note(metrics: &Metrics, event: Event) {
+fn note(metrics: &Metrics, transports: &mut Transports, event: Event) {
     match event {
         Event::Started { session, resync } => {
             metrics.welcomed(if resync.is_some() { "resync" } else { "new" }, reason(resync));
@@ -289,9 +358,15 @@ fn note(metrics: &Metrics, event: Event) {
             metrics.overflows.inc();
             info!(%session, "session cannot be resumed any more: too much was sent to it meanwhile");
         }
-        Event::Ended { session, reason, lived } => {
-            info!(%session, ?reason, seconds = lived.as_secs(), "session ended");
+        Event::Ended { session, reason, lived, traffic } => {
+            let transport = transports.remove(&session).map_or("none", Transport::name);
+            let (reason, seconds) = (webhook::word(reason), lived.as_secs());
+            metrics.ended(reason);
+            let Traffic { received, sent } = traffic;
+            info!(%session, reason, seconds, transport, received, sent, "session ended");
         }
+        // For the webhook: a room's name may be a secret, so no line tells it.
+        Event::RoomStarted { .. } | Event::RoomEnded { .. } | Event::Joined { .. } | Event::Left { .. } => {}
         Event::TurnedAway { code } => debug!(code = code.name(), "a client was turned away"),
         Event::Relayed { bytes } => {
             metrics.signals.inc();

@@ -5,17 +5,22 @@
 
 use std::{
     net::IpAddr,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use arc_swap::ArcSwap;
 use signaling_protocol::{IceServer, IceServers};
 use turn_relay::credentials::{self, Secret};
 
 use crate::origin::{Host, parse_authority};
 
 /// Issues the ICE servers of a session.
-pub(crate) struct IceIssuer {
-    relay: Relay,
+pub(crate) struct IceIssuer(ArcSwap<Terms>);
+
+/// What credentials are made for.
+struct Terms {
+    relay: Arc<Relay>,
     lifetime: Duration,
 }
 
@@ -45,14 +50,26 @@ pub(crate) enum Relay {
 
 impl IceIssuer {
     /// Credentials will hold for `lifetime`.
-    pub(crate) const fn new(relay: Relay, lifetime: Duration) -> Self {
-        Self { relay, lifetime }
+    pub(crate) fn new(relay: Relay, lifetime: Duration) -> Self {
+        Self(ArcSwap::from_pointee(Terms { relay: Arc::new(relay), lifetime }))
+    }
+
+    /// Issues for another relay, if one is given, and another time from now on. What was issued before holds as long as it held.
+    pub(crate) fn change(&self, relay: Option<Relay>, lifetime: Duration) {
+        let relay = relay.map_or_else(|| self.0.load().relay.clone(), Arc::new);
+        self.0.store(Arc::new(Terms { relay, lifetime }));
+    }
+
+    /// Whether clients are sent to this URL of somebody's server: only then is it not a client's invention.
+    pub(crate) fn names(&self, url: &str) -> bool {
+        matches!(&*self.0.load().relay, Relay::External { urls, .. } if urls.iter().any(|known| known == url))
     }
 
     /// The servers for one session; without `turn`, those that need no credentials. `host` is how its client reached us: an
     /// embedded relay is named the same way.
     pub(crate) fn issue(&self, now: SystemTime, host: &Host, id: &str, turn: bool) -> IceServers {
-        let (stun, relays, secret) = match &self.relay {
+        let terms = self.0.load();
+        let (stun, relays, secret) = match &*terms.relay {
             Relay::None => return IceServers::default(),
             Relay::External { urls, secret } => {
                 let (relays, stun) = urls.iter().cloned().partition(|url| !url.starts_with("stun"));
@@ -70,7 +87,7 @@ impl IceIssuer {
             let servers = [open].into_iter().filter(|server| !server.urls.is_empty()).collect();
             return IceServers { servers, expires_in: None };
         }
-        let credential = credentials::mint(secret, id, now + self.lifetime);
+        let credential = credentials::mint(secret, id, now + terms.lifetime);
         let relays = IceServer {
             urls: relays,
             username: Some(credential.username),
@@ -78,7 +95,7 @@ impl IceIssuer {
         };
         IceServers {
             servers: [open, relays].into_iter().filter(|server| !server.urls.is_empty()).collect(),
-            expires_in: Some(self.lifetime),
+            expires_in: Some(terms.lifetime),
         }
     }
 }

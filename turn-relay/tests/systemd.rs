@@ -27,11 +27,12 @@ fn units_are_understood_to_the_last_word() {
     }
     let written = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/systemd");
     let folder = tempfile::tempdir().unwrap();
-    let units = ["turn-relay.service", "turn-relay.socket"].map(|name| {
+    let units = ["turn-relay.service", "turn-relay.socket", "signaling.service"].map(|name| {
         let text = fs::read_to_string(written.join(name)).unwrap();
         let unit = folder.path().join(name);
         // Where a package would install it, there need be nothing yet.
-        fs::write(&unit, text.replace("/usr/bin/turn-relay", PROGRAM)).unwrap();
+        fs::write(&unit, text.replace("/usr/bin/turn-relay", PROGRAM).replace("/usr/bin/signaling", PROGRAM))
+            .unwrap();
         unit
     });
     let checked = Command::new("systemd-analyze").args(["verify", "--man=no"]).args(units).output().unwrap();

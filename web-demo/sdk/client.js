@@ -8,7 +8,8 @@
  * snapshot of the room is the truth. Nothing here knows RTCPeerConnection.
  *
  * A connection is a WebSocket, or where none gets through an event stream, or polls; the session goes on over whichever works, and
- * tries to get back to a better one from time to time.
+ * tries to get back to a better one from time to time. When the server asks for it (`goaway`) the client moves to another server,
+ * at the time that it was told and without a gap.
  *
  * ```js
  * const client = new SignalingClient({ url: "wss://host/v1/rooms/lobby/ws", secret: await holdSecret("lobby"), instance: randomText(9) });
@@ -19,12 +20,12 @@
  *
  * Events (CustomEvent, the frame or fact in `detail`):
  * `welcome`, `peer_joined`, `peer_changed`, `peer_left`, `room_changed`, `knock`,
- * `knock_ended`, `granted`, `signal`, `ice`, `error`: the frame;
+ * `knock_ended`, `granted`, `signal`, `ice`, `notice`, `error`: the frame;
  * `state`: { state, code?, name?, message?, retry_in_ms? } whenever `client.state` changes; `name` is that of the close code, and
  * `message` what the server, or whoever removed us, said about it.
  *
  * @import { Clock } from "./clock.js"
- * @import { Door, Granted, IceServer, ServerFrame, SignalBody, Welcome } from "./protocol.js"
+ * @import { Door, GoAway, Granted, IceServer, ServerFrame, SignalBody, Welcome } from "./protocol.js"
  * @import { TokenOption } from "./token.js"
  * @typedef {"idle" | "connecting" | "open" | "waiting" | "closed"} ClientState
  *   waiting: the connection is lost and the next attempt is scheduled; closed: it will not come back by itself.
@@ -36,14 +37,14 @@
  * @property {(text: string) => void} send
  * @property {() => void} close
  * @typedef {new (url: string, protocols: string[]) => Socket} SocketClass
- * @typedef {{ socket: Socket, rung: number }} Connection
+ * @typedef {{ socket: Socket, rung: number, url: string }} Connection
  * @typedef {{ seq: number, type: string, body: object, bytes: number }} Kept
  */
 
 import { Backoff } from "./backoff.js";
 import { Timer, systemClock } from "./clock.js";
 import { Ladder } from "./ladder.js";
-import { CLOSE_NAMES, DEFAULT_GRANTED, DEFAULT_LIMITS, KNOCKING, SUBPROTOCOL, TOKEN_EXPIRED, UNAUTHORIZED, UNVERIFIED, comeBack, parseFrame } from "./protocol.js";
+import { CLOSE_NAMES, DEFAULT_GRANTED, DEFAULT_LIMITS, KNOCKING, SUBPROTOCOL, TOKEN_EXPIRED, UNAUTHORIZED, UNVERIFIED, comeBack, parseFrame, relocated } from "./protocol.js";
 import { EventStreamSocket, PollSocket } from "./requests.js";
 import { TokenSource } from "./token.js";
 
@@ -84,9 +85,11 @@ export class SignalingClient extends EventTarget {
   #listening;
   /** @type {Connection | undefined} */
   #connection;
-  /** A connection on a better rung that may take over from the present one. @type {Connection | undefined} */
+  /** A connection on a better rung or to another server that may take over from the present one. @type {Connection | undefined} */
   #climbing;
   #climbs = 0;
+  /** Where the server wants us to be instead, and how often we tried to get there. @type {{ url: string, tries: number } | undefined} */
+  #away;
   /** @type {string | undefined} */
   #resume;
   /** Highest seq received in order. */
@@ -253,7 +256,7 @@ export class SignalingClient extends EventTarget {
 
   #dial() {
     const { rung, deadline_ms } = this.ladder;
-    this.#connection = this.#connect(rung);
+    this.#connection = this.#connect(rung, this.#target());
     this.deadTimer.arm(deadline_ms);
   }
 
@@ -274,10 +277,11 @@ export class SignalingClient extends EventTarget {
 
   /**
    * @param {number} rung
+   * @param {string} url
    * @returns {Connection}
    */
-  #connect(rung) {
-    const socket = new this.transports[rung](this.url, [SUBPROTOCOL]);
+  #connect(rung, url) {
+    const socket = new this.transports[rung](url, [SUBPROTOCOL]);
     // A socket that was given up may still speak; only the present one, and one that may become it, are listened to.
     const present = () => this.#connection?.socket === socket;
     const climbing = () => this.#climbing?.socket === socket;
@@ -290,7 +294,7 @@ export class SignalingClient extends EventTarget {
       if (climbing()) this.#climbFailed();
       else if (present()) this.#closed(code);
     };
-    return { socket, rung };
+    return { socket, rung, url };
   }
 
   /** @param {Socket} socket */
@@ -300,18 +304,42 @@ export class SignalingClient extends EventTarget {
     socket.send(JSON.stringify({ type: "hello", seq: 0, ack, secret, instance, name, resume: this.#resume, token, password }));
   }
 
-  /** Tries a better rung beside the present connection, each of the better ones in turn. */
+  /** The server that the next connection goes to. One that does not let us in is given up every second time. */
+  #target() {
+    if (this.#away === undefined) return this.url;
+    this.#away.tries += 1;
+    return this.#away.tries % 2 === 1 ? this.#away.url : this.url;
+  }
+
+  /**
+   * The server wants us to leave: when the time has come a connection elsewhere is tried beside the present one.
+   * @param {GoAway} frame
+   */
+  #goAway({ in_ms, url }) {
+    this.#climbing?.socket.close();
+    this.#climbing = undefined;
+    this.#away = { url: relocated(this.url, url), tries: 0 };
+    this.climbTimer.arm(in_ms);
+  }
+
+  /** Tries a better rung beside the present connection, each of the better ones in turn; or another server, on the same rung. */
   #climb() {
     if (this.state !== "open" || this.#leaving || this.#connection === undefined) return;
-    this.#climbing = this.#connect(this.#climbs % this.#connection.rung);
-    this.#climbs += 1;
+    const { rung } = this.#connection;
+    if (this.#away === undefined) {
+      this.#climbing = this.#connect(this.#climbs % rung, this.url);
+      this.#climbs += 1;
+    } else {
+      this.#climbing = this.#connect(rung, this.#target());
+    }
     this.climbTimer.arm(CLIMB_DEADLINE_MS);
   }
 
   #climbFailed() {
     this.#climbing?.socket.close();
     this.#climbing = undefined;
-    this.#climbLater();
+    if (this.#away === undefined) this.#climbLater();
+    else this.climbTimer.arm(this.backoff.next());
   }
 
   #climbLater() {
@@ -337,7 +365,7 @@ export class SignalingClient extends EventTarget {
 
   /** @param {number} code */
   #closed(code) {
-    if (code === 4203 && this.#climbing !== undefined) {
+    if (code === 4203 && this.#climbing !== undefined && this.#away === undefined) {
       // It is we who replaced it; the welcome is still on its way.
       this.#connection = this.#climbing;
       this.#climbing = undefined;
@@ -381,6 +409,8 @@ export class SignalingClient extends EventTarget {
     this.#flushed = 0;
     this.#unacknowledged = 0;
     const first = this.welcome === undefined;
+    this.url = this.#connection?.url ?? this.url;
+    this.#away = undefined;
     this.peer = frame.peer;
     this.welcome = frame;
     this.ice = frame.ice.servers;
@@ -406,13 +436,18 @@ export class SignalingClient extends EventTarget {
   #stand() {
     const rung = this.#connection?.rung ?? 0;
     this.ladder.proved(rung);
-    if (rung > 0) this.#climbLater();
-    else this.#climbs = 0;
+    if (rung > 0) {
+      this.#climbLater();
+      return;
+    }
+    this.#climbs = 0;
+    this.climbTimer.cancel();
   }
 
   /** @param {ServerFrame} frame */
   #receiveUnsequenced(frame) {
     if (frame.type === "ping") this.#sendUnsequenced("pong");
+    if (frame.type === "goaway") this.#goAway(frame);
     if (frame.type !== "error") return;
     this.#retry_after_ms = frame.retry_after_ms ?? 0;
     this.#message = frame.message;

@@ -30,7 +30,9 @@
  * @typedef {Envelope & { type: "signal", from: string } & SignalBody} Signal
  * @typedef {Envelope & { type: "ice", servers: IceServer[], expires_in_ms?: number, refresh_in_ms?: number }} Ice
  * @typedef {Envelope & { type: "error", code: string, message: string, temporary: boolean, retry_after_ms?: number, re?: number }} ErrorFrame
- * @typedef {Welcome | PeerJoined | PeerChanged | PeerLeft | RoomChanged | Knock | KnockEnded | GrantedFrame | Signal | Ice | ErrorFrame
+ * @typedef {Envelope & { type: "notice", text: string }} Notice
+ * @typedef {Envelope & { type: "goaway", in_ms: number, url?: string }} GoAway
+ * @typedef {Welcome | GoAway | Notice | PeerJoined | PeerChanged | PeerLeft | RoomChanged | Knock | KnockEnded | GrantedFrame | Signal | Ice | ErrorFrame
  *   | (Envelope & { type: "ping" }) | (Envelope & { type: "ack" })} ServerFrame
  */
 
@@ -67,6 +69,20 @@ export function comeBack(code) {
   if (code >= 4100 && code < 4200) return "after";
   if (code >= 4200 && code < 4300) return "never";
   return "now";
+}
+
+/**
+ * The address of our room on the server of another origin, or where it is if the origin is none, or would take us from TLS
+ * to plain text.
+ * @param {string} url ws(s)://host/v1/rooms/{room}/ws
+ * @param {string | undefined} origin http(s)://host
+ */
+export function relocated(url, origin) {
+  if (origin === undefined || !URL.canParse(origin)) return url;
+  const [here, there] = [new URL(url), new URL(origin)];
+  const protocol = { "http:": "ws:", "https:": "wss:" }[there.protocol];
+  if (protocol === undefined || (here.protocol === "wss:" && protocol === "ws:")) return url;
+  return `${protocol}//${there.host}${here.pathname}${here.search}`;
 }
 
 /** Names of the close codes, for messages and logs. */

@@ -88,6 +88,8 @@ test("from a lower rung a better one takes over without a gap, and what was unde
   assert.deepEqual(web.last().sequenced.map(({ seq }) => seq), [1]);
   assert.deepEqual([client.rung, client.state, events.last().readyState], [0, "open", 3]);
   assert.ok(!states.slice(3).some(({ state }) => state === "waiting" || state === "connecting"));
+  clock.advance(10_000);
+  assert.deepEqual([client.state, web.sockets.length], ["open", 2]);
 });
 
 test("a better rung that still leads nowhere leaves the present connection alone, and is tried less and less often", () => {
@@ -127,6 +129,17 @@ test("being replaced by somebody else still ends it", () => {
   const { client, events } = fallen();
   events.last().cut(4203);
   assert.equal(client.state, "closed");
+});
+
+test("after a move to another server a better rung is tried there", () => {
+  const { client, web, events, clock } = fallen();
+  events.last().deliver({ type: "goaway", seq: 0, ack: 0, in_ms: 0, url: "http://b.example" });
+  clock.advance(0);
+  events.last().open();
+  events.last().deliver(welcome({ outcome: "resync", resume: "token-2" }));
+  assert.deepEqual([client.rung, events.sockets.length], [1, 2]);
+  wait(clock, events, web);
+  assert.equal(web.last().url, "ws://b.example/v1/rooms/r/ws");
 });
 
 test("another network means: begin with a WebSocket again", () => {

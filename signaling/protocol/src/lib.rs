@@ -25,13 +25,13 @@ pub use ice::{IceServer, IceServers};
 pub use json::{MAX_FRAME_BYTES, MAX_FRAME_DEPTH};
 pub use moderation::{Door, Kick, MAX_BAN, SetDoor};
 pub use name::{
-    AccessToken, DisplayName, Instance, InvalidName, Negotiation, Password, PeerId, ResumeToken, Role,
-    RoomName, Secret, SessionId,
+    AccessToken, DisplayName, Instance, InvalidName, Negotiation, NoticeText, Password, PeerId, ResumeToken,
+    Role, RoomName, Secret, SessionId,
 };
 pub use server::{
-    Granted, Ice, Knock, KnockEnded, LeaveReason, LimitsNotice, Outcome, PeerChanged, PeerJoined, PeerLeft,
-    PeerSnapshot, PeerState, PingNotice, RelayedSignal, ResyncReason, RoomChanged, RoomSnapshot, ServerError,
-    ServerFrame, ServerMessage, Welcome,
+    GoAway, Granted, Ice, Knock, KnockEnded, LeaveReason, LimitsNotice, Notice, Outcome, PeerChanged,
+    PeerJoined, PeerLeft, PeerSnapshot, PeerState, PingNotice, RelayedSignal, ResyncReason, RoomChanged,
+    RoomSnapshot, ServerError, ServerFrame, ServerMessage, Welcome,
 };
 
 /// The WebSocket subprotocol (`Sec-WebSocket-Protocol`) that this crate describes.

@@ -340,6 +340,31 @@ impl FromStr for DisplayName {
     }
 }
 
+/// What an operator says to a room: 1 to 1,000 characters, none of them a control character.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct NoticeText(Box<str>);
+
+impl NoticeText {
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for NoticeText {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let fits = text.len() <= 4_000 && (1..=1_000).contains(&text.chars().count());
+        if fits && !text.chars().any(char::is_control) {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidName("text is 1 to 1000 characters, without control characters"))
+        }
+    }
+}
+
 /// Which negotiation of a pair a signal belongs to: 1 to 64 characters chosen by the clients, relayed as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Negotiation(Box<str>);
@@ -397,6 +422,7 @@ as_json_string! {
     Password: |password| Cow::Borrowed(password.as_str()),
     Instance: |instance| Cow::Borrowed(instance.as_str()),
     DisplayName: |name| Cow::Borrowed(name.as_str()),
+    NoticeText: |text| Cow::Borrowed(text.as_str()),
     Negotiation: |negotiation| Cow::Borrowed(negotiation.as_str())
 }
 

@@ -13,7 +13,9 @@ use crate::client::{Envelope, Payload, exactly_one, present};
 use crate::close::ErrorCode;
 use crate::ice::{IceServer, IceServers};
 use crate::moderation::Door;
-use crate::name::{DisplayName, Instance, Negotiation, PeerId, ResumeToken, Role, RoomName, SessionId};
+use crate::name::{
+    DisplayName, Instance, Negotiation, NoticeText, PeerId, ResumeToken, Role, RoomName, SessionId,
+};
 
 /// One frame of the server: the envelope and what it says.
 #[derive(Debug)]
@@ -52,6 +54,11 @@ pub enum ServerMessage {
     Ice(Ice),
     /// A frame was refused (sequenced), or the connection closes next (not sequenced).
     Error(ServerError),
+    /// The operator says something to everybody in the room. Sequenced.
+    Notice(Notice),
+    /// The server is about to end, or wants the client elsewhere.
+    #[serde(rename = "goaway")]
+    GoAway(GoAway),
     /// Asks for a `pong`.
     Ping,
     /// Carries nothing but the envelope's `ack`.
@@ -335,6 +342,23 @@ impl From<IceServers> for Ice {
     }
 }
 
+/// What the operator says to everybody in a room.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// To be shown, as text.
+    pub text: NoticeText,
+}
+
+/// When a client is to leave this server, and where it may go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GoAway {
+    /// Time after which to leave, in milliseconds; chosen for this client so that not all come to another server at once.
+    pub in_ms: u64,
+    /// Origin of the server to go to, such as `https://b.example`; absent: the same address, which leads elsewhere by then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<Box<str>>,
+}
+
 /// A refusal, or the reason of the close that follows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerError {
@@ -371,6 +395,8 @@ impl ServerFrame {
             "granted" => ServerMessage::Granted(serde_json::from_str(text)?),
             "ice" => ServerMessage::Ice(serde_json::from_str(text)?),
             "error" => ServerMessage::Error(serde_json::from_str(text)?),
+            "notice" => ServerMessage::Notice(serde_json::from_str(text)?),
+            "goaway" => ServerMessage::GoAway(serde_json::from_str(text)?),
             "ping" => ServerMessage::Ping,
             "ack" => ServerMessage::Ack,
             _ => return Err(serde::de::Error::custom("unknown type of frame")),

@@ -67,10 +67,12 @@ fn every_server_message_has_an_example_that_reads_and_writes_the_same() {
     let all = [
         "ack",
         "error",
+        "goaway",
         "granted",
         "ice",
         "knock",
         "knock_ended",
+        "notice",
         "peer_changed",
         "peer_joined",
         "peer_left",
@@ -195,6 +197,8 @@ fn server_name(message: &ServerMessage) -> &'static str {
         ServerMessage::Granted(_) => "granted",
         ServerMessage::Ice(_) => "ice",
         ServerMessage::Error(_) => "error",
+        ServerMessage::Notice(_) => "notice",
+        ServerMessage::GoAway(_) => "goaway",
         ServerMessage::Ping => "ping",
         ServerMessage::Ack => "ack",
     }
@@ -206,12 +210,15 @@ fn is_sequenced(frame: &ServerFrame) -> bool {
         | ServerMessage::PeerChanged(_)
         | ServerMessage::PeerLeft(_)
         | ServerMessage::RoomChanged(_)
+        | ServerMessage::Notice(_)
         | ServerMessage::Knock(_)
         | ServerMessage::KnockEnded(_)
         | ServerMessage::Signal(_)
         | ServerMessage::Granted(_)
         | ServerMessage::Ice(_) => true,
         ServerMessage::Error(error) => STANDING.contains(&error.code),
-        ServerMessage::Welcome(_) | ServerMessage::Ping | ServerMessage::Ack => false,
+        ServerMessage::Welcome(_) | ServerMessage::GoAway(_) | ServerMessage::Ping | ServerMessage::Ack => {
+            false
+        }
     }
 }

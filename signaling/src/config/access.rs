@@ -11,7 +11,7 @@ use crate::authority::{Authority, KeySet, KeySource, Keys, TokenAuthority, check
 use crate::hub::Identity;
 
 /// Who may enter.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Access {
     source: Source,
     audience: Vec<String>,
@@ -19,9 +19,10 @@ pub(crate) struct Access {
     identity: Identity,
 }
 
+#[derive(Clone, PartialEq)]
 enum Source {
     Open,
-    Secrets(Vec<DecodingKey>),
+    Secrets(Vec<String>),
     Keys(KeySource),
 }
 
@@ -51,7 +52,9 @@ impl Access {
         self.check()?;
         let keys = match &self.source {
             Source::Open => return Ok(Authority::Open),
-            Source::Secrets(secrets) => Keys::Secrets(secrets.clone()),
+            Source::Secrets(secrets) => {
+                Keys::Secrets(secrets.iter().map(|line| DecodingKey::from_secret(line.as_bytes())).collect())
+            }
             Source::Keys(source) => Keys::Set(
                 KeySet::new(source.clone()).map_err(|why| StartError::new(format!("token_keys: {why}")))?,
             ),
@@ -131,12 +134,12 @@ fn is_this_machine(url: &Url) -> bool {
 }
 
 /// RFC 7518 section 3.2: a secret has at least as many bits as the hash.
-fn secrets(file: &Path) -> Result<Vec<DecodingKey>, StartError> {
+fn secrets(file: &Path) -> Result<Vec<String>, StartError> {
     let refused = |why: String| StartError::new(format!("token_secret_file: {why}"));
     let text = std::fs::read_to_string(file)
         .map_err(|error| refused(format!("cannot read {}: {error}", file.display())))?;
-    let lines: Vec<&str> =
-        text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let lines: Vec<String> = lines.map(str::to_owned).collect();
     if lines.is_empty() || lines.len() > MAX_SECRETS || lines.iter().any(|line| line.len() < MIN_SECRET_BYTES)
     {
         return Err(refused(format!(
@@ -145,7 +148,7 @@ fn secrets(file: &Path) -> Result<Vec<DecodingKey>, StartError> {
             file.display()
         )));
     }
-    Ok(lines.into_iter().map(|line| DecodingKey::from_secret(line.as_bytes())).collect())
+    Ok(lines)
 }
 
 /// Two are enough to replace one by another without a gap.

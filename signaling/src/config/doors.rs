@@ -5,10 +5,13 @@ use std::{net::SocketAddr, path::PathBuf};
 use turn_relay::{config::networks, operation::StartError};
 
 use super::Config;
-use crate::transport::forwarded::{ForwardedHeader, Forwarding};
+use crate::{
+    origin::Origin,
+    transport::forwarded::{ForwardedHeader, Forwarding},
+};
 
 /// How the listener is secured.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Tls {
     /// Plain HTTP: enough for this machine, or behind a proxy that speaks TLS.
     Off,
@@ -24,6 +27,10 @@ pub(super) fn address(key: &str, text: &str) -> Result<SocketAddr, StartError> {
             "{key}: {text:?} is not an address; write IP:PORT, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::]:8080"
         ))
     })
+}
+
+pub(super) fn origin(key: &str, text: &str) -> Result<Origin, StartError> {
+    text.parse().map_err(|why| StartError::new(format!("{key}: {text:?} is no origin: {why}")))
 }
 
 pub(super) fn forwarding(config: &Config) -> Result<Forwarding, StartError> {

@@ -3,9 +3,12 @@
 //! Everything that can be wrong is found out while parsing, before anything is opened; `Settings` cannot be wrong later.
 
 mod access;
+mod changes;
 mod doors;
+mod drain;
 mod limits;
 mod numbers;
+mod operation;
 mod relay;
 mod written;
 
@@ -13,7 +16,14 @@ use std::{net::SocketAddr, time::Duration};
 
 use turn_relay::operation::StartError;
 
-pub(crate) use self::{access::Access, doors::Tls, relay::RelayChoice};
+pub(crate) use self::{
+    access::Access,
+    changes::Changes,
+    doors::Tls,
+    drain::DrainRules,
+    operation::{AdminRules, Log, Webhook},
+    relay::RelayChoice,
+};
 use crate::{
     hub::Limits,
     origin::Origin,
@@ -23,10 +33,11 @@ use crate::{
 pub use written::Config;
 
 /// What the server runs with.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     pub(crate) listen: SocketAddr,
-    pub(crate) admin: Option<SocketAddr>,
+    pub(crate) admin: AdminRules,
+    pub(crate) webhook: Option<Webhook>,
     pub(crate) public: Option<Origin>,
     pub(crate) allowed: Vec<Origin>,
     pub(crate) forwarding: Forwarding,
@@ -37,6 +48,8 @@ pub struct Settings {
     pub(crate) shards: usize,
     pub(crate) connections: ConnectionLimits,
     pub(crate) limits: Limits,
+    pub(crate) drain: DrainRules,
+    pub(crate) log: Log,
 }
 
 impl Settings {
@@ -48,10 +61,22 @@ impl Settings {
         self.access.check()?;
         match &self.tls {
             Tls::Off | Tls::SelfSigned => Ok(()),
-            Tls::Files { cert, key } => tls::from_files(cert, key)
+            Tls::Files { cert, key } => tls::load(cert, key)
                 .map(|_usable| ())
                 .map_err(|error| StartError::new(format!("tls: {error}"))),
         }
+    }
+}
+
+impl Settings {
+    /// What all outboxes may hold together.
+    pub(crate) const fn outbox_total(&self) -> usize {
+        self.limits.replay_total_bytes.saturating_mul(self.shards)
+    }
+
+    /// What each outbox may hold in any case: a reserve, and the `welcome` of a full room.
+    pub(crate) const fn outbox_reserve(&self) -> usize {
+        self.limits.replay_reserve + self.limits.peers_per_room * crate::server::SNAPSHOT_BYTES
     }
 }
 
@@ -60,25 +85,19 @@ impl TryFrom<Config> for Settings {
 
     fn try_from(config: Config) -> Result<Self, StartError> {
         let listen = doors::address("listen", config.listen.as_deref().unwrap_or(DEFAULT_LISTEN))?;
-        let admin = match config.admin.as_deref().unwrap_or(DEFAULT_ADMIN) {
-            "off" => None,
-            given => Some(doors::address("admin", given)?),
-        };
         let relay = relay::relay(&config, listen)?;
-        let origin = |key, text: &str| {
-            text.parse::<Origin>()
-                .map_err(|why| StartError::new(format!("{key}: {text:?} is no origin: {why}")))
-        };
-        let public = config.public_url.as_deref().map(|text| origin("public_url", text)).transpose()?;
+        let public =
+            config.public_url.as_deref().map(|text| doors::origin("public_url", text)).transpose()?;
         relay::reachable(public.as_ref(), &relay)?;
         Ok(Self {
             listen,
-            admin,
+            admin: operation::admin(&config)?,
+            webhook: operation::webhook(&config)?,
             public,
             allowed: config
                 .allow_origin
                 .iter()
-                .map(|text| origin("allow_origin", text))
+                .map(|text| doors::origin("allow_origin", text))
                 .collect::<Result<_, _>>()?,
             forwarding: doors::forwarding(&config)?,
             access: access::access(&config)?,
@@ -88,12 +107,13 @@ impl TryFrom<Config> for Settings {
             shards: limits::shards(&config)?,
             connections: limits::connections(&config)?,
             limits: limits::limits(&config)?,
+            drain: drain::rules(&config)?,
+            log: operation::log(&config)?,
         })
     }
 }
 
 const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
-const DEFAULT_ADMIN: &str = "127.0.0.1:8081";
 
 #[cfg(test)]
 mod tests {

@@ -8,7 +8,7 @@ use super::{Config, doors::address, numbers::within};
 use crate::{origin::Origin, turn::is_ice_url};
 
 /// Which relay clients are sent to.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum RelayChoice {
     None,
     External { urls: Vec<String>, secret: Secret },

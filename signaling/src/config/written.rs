@@ -13,9 +13,25 @@ pub struct Config {
     #[arg(long, value_name = "IP:PORT")]
     pub listen: Option<String>,
 
-    /// Serve /metrics, /healthz and /readyz here, or `off` [default: 127.0.0.1:8081]
-    #[arg(long, value_name = "IP:PORT")]
+    /// Answer /metrics, /healthz, /readyz and the admin API here, or `off` [default: 127.0.0.1:8081]
+    #[arg(long, value_name = "IP:PORT or unix:PATH")]
     pub admin: Option<String>,
+
+    /// Holds the token that opens the admin API on a port; without it the API is closed there
+    #[arg(long, value_name = "FILE")]
+    pub admin_token_file: Option<PathBuf>,
+
+    /// Name by which the admin port may be called, beside addresses and localhost (repeatable)
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub admin_host: Vec<String>,
+
+    /// Post an event to this URL when a room begins or ends and when a peer comes or goes
+    #[arg(long, value_name = "URL")]
+    pub webhook: Option<String>,
+
+    /// Holds the secret that requests to --webhook are signed with
+    #[arg(long, value_name = "FILE")]
+    pub webhook_secret_file: Option<PathBuf>,
 
     /// The address that people open, when it differs from --listen: a domain name, or a proxy in front (an embedded relay is looked for there too)
     #[arg(long, value_name = "URL")]
@@ -148,6 +164,14 @@ pub struct Config {
     /// How long it may take to answer [default: 5]
     #[arg(long, value_name = "SECONDS")]
     pub ping_deadline_seconds: Option<u64>,
+
+    /// After SIGTERM, clients are asked to leave one after the other over this time; 0: all are closed at once [default: 20]
+    #[arg(long, value_name = "SECONDS")]
+    pub drain_seconds: Option<u64>,
+
+    /// The server that they are sent to, when the address that they know does not lead to another one by itself
+    #[arg(long, value_name = "URL")]
+    pub drain_url: Option<String>,
 
     /// Log level: error, warn, info, debug, trace, or a filter [default: info]
     #[arg(long, value_name = "LEVEL")]

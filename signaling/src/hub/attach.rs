@@ -9,7 +9,7 @@ use signaling_protocol::{
     PingNotice, ResyncReason, RoomName, RoomSnapshot, ServerMessage, SessionId, Welcome,
 };
 
-use super::contract::{ConnId, EndReason, Event, Output};
+use super::contract::{ConnId, EndReason, Event, Output, Traffic};
 use super::entrance::Newcomer;
 use super::frame::{Body, Frame};
 use super::grant::{Grant, Identity};
@@ -79,7 +79,7 @@ impl Hub {
     pub(super) fn attach(&mut self, now: Instant, attach: Attach) {
         let conn = attach.conn;
         if self.draining {
-            return self.turn_away(conn, CloseCode::GoingAway, "the server is shutting down");
+            return self.send_elsewhere(conn);
         }
         let (peer, verdict) = self.judge(&attach.room, attach.ack, &attach.hello);
         let verdict = self.unless_late(conn, verdict);
@@ -235,7 +235,8 @@ impl Hub {
             Some(&room) => room,
             None => {
                 let room = self.rooms.insert(Room::new(now, name.clone(), self.limits.door));
-                self.rooms_by_name.insert(name, room);
+                self.event(Event::RoomStarted { room: name.clone() });
+                self.rooms_by_name.insert(name.clone(), room);
                 room
             }
         };
@@ -249,6 +250,7 @@ impl Hub {
             grant,
             verifying: false,
             started: now,
+            traffic: Traffic::default(),
             keys: Keys::new(key),
             link: Link::Attached(Attached::new(conn, now, &self.limits)),
             latest: conn,
@@ -267,6 +269,9 @@ impl Hub {
         let outcome = if resync.is_some() { Outcome::Resync } else { Outcome::New };
         self.welcome(now, slot, conn, outcome, resync, ice);
         self.event(Event::Started { session: id, resync });
+        if existing.is_none() {
+            self.event(Event::Joined { room: name, peer, session: id });
+        }
         self.tell_joined(slot, existing.is_some());
         self.tell_who_waits(slot);
         self.reschedule(slot);
@@ -346,6 +351,7 @@ impl Hub {
         self.outputs.push_back(Output::Send { conn, frame });
         let session = &mut self.sessions[slot];
         session.told = session.received;
+        session.traffic.sent += 1;
     }
 
     /// Sends again what the client has not acknowledged.
@@ -356,7 +362,9 @@ impl Hub {
             conn,
             frame: Frame::new(seq, session.received, body.clone()),
         }));
-        self.outputs.len() - before
+        let count = self.outputs.len() - before;
+        self.sessions[slot].traffic.sent += count as u64;
+        count
     }
 
     fn tell_joined(&mut self, slot: Slot, resync: bool) {
@@ -382,7 +390,7 @@ impl Hub {
     }
 
     /// Refuses a connection that has no session.
-    fn turn_away(&mut self, conn: ConnId, code: CloseCode, message: &'static str) {
+    pub(super) fn turn_away(&mut self, conn: ConnId, code: CloseCode, message: &'static str) {
         let full = matches!(code, CloseCode::Overloaded | CloseCode::RoomFull);
         let retry_after = full.then_some(self.limits.retry_after_full);
         self.turn_away_with(conn, &Farewell { code, message, retry_after });

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use signaling_protocol::{
-    AccessToken, ClientFrame, CloseCode, Door, ErrorCode, FrameError, Hello, IceServers, PeerId,
+    AccessToken, ClientFrame, CloseCode, Door, ErrorCode, FrameError, Hello, IceServers, Notice, PeerId,
     ResyncReason, RoomName, SessionId,
 };
 
-use super::{Frame, Grant, Unproven};
+use super::{Frame, Grant, Limits, Unproven};
 
 /// A connection, numbered by the driver in the order in which connections are accepted (not in which they say hello):
 /// a hello that was held up on an older connection than the session has now is known by it and turned away.
@@ -85,6 +85,25 @@ pub enum Input {
         /// Who may come in from now on.
         door: Door,
     },
+    /// The operator says something to everybody in a room that exists.
+    Notice {
+        /// Which.
+        room: RoomName,
+        /// What.
+        notice: Notice,
+    },
+    /// Other limits hold from now on. What is there already stays, also beyond them.
+    Limits(Box<Limits>),
+    /// Clients are asked to leave (`goaway`), each at a time of its own, and whoever attaches from now on is turned away
+    /// with 4000.
+    GoAway {
+        /// What the departures are spread over.
+        window: Duration,
+        /// The origin of a server where they are welcome, if one is known.
+        url: Option<Box<str>>,
+    },
+    /// Calls that off: whoever attaches is welcome again.
+    Stay,
     /// The server shuts down: every connection is closed with 4000 and every session forgotten; whoever attaches
     /// from now on is turned away with 4000.
     Drain,
@@ -152,9 +171,52 @@ pub enum Output {
     Event(Event),
 }
 
-/// Something to log or count. Names sessions, never secrets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Frames of one session, over all its connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// From its client.
+    pub received: u64,
+    /// To its client, those that were sent again included.
+    pub sent: u64,
+}
+
+/// Something to log, to count or to tell. Names sessions, never secrets.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
+    /// A room has its first member.
+    RoomStarted {
+        /// Which.
+        room: RoomName,
+    },
+    /// A room lost its last member.
+    RoomEnded {
+        /// Which.
+        room: RoomName,
+        /// How long it existed.
+        lived: Duration,
+    },
+    /// A peer came into a room. A new session of a peer that is there is no news here.
+    Joined {
+        /// Where.
+        room: RoomName,
+        /// Who.
+        peer: PeerId,
+        /// Its session.
+        session: SessionId,
+    },
+    /// A peer left a room.
+    Left {
+        /// Where.
+        room: RoomName,
+        /// Who.
+        peer: PeerId,
+        /// Its last session.
+        session: SessionId,
+        /// Why.
+        reason: EndReason,
+        /// How long that session lived.
+        lived: Duration,
+    },
     /// A session began.
     Started {
         /// Which.
@@ -191,6 +253,8 @@ pub enum Event {
         reason: EndReason,
         /// How long it lived.
         lived: Duration,
+        /// What it carried.
+        traffic: Traffic,
     },
     /// A connection was turned away before it had a session.
     TurnedAway {

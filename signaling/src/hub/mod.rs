@@ -28,9 +28,11 @@ mod attach;
 mod bans;
 mod contract;
 mod deadlines;
+mod drain;
 mod entrance;
 mod frame;
 mod grant;
+mod inspect;
 mod limits;
 mod moderate;
 mod ring;
@@ -52,9 +54,10 @@ use signaling_protocol::{
 };
 use slab::Slab;
 
-pub use contract::{ConnId, EndReason, Event, GoneReason, Input, Output, Whom};
+pub use contract::{ConnId, EndReason, Event, GoneReason, Input, Output, Traffic, Whom};
 pub use frame::Frame;
 pub use grant::{Grant, Identity, Subject, Unproven};
+pub use inspect::{PeerView, RoomPage, RoomView};
 pub use limits::Limits;
 
 use attach::Attach;
@@ -76,6 +79,8 @@ pub struct Hub {
     /// What the next fresh session will be called, drawn beforehand for [`Self::session_for`].
     next_session: SessionId,
     draining: bool,
+    /// Where newcomers are sent meanwhile: the origin of another server.
+    elsewhere: Option<Box<str>>,
     rooms: Slab<Room>,
     /// Hashed with SipHash: clients choose these keys. The other two maps have keys of ours.
     rooms_by_name: HashMap<RoomName, usize>,
@@ -132,6 +137,7 @@ impl Hub {
             next_session: SessionId::from_bits(rng.next_u64()),
             rng,
             draining: false,
+            elsewhere: None,
             rooms: Slab::new(),
             rooms_by_name: HashMap::new(),
             sessions: Slab::new(),
@@ -147,7 +153,7 @@ impl Hub {
         }
     }
 
-    /// The limits that it was made with.
+    /// The limits that hold now.
     #[must_use]
     pub const fn limits(&self) -> &Limits {
         &self.limits
@@ -192,7 +198,11 @@ impl Hub {
                     self.set_door(room, door, self.rooms[room].password);
                 }
             }
-            Input::Drain => self.drain(now),
+            Input::Notice { room, notice } => self.notice(&room, notice),
+            Input::Limits(limits) => self.limit(*limits),
+            Input::GoAway { window, url } => self.send_away(window, url),
+            Input::Stay => self.welcome_again(),
+            Input::Drain => self.end(now),
             Input::Timeout => self.time_out(now),
         }
         self.close_overflowed(now);
@@ -283,24 +293,6 @@ impl Hub {
         self.reschedule(slot);
     }
 
-    fn drain(&mut self, now: Instant) {
-        self.draining = true;
-        let all: Vec<Slot> = self.sessions.iter().map(|(slot, _)| slot).collect();
-        for slot in all {
-            let session = &self.sessions[slot];
-            let ack = session.received;
-            if let Some(conn) = session.conn() {
-                self.close(conn, ack, CloseCode::GoingAway, "the server is shutting down", None);
-            }
-            self.forget(now, slot, EndReason::Drained);
-        }
-        self.rooms = Slab::new();
-        self.rooms_by_name = HashMap::new();
-        self.bans = Bans::default();
-        self.removed = Bans::default();
-        self.knocks = BTreeSet::new();
-    }
-
     /// Closing one tells the others, which may make further ones overflow; each does so once.
     fn close_overflowed(&mut self, now: Instant) {
         while let Some(slot) = self.overflowed.pop() {
@@ -313,6 +305,15 @@ impl Hub {
                     None,
                 );
             }
+        }
+    }
+
+    fn limit(&mut self, limits: Limits) {
+        self.limits = limits;
+        // A shorter time between pings brings deadlines forward.
+        let all: Vec<Slot> = self.sessions.iter().map(|(slot, _)| slot).collect();
+        for slot in all {
+            self.reschedule(slot);
         }
     }
 

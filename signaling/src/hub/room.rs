@@ -10,6 +10,7 @@ use super::session::Slot;
 #[derive(Debug)]
 pub(super) struct Room {
     pub(super) name: RoomName,
+    pub(super) since: Instant,
     /// Counts the changes of membership and presence.
     pub(super) version: u64,
     pub(super) door: Door,
@@ -26,6 +27,7 @@ impl Room {
     pub(super) const fn new(now: Instant, name: RoomName, door: Door) -> Self {
         Self {
             name,
+            since: now,
             version: 0,
             door,
             password: None,

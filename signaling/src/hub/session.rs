@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use signaling_protocol::{DisplayName, Instance, PeerId, PeerSnapshot, PeerState, SessionId};
 
-use super::contract::ConnId;
+use super::contract::{ConnId, Traffic};
 use super::grant::Grant;
 use super::limits::{Bucket, Limits};
 use super::ring::Ring;
@@ -25,6 +25,7 @@ pub(super) struct Session {
     /// A further token of it is being verified.
     pub(super) verifying: bool,
     pub(super) started: Instant,
+    pub(super) traffic: Traffic,
     pub(super) keys: Keys,
     pub(super) link: Link,
     /// The connection that it was attached to last.

@@ -24,6 +24,7 @@ impl Hub {
             return self.expel(now, slot, CloseCode::RateLimited, &message, Some(refill));
         }
         attached.heard = now;
+        session.traffic.received += 1;
         session.keys.confirm();
         if frame.ack > session.ring.last() {
             let message = format!("ack {} of a frame that was never sent", frame.ack);
@@ -153,6 +154,7 @@ impl Hub {
         // Every frame carries the acknowledgement, so nothing waits for one any more.
         attached.ack_due = None;
         session.told = session.received;
+        session.traffic.sent += 1;
         let frame = Frame::new(seq, session.received, body);
         self.outputs.push_back(Output::Send { conn: attached.conn, frame });
     }
@@ -231,6 +233,8 @@ impl Hub {
             self.forget_knocks(room);
             let room = self.rooms.remove(room);
             self.rooms_by_name.remove(&room.name);
+            let lived = now.saturating_duration_since(room.since);
+            self.event(Event::RoomEnded { room: room.name, lived });
             return;
         }
         let version = self.rooms[room].change();
@@ -248,7 +252,12 @@ impl Hub {
         }
         session.ring.clear(&mut self.held);
         let lived = now.saturating_duration_since(session.started);
-        self.event(Event::Ended { session: session.id, reason, lived });
+        let (id, traffic) = (session.id, session.traffic);
+        self.event(Event::Ended { session: id, reason, lived, traffic });
+        if reason != EndReason::Replaced {
+            let room = self.rooms[session.room].name.clone();
+            self.event(Event::Left { room, peer: session.peer, session: id, reason, lived });
+        }
     }
 
     /// Says why, and closes.

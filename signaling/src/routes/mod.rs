@@ -12,16 +12,22 @@ use axum::{
 };
 use signaling_protocol::{AccessToken, RoomName};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use turn_relay::operation::Readiness;
 
 use crate::{
     assets::{self, plain},
     authority::Authority,
     metrics::{Metrics, Refusal},
-    origin::{Gate, HostRefusal, Origin},
-    outbox::{Budget, OutboxLimits},
+    origin::{HostRefusal, Origin},
+    outbox::Budget,
     report::Reports,
+    rules::CurrentRules,
     shard::Shards,
-    transport::{guest::Guest, keyed::KeyedConnections, listen::ConnectionInfo},
+    transport::{
+        guest::{Guest, Transport},
+        keyed::KeyedConnections,
+        listen::ConnectionInfo,
+    },
 };
 
 mod requests;
@@ -29,12 +35,13 @@ mod websocket;
 
 /// What the routes share.
 pub(crate) struct App {
-    pub(crate) gate: Gate,
+    pub(crate) rules: CurrentRules,
+    /// Cleared while the server drains.
+    pub(crate) ready: Readiness,
     pub(crate) authority: Arc<Authority>,
     pub(crate) shards: Arc<Shards>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) reports: Arc<Reports>,
-    pub(crate) outbox: OutboxLimits,
     pub(crate) budget: Arc<Budget>,
     pub(crate) keyed: KeyedConnections,
     pub(crate) tasks: TaskTracker,
@@ -71,7 +78,7 @@ async fn admit_host(
         (Some(host), None) => host.to_str().ok(),
         (Some(_), Some(_)) | (None, _) => None,
     };
-    match app.gate.admit_host(connection.scheme, host) {
+    match app.rules.load().gate.admit_host(connection.scheme, host) {
         Ok(own) => {
             request.extensions_mut().insert(own);
             next.run(request).await
@@ -97,7 +104,9 @@ async fn page(
     Extension(own): Extension<Origin>,
     request: Request,
 ) -> Response<Body> {
-    assets::respond(request.method(), request.uri().path(), request.headers(), &own, app.gate.public())
+    let rules = app.rules.load();
+    let (public, elsewhere) = (rules.gate.public(), rules.elsewhere.as_ref());
+    assets::respond(request.method(), request.uri().path(), request.headers(), &own, public, elsewhere)
 }
 
 type Answer = (StatusCode, &'static str);
@@ -112,13 +121,23 @@ fn admit_client(
     // All of them: a second Origin would not be what we judged.
     let mut origins = headers.get_all(header::ORIGIN).iter();
     let (origin, second) = (origins.next(), origins.next());
-    if second.is_some() || !app.gate.admits_origin(own, origin.map(HeaderValue::as_bytes)) {
+    if second.is_some() || !app.rules.load().gate.admits_origin(own, origin.map(HeaderValue::as_bytes)) {
         return Err((Refusal::Origin, FOREIGN_ORIGIN));
     }
     if app.stop.is_cancelled() {
         return Err((Refusal::Stopping, STOPPING));
     }
     room.parse().map_err(|_| (Refusal::Handshake, BAD_ROOM))
+}
+
+/// Refuses a new connection while the server drains, in a form that a proxy understands and takes elsewhere. Where this server
+/// knows a better address it lets the client say hello and tells it (`goaway`).
+fn admit_newcomer(app: &App) -> Result<(), (Refusal, Answer)> {
+    if app.ready.is_ready() || app.rules.load().elsewhere.is_some() {
+        Ok(())
+    } else {
+        Err((Refusal::Stopping, STOPPING))
+    }
 }
 
 /// The token that a program may show in `Authorization` (RFC 6750 section 2.1). Other schemes are for whoever stands in front.
@@ -138,18 +157,20 @@ fn guest(
     own: &Origin,
     connection: &ConnectionInfo,
     room: RoomName,
+    transport: Transport,
     token: Option<AccessToken>,
 ) -> Guest {
     Guest {
         room,
         host: own.host().clone(),
+        transport,
         token,
         authority: app.authority.clone(),
         admitted: connection.admitted.clone(),
         shards: app.shards.clone(),
         metrics: app.metrics.clone(),
         reports: app.reports.clone(),
-        outbox: app.outbox,
+        outbox: app.rules.load().outbox,
         budget: app.budget.clone(),
         stop: app.stop.clone(),
     }

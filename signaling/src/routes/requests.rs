@@ -18,14 +18,14 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use signaling_protocol::{AccessToken, CloseCode, FrameError, MAX_FRAME_BYTES, RoomName};
 use tokio::time::timeout;
 
-use super::{Answer, App, STOPPING, TOO_MANY, admit_client, bearer, guest, refuse};
+use super::{Answer, App, STOPPING, TOO_MANY, admit_client, admit_newcomer, bearer, guest, refuse};
 use crate::{
     assets::plain,
     metrics::Refusal,
     origin::Origin,
     transport::{
         events,
-        guest::{Greeting, HELLO_DEADLINE, farewell, read_hello},
+        guest::{Greeting, HELLO_DEADLINE, Transport, farewell, read_hello},
         keyed::{Entry, Keyed},
         listen::ConnectionInfo,
         poll::{self, Over, Polls},
@@ -66,6 +66,15 @@ impl FromRequestParts<Arc<App>> for Door {
 enum Carrier {
     Events,
     Polls,
+}
+
+impl From<Carrier> for Transport {
+    fn from(carrier: Carrier) -> Self {
+        match carrier {
+            Carrier::Events => Self::Events,
+            Carrier::Polls => Self::Poll,
+        }
+    }
 }
 
 /// Permits the POST that a browser asks about before it sends it for a page of another origin.
@@ -113,6 +122,9 @@ pub(super) async fn messages(door: Door, headers: HeaderMap, body: Body) -> Resp
 
 impl Door {
     async fn greet(&self, carrier: Carrier, body: Body) -> Response<Body> {
+        if let Err((refusal, answer)) = admit_newcomer(&self.app) {
+            return self.refuse(refusal, answer);
+        }
         // Before the hello: the hub tells by the number that a hello was held up behind that of a later connection.
         let conn = self.app.shards.number();
         let text = match read(body, HELLO_DEADLINE).await {
@@ -134,7 +146,14 @@ impl Door {
             Ok(counted) => counted,
             Err(refusal) => return self.refuse(refusal, TOO_MANY),
         };
-        let guest = guest(&self.app, &self.own, &self.connection, self.room.clone(), self.token.clone());
+        let guest = guest(
+            &self.app,
+            &self.own,
+            &self.connection,
+            self.room.clone(),
+            carrier.into(),
+            self.token.clone(),
+        );
         let grant = match guest.authorize(&mut hello).await {
             Ok(grant) => grant,
             Err((code, why)) => return self.close(carrier, code, why),

@@ -13,11 +13,11 @@ use hyper::upgrade::OnUpgrade;
 use signaling_protocol::{AccessToken, RoomName, SUBPROTOCOL};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::{Answer, App, admit_client, bearer, guest, refuse};
+use super::{Answer, App, admit_client, admit_newcomer, bearer, guest, refuse};
 use crate::{
     metrics::Refusal,
     origin::Origin,
-    transport::{listen::ConnectionInfo, websocket},
+    transport::{guest::Transport, listen::ConnectionInfo, websocket},
 };
 
 /// Answers a handshake, and starts the connection's task.
@@ -36,7 +36,8 @@ pub(super) async fn upgrade(
         (Err((refusal, answer)), _) => return refuse_handshake(&app, refusal, answer),
     };
     if let Some(upgrade) = upgrade {
-        app.tasks.spawn(websocket::serve(upgrade, guest(&app, &own, &connection, room, token)));
+        let guest = guest(&app, &own, &connection, room, Transport::WebSocket, token);
+        app.tasks.spawn(websocket::serve(upgrade, guest));
     }
     switching_protocols(accept)
 }
@@ -55,6 +56,7 @@ fn admit_handshake(
         return wrong((StatusCode::METHOD_NOT_ALLOWED, "a room is entered with GET\n"));
     }
     let room = admit_client(app, own, room, headers)?;
+    admit_newcomer(app)?;
     let upgrades = request.version() == Version::HTTP_11
         && has_token(headers, &header::CONNECTION, |token| token.eq_ignore_ascii_case("upgrade"))
         && has_token(headers, &header::UPGRADE, |token| token.eq_ignore_ascii_case("websocket"))

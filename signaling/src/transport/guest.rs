@@ -19,10 +19,30 @@ use crate::{
     shard::{Attach, Letter, Shard, Shards, Stopped},
 };
 
+/// How a client is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transport {
+    WebSocket,
+    Events,
+    Poll,
+}
+
+impl Transport {
+    /// For the log.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::WebSocket => "websocket",
+            Self::Events => "events",
+            Self::Poll => "poll",
+        }
+    }
+}
+
 /// Everything that a connection needs from the request that opened it.
 pub(crate) struct Guest {
     pub(crate) room: RoomName,
     pub(crate) host: Host,
+    pub(crate) transport: Transport,
     /// What the request showed; a hello may show another.
     pub(crate) token: Option<AccessToken>,
     pub(crate) authority: Arc<Authority>,
@@ -98,7 +118,8 @@ impl Guest {
         let shard = self.shards.of(&self.room);
         let outbox = Arc::new(Outbox::new(self.outbox, self.budget.clone(), self.metrics.clone()));
         let (room, host) = (self.room.clone(), self.host.clone());
-        let attach = Attach { conn, room, ack, hello, grant, host, outbox: outbox.clone() };
+        let transport = self.transport;
+        let attach = Attach { conn, room, ack, hello, grant, host, transport, outbox: outbox.clone() };
         shard.send(Letter::Attach(Box::new(attach))).await?;
         Ok(Attached { conn, shard, outbox, metrics: self.metrics.clone(), reports: self.reports.clone() })
     }

@@ -43,10 +43,11 @@ use super::forwarded::Forwarding;
 use crate::{
     metrics::{Metrics, Refusal},
     origin::Scheme,
+    rules::CurrentRules,
 };
 
 /// How many connections are held, counted before anything is read from them.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ConnectionLimits {
     /// All connections of the listener.
     pub(crate) total: usize,
@@ -62,7 +63,7 @@ pub(crate) struct Listener {
     pub(crate) routes: Router,
     pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) admission: Admission,
-    pub(crate) forwarding: Arc<Forwarding>,
+    pub(crate) rules: CurrentRules,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
@@ -130,7 +131,8 @@ impl Listener {
     }
 
     fn admit(&self, stream: TcpStream, peer: SocketAddr) {
-        let proxy = self.forwarding.believes(peer.ip()).then(|| (peer.ip(), self.forwarding.clone()));
+        let rules = self.rules.load();
+        let proxy = rules.forwarding.believes(peer.ip()).then(|| (peer.ip(), rules.forwarding.clone()));
         // A proxy's connections are as many as its clients': each request counts for its own.
         let address = proxy.is_none().then(|| accountable(peer.ip()));
         let admitted = match self.admission.count(address, InTotal::OneMore) {
@@ -239,12 +241,12 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
 /// Counts connections; the numbers go down when the [`Admitted`] is dropped.
 #[derive(Clone)]
 pub(crate) struct Admission {
-    limits: ConnectionLimits,
     counts: Arc<Mutex<Counts>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Counts {
+    limits: ConnectionLimits,
     total: usize,
     /// Only addresses that have a connection.
     addresses: HashMap<IpAddr, AddressCount, foldhash::fast::RandomState>,
@@ -258,30 +260,38 @@ struct AddressCount {
 
 impl Admission {
     pub(crate) fn new(limits: ConnectionLimits) -> Self {
-        Self { limits, counts: Arc::default() }
+        let counts = Counts { limits, total: 0, addresses: HashMap::default() };
+        Self { counts: Arc::new(Mutex::new(counts)) }
+    }
+
+    /// Other limits from now on. Connections that are there already stay.
+    pub(crate) fn limit(&self, limits: ConnectionLimits) {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).limits = limits;
     }
 
     /// Without an address it counts in total alone.
     fn count(&self, address: Option<IpAddr>, in_total: InTotal) -> Result<Admitted, Refusal> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if in_total == InTotal::OneMore && counts.total >= self.limits.total {
+        if in_total == InTotal::OneMore && counts.total >= counts.limits.total {
             return Err(Refusal::Total);
         }
         if let Some(address) = address {
-            self.count_address(&mut counts, address)?;
+            counts.add(address)?;
         }
         counts.total += usize::from(in_total == InTotal::OneMore);
         Ok(Admitted { admission: self.clone(), address, in_total, pending: AtomicBool::new(true) })
     }
+}
 
-    fn count_address(&self, counts: &mut Counts, address: IpAddr) -> Result<(), Refusal> {
-        let mut count = counts.addresses.get(&address).copied().unwrap_or_default();
+impl Counts {
+    fn add(&mut self, address: IpAddr) -> Result<(), Refusal> {
+        let mut count = self.addresses.get(&address).copied().unwrap_or_default();
         if count.open >= self.limits.per_address || count.pending >= self.limits.pending_per_address {
             return Err(Refusal::Address);
         }
         count.open += 1;
         count.pending += 1;
-        counts.addresses.insert(address, count);
+        self.addresses.insert(address, count);
         Ok(())
     }
 }
@@ -363,7 +373,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
+    use arc_swap::ArcSwap;
+
     use super::*;
+    use crate::{
+        config::{Config, Settings},
+        rules::Rules,
+    };
 
     impl Admission {
         fn admit(&self, ip: IpAddr) -> Result<Admitted, Refusal> {
@@ -452,8 +468,9 @@ mod tests {
                 sleep(answer_after).await;
                 "at last"
             });
+        let settings = Settings::try_from(Config::default()).expect("the defaults are good");
         let listener = Listener {
-            forwarding: Arc::default(),
+            rules: Arc::new(ArcSwap::from_pointee(Rules::new(&settings))),
             routes: Router::new().route("/", route),
             tls: None,
             admission: admission(1, 1),

@@ -3,13 +3,17 @@
 //! A wait here is always a wait for something to happen; [`PATIENCE`] only keeps a broken server from hanging a test.
 
 mod abuse;
+mod admin;
 mod admission;
 mod doors;
+mod drain;
 mod moving;
 mod process;
+mod reload;
 mod requests;
 mod rooms;
 mod sessions;
+mod webhook;
 
 use std::{net::SocketAddr, time::Duration};
 

@@ -6,7 +6,9 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use super::{closed, request};
+use tokio::time::timeout;
+
+use super::{PATIENCE, closed, request};
 
 #[test]
 fn an_unknown_key_is_refused_with_its_line() {
@@ -72,6 +74,14 @@ fn contradictions_and_odd_values_are_refused_by_name() {
         (&["--max-rooms", "0"], "max_rooms"),
         (&["--max-room-peers", "401"], "max_room_peers"),
         (&["--turn-credential-seconds", "1"], "turn_credential_seconds"),
+        (&["--webhook", "https://a.example/hook"], "webhook_secret_file"),
+        (&["--webhook-secret-file", "/dev/null"], "webhook"),
+        (&["--webhook", "http://a.example/hook", "--webhook-secret-file", "/dev/null"], "https"),
+        (&["--admin-token-file", "/nonexistent"], "/nonexistent"),
+        (&["--admin", "unix:admin.sock"], "absolute"),
+        (&["--admin-host", "a.example:80"], "admin_host"),
+        (&["--drain-seconds", "3601"], "drain_seconds"),
+        (&["--drain-url", "b.example"], "drain_url"),
         (&["--log-level", "lo=ud=er"], "log_level"),
         (&["--bogus"], "--bogus"),
     ] {
@@ -86,7 +96,16 @@ fn what_print_config_prints_can_be_loaded_once_uncommented() {
     assert!(printed.status.success());
     let text = String::from_utf8(printed.stdout).expect("UTF-8");
     // A line `#key = value` is a default; what excludes something else stays a comment.
-    let exclusive = ["#tls", "#token_", "#identity", "#turn_", "#no_embedded_relay", "#public_url"];
+    let exclusive = [
+        "#tls",
+        "#token_",
+        "#identity",
+        "#turn_",
+        "#no_embedded_relay",
+        "#public_url",
+        "#admin_token_file",
+        "#webhook",
+    ];
     let uncommented: String = text
         .lines()
         .filter(|line| line.starts_with('#') && !line.starts_with("# "))
@@ -116,24 +135,90 @@ fn a_public_address_goes_with_a_relay_that_can_be_reached_there() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_closes_connections_with_4000_and_ends_with_0() {
-    let mut process = Command::new(BINARY)
-        .args(["--listen", "127.0.0.1:0", "--admin", "off", "--relay-listen", "127.0.0.1:0"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map(Started)
-        .expect("starts");
-    let address = printed_address(&mut process.0);
-    let (mut socket, _) = tokio_tungstenite::connect_async(request(address, "lobby"))
+    let mut process = Process::start(&[]);
+    let (mut socket, _) = tokio_tungstenite::connect_async(request(process.address, "lobby"))
         .await
         .expect("the printed address is served");
-    let killed = Command::new("kill").args(["-TERM", &process.0.id().to_string()]).status().expect("runs");
-    assert!(killed.success());
+    terminate(&process);
     assert_eq!(closed(&mut socket).await, (4000, Some("going_away".into())));
     drop(socket);
-    let status =
-        tokio::task::spawn_blocking(move || process.0.wait()).await.expect("no panic").expect("ends");
-    assert_eq!(status.code(), Some(0));
+    assert_eq!(process.ended().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_supervisor_hears_ready_alive_reloading_and_stopping() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let socket = folder.path().join("notify");
+    let heard = tokio::net::UnixDatagram::bind(&socket).expect("binds");
+    let mut command = Command::new(BINARY);
+    command
+        .args(["--listen", "127.0.0.1:0", "--admin", "off", "--no-embedded-relay"])
+        .env("NOTIFY_SOCKET", &socket)
+        .env("WATCHDOG_USEC", "300000")
+        .stderr(Stdio::null());
+    let mut process = Process::spawn(&mut command);
+    let until = async |wanted: &str| {
+        let mut buffer = [0; 1024];
+        loop {
+            let read = timeout(PATIENCE, heard.recv(&mut buffer)).await.expect("in time").expect("reads");
+            let text = std::str::from_utf8(&buffer[..read]).expect("UTF-8");
+            if text.lines().any(|line| line == wanted) {
+                return;
+            }
+        }
+    };
+    until("READY=1").await;
+    until("WATCHDOG=1").await;
+    signal(&process, "-HUP");
+    until("RELOADING=1").await;
+    until("READY=1").await;
+    until("WATCHDOG=1").await;
+    terminate(&process);
+    until("STOPPING=1").await;
+    assert_eq!(process.ended().await, Some(0));
+}
+
+/// A running server of its own.
+pub(super) struct Process {
+    child: Option<Started>,
+    pub(super) address: SocketAddr,
+}
+
+impl Process {
+    /// On free ports, with these flags.
+    pub(super) fn start(flags: &[&str]) -> Self {
+        Self::start_logging(flags, Stdio::null())
+    }
+
+    /// The same with its log there.
+    pub(super) fn start_logging(flags: &[&str], log: impl Into<Stdio>) -> Self {
+        let ports = ["--listen", "127.0.0.1:0", "--admin", "off", "--relay-listen", "127.0.0.1:0"];
+        let mut command = Command::new(BINARY);
+        command.args([&ports[..], flags].concat()).stderr(log);
+        Self::spawn(&mut command)
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().map(Started).expect("starts");
+        let address = printed_address(&mut child.0);
+        Self { child: Some(child), address }
+    }
+
+    /// Its exit code, when it has ended by itself.
+    pub(super) async fn ended(&mut self) -> Option<i32> {
+        let mut child = self.child.take().expect("it is waited for once");
+        let status = tokio::task::spawn_blocking(move || child.0.wait()).await.expect("no panic");
+        status.expect("ends").code()
+    }
+}
+
+pub(super) fn signal(process: &Process, name: &str) {
+    let id = process.child.as_ref().expect("it runs").0.id().to_string();
+    assert!(Command::new("kill").args([name, &id]).status().expect("runs").success());
+}
+
+pub(super) fn terminate(process: &Process) {
+    signal(process, "-TERM");
 }
 
 /// Ends with the test, whatever becomes of it.

@@ -95,7 +95,7 @@ impl Events {
     }
 
     /// The code of the close event, and of the `error` frame before it; the stream ends behind it.
-    async fn closed(&mut self) -> (Value, Value) {
+    pub(super) async fn closed(&mut self) -> (Value, Value) {
         let mut error = Value::Null;
         loop {
             let (kind, data) = self.next_json().await;
@@ -135,7 +135,7 @@ pub(super) fn hello(seed: u8, more: &Value) -> String {
 pub(super) const KEY: &str = "signaling-connection";
 
 /// A client after its `welcome` on an event stream: the stream, the key and the `welcome`.
-async fn stream(server: &signaling::Server, room: &str, seed: u8) -> (Events, String, Value) {
+pub(super) async fn stream(server: &signaling::Server, room: &str, seed: u8) -> (Events, String, Value) {
     let mut http = Http::connect(server).await;
     let answer = http.post(&format!("/v1/rooms/{room}/events"), &[], hello(seed, &json!({}))).await;
     let mut events = Events::new(answer);
@@ -147,7 +147,7 @@ async fn stream(server: &signaling::Server, room: &str, seed: u8) -> (Events, St
 }
 
 /// The same over a poll: its key and its `welcome`.
-async fn polled(http: &mut Http, room: &str, seed: u8) -> (String, Value) {
+pub(super) async fn polled(http: &mut Http, room: &str, seed: u8) -> (String, Value) {
     let answer =
         json_of(http.post(&format!("/v1/rooms/{room}/poll"), &[], hello(seed, &json!({}))).await).await;
     let welcome = answer["frames"][0].clone();

@@ -14,17 +14,13 @@ use super::StartError;
 type Print = Vec<Option<(u64, u64, u64, i64, i64)>>;
 
 /// What was seen at the files.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Watch {
     loaded: Print,
     last: Print,
 }
 
 impl Watch {
-    fn new(now: Print) -> Self {
-        Self { loaded: now.clone(), last: now }
-    }
-
     /// Whether what is there now is new and has come to rest. Each state of the files is announced once.
     fn settled(&mut self, now: Print) -> bool {
         let rests = now == self.last;
@@ -47,20 +43,22 @@ fn print(files: &[(PathBuf, PathBuf)]) -> Print {
 }
 
 /// Watches pairs of certificate and key until the process ends, on a thread of its own: whatever pairs `files` names at the time,
-/// and has `renew` take them when they have changed.
+/// and has `renew` take them when they have changed, and once at the beginning: they may have changed since they were loaded. It
+/// tells whether they are others than before.
 pub fn watch(
     files: impl Fn() -> Vec<(PathBuf, PathBuf)> + Send + 'static,
-    renew: impl Fn() -> Result<(), StartError> + Send + 'static,
+    renew: impl Fn() -> Result<bool, StartError> + Send + 'static,
 ) {
     let rounds = move || {
-        let mut watch = Watch::new(print(&files()));
+        let mut watch = Watch::default();
         loop {
             std::thread::park_timeout(PAUSE);
             if !watch.settled(print(&files())) {
                 continue;
             }
             match renew() {
-                Ok(()) => tracing::info!("certificates were renewed"),
+                Ok(false) => {}
+                Ok(true) => tracing::info!("certificates were renewed"),
                 Err(error) => tracing::error!("certificates stay as they were: {error}"),
             }
         }
@@ -92,7 +90,9 @@ mod tests {
         symlink("..data/cert.pem", at("cert.pem")).expect("links");
         symlink("..data/key.pem", at("key.pem")).expect("links");
         let files = [(at("cert.pem"), at("key.pem"))];
-        let mut watch = Watch::new(print(&files));
+        let mut watch = Watch::default();
+        // Nobody knows whether they are the ones that were loaded.
+        assert_eq!([watch.settled(print(&files)), watch.settled(print(&files))], [false, true]);
         assert!(!watch.settled(print(&files)));
 
         // Kubernetes: the folder above is another one.

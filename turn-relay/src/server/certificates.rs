@@ -20,17 +20,18 @@ impl Control {
         self.settings().certificate_files.clone()
     }
 
-    /// Reads the certificates again, and nothing else.
+    /// Reads the certificates again, and nothing else; tells whether they are others.
     ///
     /// # Errors
     /// One line; then nothing has changed.
-    pub fn reload_certificates(&self) -> Result<(), StartError> {
+    pub fn reload_certificates(&self) -> Result<bool, StartError> {
         let mut settings = self.settings();
         let load = |(cert, key): &(PathBuf, PathBuf)| config::load(cert, key);
         let identities = settings.certificate_files.iter().map(load).collect::<Result<Vec<_>, _>>()?;
+        let others = settings.identities != identities;
         let certificates = self.reins().admission().certificates();
         certificates.install(certificates.prepare(&identities)?);
         settings.identities = identities;
-        Ok(())
+        Ok(others)
     }
 }

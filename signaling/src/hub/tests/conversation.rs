@@ -1,9 +1,9 @@
 //! Presence, signals, acknowledgements, pings, credentials.
 
-use signaling_protocol::{CloseCode, ErrorCode, LeaveReason, PeerState, ServerMessage};
+use signaling_protocol::{ErrorCode, LeaveReason, PeerState, ServerMessage};
 
 use super::*;
-use crate::hub::{Counts, EndReason};
+use crate::hub::Counts;
 
 #[test]
 fn the_first_peer_of_a_room_finds_it_empty_and_the_second_finds_the_first() {
@@ -337,22 +337,4 @@ fn the_session_that_credentials_are_minted_for_is_the_one_that_begins_or_resumes
     let resume = format!(r#","resume":"{}""#, welcome.resume.as_str());
     assert_eq!(world.hub.session_for(&room, 0, &hello(&resume)), expected);
     assert_ne!(world.hub.session_for(&room, 0, &hello("")), expected);
-}
-
-#[test]
-fn drain_closes_everyone_with_4000_forgets_everything_and_turns_away_who_comes() {
-    let mut world = World::new();
-    let a = world.join('a', "lobby");
-    let b = world.join('b', "hall");
-    world.gone(&b);
-    world.input(Input::Drain);
-    let (error, code) = world.farewell(a.conn);
-    assert_eq!((error.code, error.temporary, code), (ErrorCode::GoingAway, true, 4000));
-    world.assert_empty();
-    assert!(world.events.iter().any(|e| matches!(e, Event::Ended { reason: EndReason::Drained, .. })));
-
-    let late = world.hello('c', "lobby", 0, "");
-    assert_eq!(world.farewell(late).1, 4000);
-    assert!(world.events.contains(&Event::TurnedAway { code: CloseCode::GoingAway }));
-    world.assert_empty();
 }

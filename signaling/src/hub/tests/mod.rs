@@ -3,10 +3,12 @@
 mod bounds;
 mod conversation;
 mod document;
+mod drain;
 mod entrance;
 mod grants;
 mod model;
 mod moderation;
+mod operator;
 mod property;
 mod resume;
 
@@ -250,6 +252,10 @@ fn word(frame: &ServerFrame) -> String {
         ServerMessage::Granted(_) => "granted".to_owned(),
         ServerMessage::Ice(_) => "ice".to_owned(),
         ServerMessage::Error(error) => format!("error {}", serde_json::to_string(&error.code).unwrap()),
+        ServerMessage::Notice(notice) => format!("notice {}", notice.text.as_str()),
+        ServerMessage::GoAway(away) => {
+            format!("goaway {} {}", away.in_ms, away.url.as_deref().unwrap_or("-"))
+        }
         ServerMessage::Ping => "ping".to_owned(),
         ServerMessage::Ack => "ack".to_owned(),
     };

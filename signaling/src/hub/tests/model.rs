@@ -206,13 +206,13 @@ impl Person {
         match frame.message {
             ServerMessage::Welcome(welcome) => return self.enter(*welcome),
             ServerMessage::Ping => return vec![self.unsequenced("pong")],
-            ServerMessage::Ack | ServerMessage::Ice(_) | ServerMessage::Granted(_) => {}
-            ServerMessage::Knock(knock) => {
-                self.knocks.insert(knock.peer);
-            }
-            ServerMessage::KnockEnded(ended) => {
-                self.knocks.remove(&ended.peer);
-            }
+            ServerMessage::Ack
+            | ServerMessage::Ice(_)
+            | ServerMessage::Notice(_)
+            | ServerMessage::Granted(_)
+            | ServerMessage::GoAway(_) => {}
+            ServerMessage::Knock(knock) => _ = self.knocks.insert(knock.peer),
+            ServerMessage::KnockEnded(ended) => _ = self.knocks.remove(&ended.peer),
             ServerMessage::Signal(signal) => {
                 let mark: Mark = serde_json::from_str(signal.payload.raw().get()).unwrap();
                 assert_eq!(people.get(&signal.from), Some(&mark.sender), "the sender was forged");
