@@ -21,6 +21,10 @@ pub(crate) const RELAYED: Ipv4Addr = Ipv4Addr::new(10, 87, 2, 1);
 /// The peer's address; the relay is its router.
 pub(crate) const PEER: Ipv4Addr = Ipv4Addr::new(10, 87, 2, 2);
 
+/// The client and the peer on a link of their own.
+pub(crate) const CLIENT_AT_PEER: Ipv4Addr = Ipv4Addr::new(10, 87, 3, 1);
+pub(crate) const PEER_AT_CLIENT: Ipv4Addr = Ipv4Addr::new(10, 87, 3, 2);
+
 #[derive(Clone, Copy)]
 pub(crate) enum Host {
     Client,
@@ -69,6 +73,16 @@ impl Lab {
                 run(&format!("ip route add default via {ours}"))
             })?;
         }
+        let peer = lab.path(Host::Peer);
+        lab.within(Host::Client, || {
+            run(&format!("ip link add direct type veth peer name direct netns {peer}"))?;
+            run(&format!("ip addr add {CLIENT_AT_PEER}/24 dev direct"))?;
+            run("ip link set direct up")
+        })?;
+        lab.within(Host::Peer, || {
+            run(&format!("ip addr add {PEER_AT_CLIENT}/24 dev direct"))?;
+            run("ip link set direct up")
+        })?;
         lab.within(Host::Relay, || {
             std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("forwarding")
         })?;
@@ -81,6 +95,30 @@ impl Lab {
         let done = work();
         setns(&self.home, CloneFlags::CLONE_NEWNET)?;
         done
+    }
+
+    /// Makes the far ends of the relay's links take what its drivers send, with a program that lets everything pass, and send whole
+    /// checksums; or as they were. The link between client and peer is made alike, so that the load costs the same on it.
+    pub(crate) fn take_from_drivers(&self, on: bool) -> Result<()> {
+        let object = std::env::temp_dir().join(format!("bench-relay-{}.o", std::process::id()));
+        if on {
+            let source = "__attribute__((section(\"xdp\"), used)) int take(void *frame) { return 2; }";
+            let code = object.with_extension("c");
+            std::fs::write(&code, source)?;
+            run(&format!("clang -target bpf -O2 -g -c {} -o {}", code.display(), object.display()))?;
+            std::fs::remove_file(code)?;
+        }
+        for host in [Host::Client, Host::Peer] {
+            for link in ["relay", "direct"] {
+                self.within(host, || {
+                    run(&format!("ethtool -K {link} tx {}", if on { "off" } else { "on" }))?;
+                    let program =
+                        if on { format!("obj {} sec xdp", object.display()) } else { "off".to_owned() };
+                    run(&format!("ip link set dev {link} xdpdrv {program}"))
+                })?;
+            }
+        }
+        if on { std::fs::remove_file(object).context("the program") } else { Ok(()) }
     }
 
     fn path(&self, host: Host) -> String {

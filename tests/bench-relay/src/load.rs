@@ -5,7 +5,7 @@
 //! does not catch up: a burst that nobody asked for is no load.
 
 use std::io::{IoSlice, IoSliceMut};
-use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::ops::RangeFrom;
 use std::os::fd::{AsFd, AsRawFd as _, RawFd};
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, sendmmsg, setsockopt, sockopt};
+use nix::time::{ClockId, clock_gettime};
 
 use crate::lab::{CLIENT, Host, Lab, PEER};
 use crate::turn::{CHANNEL, Client};
@@ -46,6 +47,9 @@ pub(crate) struct Outcome {
     pub(crate) time: Duration,
     /// Nanoseconds from the send to the receipt, sorted.
     pub(crate) latencies: Vec<u32>,
+    /// CPU of the load's thread for sending, which on virtual links is also what happens to the datagrams on their way through the kernel,
+    /// and for receiving what was there.
+    pub(crate) work: Duration,
 }
 
 impl Outcome {
@@ -146,7 +150,9 @@ impl Fleet {
             if now - due > PAUSE {
                 late += now - due;
             }
+            let began = thread_cpu()?;
             outcome.sent += senders.send(stream, self.run, self.began)?;
+            outcome.work += thread_cpu()? - began;
             unread += plan.burst;
             if unread >= BATCH {
                 inbox.drain()?;
@@ -164,6 +170,7 @@ impl Fleet {
             }
         }
         outcome.received = inbox.latencies.len() as u64;
+        outcome.work += inbox.work;
         outcome.latencies = inbox.latencies;
         outcome.latencies.sort_unstable();
         Ok(outcome)
@@ -206,6 +213,11 @@ impl Fleet {
 fn own_cpu() -> Result<Duration> {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat")?;
     Ok(Duration::from_nanos(text.split(' ').next().unwrap_or_default().parse().context("schedstat")?))
+}
+
+/// The same, to the nanosecond and by a system call.
+fn thread_cpu() -> Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
 }
 
 /// How the streams are spread over the time after which each sends again: at random, but always the same way.
@@ -271,6 +283,8 @@ struct Inbox {
     run: u32,
     began: Instant,
     latencies: Vec<u32>,
+    /// CPU for what was received.
+    work: Duration,
 }
 
 impl Inbox {
@@ -282,7 +296,16 @@ impl Inbox {
         let sockets = sockets.iter().map(|socket| socket.as_raw_fd()).collect();
         let headers = MultiHeaders::preallocate(BATCH, None);
         let buffers = Box::new([[0; 2048]; BATCH]);
-        Ok(Self { epoll, sockets, headers, buffers, run, began, latencies: Vec::with_capacity(1 << 20) })
+        Ok(Self {
+            epoll,
+            sockets,
+            headers,
+            buffers,
+            run,
+            began,
+            latencies: Vec::with_capacity(1 << 20),
+            work: Duration::ZERO,
+        })
     }
 
     /// Takes what is there; tells how much of it belongs to the run.
@@ -290,9 +313,14 @@ impl Inbox {
         let before = self.latencies.len();
         let mut events = [EpollEvent::empty(); BATCH];
         let ready = self.epoll.wait(&mut events, EpollTimeout::ZERO)?;
+        if ready == 0 {
+            return Ok(0);
+        }
+        let began = thread_cpu()?;
         for event in &events[..ready] {
             self.receive(self.sockets[usize::try_from(event.data())?])?;
         }
+        self.work += thread_cpu()? - began;
         Ok(self.latencies.len() - before)
     }
 
@@ -330,10 +358,10 @@ const QUIET: Duration = Duration::from_millis(100);
 const CLIENT_QUEUE: usize = 4 << 20;
 const PEER_QUEUE: usize = 16 << 20;
 
-/// Where a test of the way itself sends: past the servers, through the relay host's own forwarding.
-pub(crate) fn direct(lab: &Lab, plan: &Plan) -> Result<Outcome> {
-    let peer = lab.within(Host::Peer, || Ok(UdpSocket::bind((PEER, 0))?))?;
-    let client = lab.within(Host::Client, || Ok(UdpSocket::bind((CLIENT, 0))?))?;
+/// Where a test of the way itself sends: past the servers, between these addresses.
+pub(crate) fn direct(lab: &Lab, plan: &Plan, client: Ipv4Addr, peer: Ipv4Addr) -> Result<Outcome> {
+    let peer = lab.within(Host::Peer, || Ok(UdpSocket::bind((peer, 0))?))?;
+    let client = lab.within(Host::Client, || Ok(UdpSocket::bind((client, 0))?))?;
     let (from, to) = match plan.direction {
         Direction::ToPeer => (&client, &peer),
         Direction::ToClient => (&peer, &client),
@@ -355,12 +383,15 @@ pub(crate) fn direct(lab: &Lab, plan: &Plan) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     while start.elapsed() < plan.time {
         if start.elapsed().as_secs_f64() * plan.rate >= outcome.sent as f64 {
+            let began = thread_cpu()?;
             outcome.sent += senders.send(0, 1, fleet.began)?;
+            outcome.work += thread_cpu()? - began;
         }
         inbox.drain()?;
     }
     outcome.time = start.elapsed();
     outcome.received = inbox.latencies.len() as u64;
+    outcome.work += inbox.work;
     outcome.latencies = inbox.latencies;
     outcome.latencies.sort_unstable();
     Ok(outcome)

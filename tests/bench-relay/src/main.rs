@@ -4,6 +4,7 @@
 
 mod lab;
 mod load;
+mod machine;
 mod report;
 mod server;
 mod turn;
@@ -36,7 +37,7 @@ struct Arguments {
     /// Seconds that each load plays on each server
     #[arg(long, default_value_t = 1.5)]
     seconds: f64,
-    /// Only figures whose name contains this, of: audio, video, capacity, allocation
+    /// Only figures whose name contains this, of: audio, video, capacity, allocation, xdp
     #[arg(long, value_name = "WORD")]
     only: Option<String>,
     /// The turn-relay to compare
@@ -60,6 +61,9 @@ struct Arguments {
     /// The core that makes the load
     #[arg(long, default_value_t = 0)]
     load_cpu: usize,
+    /// Measure turn-relay in the network driver too, and beside it what all that the machine does for a packet costs
+    #[arg(long)]
+    xdp: bool,
     /// The relay's network cards cannot segment UDP: the kernel does it before the card
     #[arg(long)]
     no_segmentation_offload: bool,
@@ -145,7 +149,13 @@ impl Bench {
         self.direct()?;
         let mut ports = 10_000..;
         self.many(&servers, &order, &mut ports)?;
-        self.few(&servers, &order, &mut ports)
+        self.few(&servers, &order, &mut ports)?;
+        if self.arguments.xdp && self.wants("xdp") {
+            self.whole_machine(&servers, &mut ports)?;
+            drop(servers);
+            self.in_driver(&mut ports)?;
+        }
+        Ok(())
     }
 
     /// A thousand allocations: what they cost, and audio through them.
@@ -241,7 +251,7 @@ impl Bench {
     /// What the same way takes without a server, which every latency contains.
     fn direct(&mut self) -> Result<()> {
         let plan = self.plan(Direction::ToPeer, 8, VIDEO_BYTES, self.arguments.rate);
-        let outcome = load::direct(&self.lab, &plan)?;
+        let outcome = load::direct(&self.lab, &plan, lab::CLIENT, lab::PEER)?;
         for percent in [50.0, 99.0] {
             self.report.direct(&format!("p{percent}"), outcome.percentile(percent) / 1000.0);
         }

@@ -24,6 +24,8 @@ pub(crate) struct Contender {
 pub(crate) enum Kind {
     TurnRelay,
     Coturn,
+    /// turn-relay with XDP on both links.
+    InDriver,
 }
 
 impl Contender {
@@ -60,10 +62,13 @@ impl Server {
         // It must not outlive this process.
         command.args(["--pdeathsig", "KILL"]).arg(&contender.program);
         match contender.kind {
-            Kind::TurnRelay => ours(&mut command, address, ports),
+            Kind::TurnRelay | Kind::InDriver => ours(&mut command, address, ports),
             Kind::Coturn => coturn(&mut command, address, ports),
         }
         command.args(&contender.arguments);
+        if contender.kind == Kind::InDriver {
+            command.args(["--xdp", "client/native,peer/native"]);
+        }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         lab::pin(cpu)?;
         let child = lab.within(Host::Relay, || {
