@@ -110,7 +110,9 @@ pub(crate) struct Lane {
     pub(crate) over: [AtomicU64; 2],
     /// When the next packet is left to this process.
     pub(crate) next_visit: AtomicU64,
-    pub(crate) unused: [AtomicU64; 2],
+    /// `struct way`, which the program alone uses; the first word is until when.
+    pub(crate) way: [AtomicU64; 4],
+    pub(crate) unused: [AtomicU64; 6],
 }
 
 /// `struct route`: towards the peer, towards the client.
@@ -122,7 +124,7 @@ pub(crate) type Meter = [[AtomicU64; 2]; 2];
 const _: () = {
     assert!(size_of::<Arrival>() == 40 && size_of::<Departure>() == 52);
     assert!(size_of::<Limits>() == 64 && size_of::<Port>() == 16 && size_of::<Tag>() == 8);
-    assert!(size_of::<Lanes>() == 128 && size_of::<Meter>() == 32);
+    assert!(size_of::<Lanes>() == 256 && size_of::<Meter>() == 32);
 };
 
 /// An address as the program holds it.

@@ -131,7 +131,7 @@ static __always_inline int take_apart(struct xdp_md *ctx, struct datagram *datag
     datagram->channel_words = 0;
     // Frames that a switch floods are not for us.
     struct port *port = bpf_map_lookup_elem(&ports, &index);
-    if (!port || !is_same(port->mac, ethernet->h_dest))
+    if (!port || !port->device || !is_same(port->mac, ethernet->h_dest))
         return 0;
     struct channel_header *channel = (void *)(udp + 1);
     // RFC 8656 section 12: 0x4000 to 0x4FFF; up to 0x7FFF by RFC 5766. Padding behind the data is left to user space.

@@ -50,6 +50,11 @@ impl Interfaces {
         Ok(found)
     }
 
+    /// How long a table must be that has a place for each.
+    pub(super) fn indexes(&self) -> u32 {
+        self.ports.iter().map(|(index, _)| index + 1).max().unwrap_or(1)
+    }
+
     /// Indexes of those that were named.
     pub(super) fn devices(&self) -> impl Iterator<Item = u32> {
         self.ports.iter().filter(|(index, port)| *index == port.device).map(|(index, _)| *index)

@@ -43,7 +43,17 @@ struct departure {
 #define TO_CLIENT 4      // the direction, and so the lane
 #define ONLY_TO_US 8     // the peer is a relayed address of this relay, and may be reached only as that
 
-// One direction of a route: what changes while it stands. A cache line of its own.
+// Where the frames of a lane go, as the kernel said a moment ago. Two cores may write it at once, and then a frame goes astray.
+struct way {
+    __u64 until;
+    __u32 port; // its index; 0: not known
+    __u16 mtu;
+    __u8 to[6];
+    __u8 from[6];
+    __u8 unused[6];
+};
+
+// One direction of a route: what changes while it stands, in two cache lines of its own.
 struct lane {
     __u64 expires; // CLOCK_MONOTONIC; written by user space alone
     __u64 packets;
@@ -51,7 +61,8 @@ struct lane {
     __u64 over_allocation; // packets above a rate
     __u64 over_user;
     __u64 next_visit; // when the next packet goes through the kernel
-    __u64 unused[2];
+    struct way way;
+    __u64 unused[6];
 };
 
 struct route {
@@ -124,9 +135,10 @@ struct {
     __type(value, struct limits);
 } limits SEC(".maps");
 
+// By interface index; of what is no port of ours the device is 0. User space says how many there are.
 struct {
-    __uint(type, BPF_MAP_TYPE_HASH);
-    __uint(max_entries, 1024);
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
     __type(key, __u32);
     __type(value, struct port);
 } ports SEC(".maps");

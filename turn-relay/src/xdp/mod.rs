@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use aya::maps::{Array, DevMapHash, HashMap, Map, MapData};
 use aya::programs::links::FdLink;
 use aya::programs::{Xdp, XdpMode};
-use aya::{Ebpf, include_bytes_aligned};
+use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 
 use crate::operation::StartError;
 use crate::relay::{ByFlow, Route, ScaledPace};
@@ -84,8 +84,9 @@ pub(crate) fn open(names: &[String], workers: NonZeroUsize) -> Result<Vec<Driver
 
 fn load(interfaces: &Interfaces, workers: NonZeroUsize) -> Result<Vec<Driver>, String> {
     let (ipv4, ipv6) = interfaces::families()?;
+    let object = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/relay.bpf.o"));
     let mut program =
-        Ebpf::load(include_bytes_aligned!(concat!(env!("OUT_DIR"), "/relay.bpf.o"))).map_err(chain)?;
+        EbpfLoader::new().map_max_entries("ports", interfaces.indexes()).load(object).map_err(chain)?;
     fill(&mut program, interfaces)?;
     let (mode, links) = attach(&mut program, interfaces)?;
     let lanes = Mapped::new(map_data(&mut program, "lanes")?.fd().as_fd(), ROUTES).map_err(chain)?;
@@ -119,10 +120,10 @@ fn load(interfaces: &Interfaces, workers: NonZeroUsize) -> Result<Vec<Driver>, S
 
 /// Tells the program about the interfaces.
 fn fill(program: &mut Ebpf, interfaces: &Interfaces) -> Result<(), String> {
-    let ports = Map::HashMap(map_data(program, "ports")?);
-    let mut ports = HashMap::<_, u32, Port>::try_from(ports).map_err(chain)?;
+    let ports = Map::Array(map_data(program, "ports")?);
+    let mut ports = Array::<_, Port>::try_from(ports).map_err(chain)?;
     for (index, port) in &interfaces.ports {
-        ports.insert(index, port, 0).map_err(chain)?;
+        ports.set(*index, port, 0).map_err(chain)?;
     }
     let tags = Map::HashMap(map_data(program, "tags")?);
     let mut tags = HashMap::<_, Tag, u32>::try_from(tags).map_err(chain)?;
@@ -249,6 +250,7 @@ impl Driver {
         placed.before = self.counts(&placed);
         for lane in self.lanes_of(&placed) {
             lane.next_visit.store(0, Relaxed);
+            lane.way[0].store(0, Relaxed);
         }
         let inserted = self
             .routes
@@ -361,7 +363,7 @@ fn departure(
     }
 }
 
-/// `MAX_ROUTES` of the program: 8 MiB of lanes, and 4 MiB of buckets. More routes than that stay in user space.
+/// `MAX_ROUTES` of the program: 16 MiB of lanes, and 4 MiB of buckets. More routes than that stay in user space.
 const ROUTES: usize = 65_536;
 const METERS: usize = 2 * ROUTES;
 /// The verifier can say much.

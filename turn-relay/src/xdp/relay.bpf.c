@@ -21,8 +21,8 @@ static __always_inline int take(__u64 *full_at, const struct pace *pace, __u64 n
     __u64 next = (seen > now ? seen : now) + (units * pace->scaled_cost >> 16);
     if (next - now > pace->depth)
         return 0;
-    // Who loses against another core takes nothing; user space, which counts what was sent, makes up for it.
-    __sync_val_compare_and_swap(full_at, seen, next);
+    // What two cores take at once is taken once; user space, which counts what was sent, makes up for it.
+    *(volatile __u64 *)full_at = next;
     return 1;
 }
 
@@ -64,46 +64,68 @@ static __always_inline __u16 checksum(const struct datagram *datagram, const str
     return sum ? sum : 0xffff;
 }
 
-// Finds the way there. False: there is none that we could take.
-static __always_inline struct port *find_way(struct xdp_md *ctx, const struct departure *departure, __u8 traffic_class,
-                                             __u32 udp_len, struct bpf_fib_lookup *way)
+// How long a way is known: what changes in the kernel's routes and neighbours is seen after that.
+#define KNOWN 100000000ULL
+
+// Asks the kernel for the way there. False: there is none that we could take.
+static __always_inline int find_way(struct xdp_md *ctx, const struct departure *departure, __u8 traffic_class, __u32 udp_len,
+                                    struct way *way)
 {
-    __builtin_memset(way, 0, sizeof(*way));
-    way->l4_protocol = IPPROTO_UDP;
-    way->sport = departure->from_port;
-    way->dport = departure->to_port;
+    struct bpf_fib_lookup lookup = {};
+    lookup.l4_protocol = IPPROTO_UDP;
+    lookup.sport = departure->from_port;
+    lookup.dport = departure->to_port;
     // As if it came from this host itself, which it does for the one who receives it: what forwards packets that come from `lo`.
-    way->ifindex = 1;
+    lookup.ifindex = 1;
     if (departure->flags & IPV4) {
-        way->family = 2; // AF_INET
-        way->tot_len = sizeof(struct iphdr) + udp_len;
-        way->tos = traffic_class & 0x1c;
-        way->ipv4_src = departure->from[3];
-        way->ipv4_dst = departure->to[3];
+        lookup.family = 2; // AF_INET
+        lookup.tot_len = sizeof(struct iphdr) + udp_len;
+        lookup.tos = traffic_class & 0x1c;
+        lookup.ipv4_src = departure->from[3];
+        lookup.ipv4_dst = departure->to[3];
     } else {
-        way->family = 10; // AF_INET6
-        way->tot_len = sizeof(struct ipv6hdr) + udp_len;
-        way->flowinfo = bpf_htonl((__u32)traffic_class << 20);
-        __builtin_memcpy(way->ipv6_src, departure->from, 16);
-        __builtin_memcpy(way->ipv6_dst, departure->to, 16);
+        lookup.family = 10; // AF_INET6
+        lookup.tot_len = sizeof(struct ipv6hdr) + udp_len;
+        lookup.flowinfo = bpf_htonl((__u32)traffic_class << 20);
+        __builtin_memcpy(lookup.ipv6_src, departure->from, 16);
+        __builtin_memcpy(lookup.ipv6_dst, departure->to, 16);
     }
-    if (bpf_fib_lookup(ctx, way, sizeof(*way), 0) != BPF_FIB_LKUP_RET_SUCCESS)
+    if (bpf_fib_lookup(ctx, &lookup, sizeof(lookup), 0) != BPF_FIB_LKUP_RET_SUCCESS)
         return 0;
-    __u32 index = way->ifindex;
-    return bpf_map_lookup_elem(&ports, &index);
+    way->port = lookup.ifindex;
+    way->mtu = lookup.mtu_result;
+    __builtin_memcpy(way->to, lookup.dmac, ETH_ALEN);
+    __builtin_memcpy(way->from, lookup.smac, ETH_ALEN);
+    return 1;
+}
+
+// The way there, from memory where that is young, and the port that it leads to.
+static __always_inline struct port *way_out(struct xdp_md *ctx, const struct departure *departure, struct lane *lane, __u64 now,
+                                            __u8 traffic_class, __u32 udp_len)
+{
+    struct way *way = &lane->way;
+    __u32 len = udp_len + (departure->flags & IPV4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr));
+    if (now >= way->until || len > way->mtu) {
+        if (!find_way(ctx, departure, traffic_class, udp_len, way))
+            return 0;
+        way->until = now + KNOWN;
+    }
+    __u32 index = way->port;
+    struct port *port = bpf_map_lookup_elem(&ports, &index);
+    return port && port->device ? port : 0;
 }
 
 // Writes the headers. The room for them was made.
 static __always_inline int write_headers(struct xdp_md *ctx, const struct datagram *datagram, const struct departure *departure,
-                                         const struct port *port, const struct bpf_fib_lookup *way, __u32 udp_len)
+                                         const struct port *port, const struct way *way, __u32 udp_len)
 {
     void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
     struct ethhdr *ethernet = data;
     __be16 protocol = departure->flags & IPV4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
     if ((void *)(ethernet + 1) > end)
         return 0;
-    __builtin_memcpy(ethernet->h_dest, way->dmac, ETH_ALEN);
-    __builtin_memcpy(ethernet->h_source, way->smac, ETH_ALEN);
+    __builtin_memcpy(ethernet->h_dest, way->to, ETH_ALEN);
+    __builtin_memcpy(ethernet->h_source, way->from, ETH_ALEN);
     ethernet->h_proto = port->vlan ? bpf_htons(ETH_P_8021Q) : protocol;
     void *next = ethernet + 1;
     if (port->vlan) {
@@ -216,7 +238,8 @@ int turn_relay(struct xdp_md *ctx)
     }
     if (!departure)
         return XDP_PASS;
-    __u64 now = bpf_ktime_get_ns();
+    // As the last tick had it: cheaper, and young enough for all that it is used for.
+    __u64 now = bpf_ktime_get_coarse_ns();
     struct lane *lane = lane_of(departure, now);
     if (!lane || is_unfinished(&datagram))
         return XDP_PASS;
@@ -242,8 +265,7 @@ int turn_relay(struct xdp_md *ctx)
             return XDP_PASS;
     }
     __u32 udp_len = sizeof(struct udphdr) + len + (departure->channel ? sizeof(struct channel_header) : 0);
-    struct bpf_fib_lookup way;
-    struct port *port = find_way(ctx, departure, datagram.traffic_class, udp_len, &way);
+    struct port *port = way_out(ctx, departure, lane, now, datagram.traffic_class, udp_len);
     if (!port)
         return XDP_PASS;
     if ((first && !pay(first, first_lane, now, len)) || !pay(departure, lane, now, len))
@@ -251,7 +273,7 @@ int turn_relay(struct xdp_md *ctx)
     __u32 needed = sizeof(struct ethhdr) + (port->vlan ? sizeof(struct vlan_header) : 0) +
                    (departure->flags & IPV4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)) + udp_len - len;
     if (bpf_xdp_adjust_head(ctx, (int)headers - (int)needed) ||
-        !write_headers(ctx, &datagram, departure, port, &way, udp_len))
+        !write_headers(ctx, &datagram, departure, port, &lane->way, udp_len))
         return XDP_DROP;
     if (port->device == ctx->ingress_ifindex)
         return XDP_TX;
