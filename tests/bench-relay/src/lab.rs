@@ -9,8 +9,7 @@ use std::os::fd::AsRawFd as _;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
-use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, setns, unshare};
-use nix::unistd::Pid;
+use nix::sched::{CloneFlags, setns, unshare};
 
 /// The client's address; the relay is its router.
 pub(crate) const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 87, 1, 2);
@@ -129,14 +128,6 @@ impl Lab {
 /// The network that this thread sees.
 fn namespace() -> Result<File> {
     File::open("/proc/thread-self/ns/net").context("namespaces need /proc")
-}
-
-/// Keeps this thread, and what it starts, on one core.
-pub(crate) fn pin(cpu: usize) -> Result<()> {
-    let mut set = CpuSet::new();
-    set.set(cpu).with_context(|| format!("there is no core {cpu}"))?;
-    sched_setaffinity(Pid::from_raw(0), &set)
-        .with_context(|| format!("core {cpu} is not there: choose others with --server-cpu and --load-cpu"))
 }
 
 fn run(command: &str) -> Result<()> {

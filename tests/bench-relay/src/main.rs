@@ -5,7 +5,6 @@
 mod lab;
 mod load;
 mod machine;
-mod report;
 mod server;
 mod turn;
 
@@ -15,12 +14,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use bench::{Better, Report, cost};
 use clap::Parser;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use lab::Lab;
 use load::{Direction, Fleet, Outcome, Plan};
-use report::{Better, Report};
 use server::{Contender, Kind, Server};
 
 /// Compares turn-relay with coturn: server CPU per packet, packets per second, latency, memory and CPU per allocation.
@@ -97,7 +96,7 @@ fn compare() -> Result<()> {
         versions.push((contender.name.clone(), contender.version()?));
         println!("{}: {}, {}", contender.name, versions[versions.len() - 1].1, contender.program.display());
     }
-    lab::pin(arguments.load_cpu)?;
+    cost::pin(arguments.load_cpu)?;
     let lab = Lab::new(arguments.no_segmentation_offload)?;
     let mut bench = Bench { report: Report::new(versions), lab, contenders, arguments };
     for round in 0..bench.arguments.rounds {
@@ -166,10 +165,10 @@ impl Bench {
         let mut fleets: Vec<Option<Fleet>> = servers.iter().map(|_| None).collect();
         for &index in order {
             let server = &servers[index];
-            let (cpu, resident) = (server.cpu()?, server.resident()?);
+            let (cpu, resident) = (cost::cpu(server.id())?, cost::resident(server.id())?);
             let fleet = Fleet::allocate(&self.lab, server.address, MANY, ports)?;
-            let cpu = (server.cpu()? - cpu) as f64 / 1e9;
-            let grown = server.resident()?.saturating_sub(resident) as f64;
+            let cpu = (cost::cpu(server.id())? - cpu) as f64 / 1e9;
+            let grown = cost::resident(server.id())?.saturating_sub(resident) as f64;
             self.report.add("allocations per second of server CPU", Better::High, index, MANY as f64 / cpu);
             self.report.add("resident bytes per idle allocation", Better::Low, index, grown / MANY as f64);
             fleet.bind()?;
@@ -229,9 +228,9 @@ impl Bench {
     ) -> Result<()> {
         for &index in order {
             let Some(fleet) = &mut fleets[index] else { continue };
-            let before = servers[index].cpu()?;
+            let before = cost::cpu(servers[index].id())?;
             let outcome = fleet.play(plan)?;
-            let cpu = (servers[index].cpu()? - before) as f64;
+            let cpu = (cost::cpu(servers[index].id())? - before) as f64;
             let name = format!("{name}, {}", towards(plan.direction));
             let per_packet = cpu / outcome.received.max(1) as f64 / 1000.0;
             self.report.add(&format!("{name}: server CPU, us/packet"), Better::Low, index, per_packet);

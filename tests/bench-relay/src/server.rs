@@ -1,12 +1,13 @@
 //! The servers that are compared, each a process on the relay host and the server's core, and what they cost.
 
 use std::net::{SocketAddr, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result};
+use bench::cost;
 
-use crate::lab::{self, CLIENT, Host, Lab, RELAY, RELAYED};
+use crate::lab::{CLIENT, Host, Lab, RELAY, RELAYED};
 use crate::turn::{self, PASSWORD, USER};
 
 /// What is compared.
@@ -70,11 +71,11 @@ impl Server {
             command.args(["--xdp", "client/native,peer/native"]);
         }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        lab::pin(cpu)?;
+        cost::pin(cpu)?;
         let child = lab.within(Host::Relay, || {
             command.spawn().with_context(|| format!("{} cannot be started", contender.program.display()))
         });
-        lab::pin(load)?;
+        cost::pin(load)?;
         let server = Self { child: child?, address };
         let socket = lab.within(Host::Client, || Ok(UdpSocket::bind((CLIENT, 0))?))?;
         socket.connect(address)?;
@@ -82,23 +83,8 @@ impl Server {
         Ok(server)
     }
 
-    /// Nanoseconds of CPU so far, user and system, all threads.
-    pub(crate) fn cpu(&self) -> Result<u64> {
-        let tasks = PathBuf::from(format!("/proc/{}/task", self.child.id()));
-        let mut sum = 0;
-        for task in std::fs::read_dir(tasks).context("the server has ended")? {
-            let text = std::fs::read_to_string(task?.path().join("schedstat"))?;
-            sum += text.split(' ').next().unwrap_or_default().parse::<u64>().context("schedstat")?;
-        }
-        Ok(sum)
-    }
-
-    /// Bytes that are resident.
-    pub(crate) fn resident(&self) -> Result<u64> {
-        let path = format!("/proc/{}/status", self.child.id());
-        let text = std::fs::read_to_string(Path::new(&path)).context("the server has ended")?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
-        Ok(1024 * line.trim().trim_end_matches("kB").trim().parse::<u64>()?)
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 }
 

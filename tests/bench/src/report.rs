@@ -6,10 +6,13 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
+/// Which values of a figure are the better ones.
 #[derive(Clone, Copy, Debug, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Better {
+pub enum Better {
+    /// The low ones.
     Low,
+    /// The high ones.
     High,
 }
 
@@ -23,8 +26,9 @@ struct Figure {
     notes: Vec<String>,
 }
 
+/// Figures of several contenders, by round.
 #[derive(Debug, Serialize)]
-pub(crate) struct Report {
+pub struct Report {
     /// Name and version; ratios are those of the first to each of the others.
     contenders: Vec<(String, String)>,
     figures: Vec<Figure>,
@@ -33,12 +37,14 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    pub(crate) fn new(contenders: Vec<(String, String)>) -> Self {
+    /// An empty table of these contenders, each a name and a version.
+    #[must_use]
+    pub fn new(contenders: Vec<(String, String)>) -> Self {
         Self { contenders, figures: vec![], direct: vec![] }
     }
 
     /// One value of one round.
-    pub(crate) fn add(&mut self, name: &str, better: Better, contender: usize, value: f64) {
+    pub fn add(&mut self, name: &str, better: Better, contender: usize, value: f64) {
         let contenders = self.contenders.len();
         let at = self.figures.iter().position(|figure| figure.name == name).unwrap_or_else(|| {
             let values = vec![vec![]; contenders];
@@ -48,7 +54,8 @@ impl Report {
         self.figures[at].values[contender].push(value);
     }
 
-    pub(crate) fn note(&mut self, name: &str, contender: usize, words: &str) {
+    /// Puts a line below a figure that is there.
+    pub fn note(&mut self, name: &str, contender: usize, words: &str) {
         let note = format!("{}: {words}", self.contenders[contender].0);
         if let Some(figure) = self.figures.iter_mut().find(|figure| figure.name == name)
             && !figure.notes.contains(&note)
@@ -57,22 +64,29 @@ impl Report {
         }
     }
 
-    pub(crate) fn direct(&mut self, name: &str, microseconds: f64) {
+    /// What the same way takes without a server.
+    pub fn direct(&mut self, name: &str, microseconds: f64) {
         match self.direct.iter_mut().find(|(known, _)| known == name) {
             Some((_, values)) => values.push(microseconds),
             None => self.direct.push((name.into(), vec![microseconds])),
         }
     }
 
-    pub(crate) fn write(&self, folder: &Path) -> Result<()> {
+    /// Writes `results.json` and `results.txt`.
+    ///
+    /// # Errors
+    /// The folder or a file cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<()> {
         std::fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
         std::fs::write(folder.join("results.json"), serde_json::to_string_pretty(self)?)?;
         std::fs::write(folder.join("results.txt"), self.text()).context("the results cannot be written")
     }
 
-    pub(crate) fn text(&self) -> String {
+    /// The table.
+    #[must_use]
+    pub fn text(&self) -> String {
         let mut text = String::new();
-        for (name, version) in &self.contenders {
+        for (name, version) in self.contenders.iter().filter(|(_, version)| !version.is_empty()) {
             let _ = writeln!(text, "{name}: {version}");
         }
         let rounds = self.figures.iter().flat_map(|figure| &figure.values).map(Vec::len).max().unwrap_or(0);
@@ -80,6 +94,24 @@ impl Report {
             text,
             "medians of {rounds} rounds; a ratio is the median of the rounds' ratios, with the lowest and the highest; * is the better one\n"
         );
+        if self.contenders.len() <= COLUMNS {
+            self.wide(&mut text);
+        } else {
+            self.long(&mut text);
+        }
+        for (name, values) in &self.direct {
+            let value = short(median(values.iter().copied()));
+            let _ = writeln!(
+                text,
+                "{:62}{value:>12} us",
+                format!("without a server, bursts of 8: latency {name}")
+            );
+        }
+        text
+    }
+
+    /// A line for each figure.
+    fn wide(&self, text: &mut String) {
         let _ = write!(text, "{:62}", "");
         for (name, _) in &self.contenders {
             let _ = write!(text, "{name:>12} ");
@@ -101,15 +133,24 @@ impl Report {
                 let _ = writeln!(text, "    {note}");
             }
         }
-        for (name, values) in &self.direct {
-            let value = short(median(values.iter().copied()));
-            let _ = writeln!(
-                text,
-                "{:62}{value:>12} us",
-                format!("without a server, bursts of 8: latency {name}")
-            );
+    }
+
+    /// A line for each contender of each figure.
+    fn long(&self, text: &mut String) {
+        for figure in &self.figures {
+            let _ = writeln!(text, "{}", figure.name);
+            for (at, ((name, _), values)) in self.contenders.iter().zip(&figure.values).enumerate() {
+                if values.is_empty() {
+                    continue;
+                }
+                let _ = write!(text, "  {name:16}{:>12}", short(median(values.iter().copied())));
+                let ratio = if at == 0 { String::new() } else { ratio(figure, values) };
+                let _ = writeln!(text, "{ratio:>24}");
+            }
+            for note in &figure.notes {
+                let _ = writeln!(text, "    {note}");
+            }
         }
-        text
     }
 }
 
@@ -141,6 +182,9 @@ fn short(value: f64) -> String {
     if value >= 100.0 { format!("{value:.0}") } else { format!("{value:.2}") }
 }
 
+/// With more contenders than this a line would be too long.
+const COLUMNS: usize = 3;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,5 +213,21 @@ mod tests {
         let text = report.text();
         assert!(text.contains("0.50x  (0.50..0.50)"), "{text}");
         assert!(text.lines().any(|line| line.starts_with("lost") && line.ends_with('-')), "{text}");
+    }
+
+    #[test]
+    fn many_contenders_have_a_line_each_and_who_has_no_figure_has_none() {
+        let names = ["ours", "a", "b", "c"].map(|name| (name.into(), String::new()));
+        let mut report = Report::new(names.into());
+        for (contender, value) in [(0, 2.0), (1, 4.0), (3, 1.0)] {
+            report.add("joins: s", Better::Low, contender, value);
+        }
+        let text = report.text();
+        let lines: Vec<&str> = text.lines().skip_while(|line| *line != "joins: s").collect();
+        let words = |at: usize| lines[at].split_whitespace().collect::<Vec<_>>();
+        assert_eq!(words(1), ["ours", "2.00"]);
+        assert_eq!(words(2), ["a", "4.00", "0.50x*", "(0.50..0.50)"]);
+        assert_eq!(words(3), ["c", "1.00", "2.00x", "(2.00..2.00)"]);
+        assert_eq!(lines.len(), 4);
     }
 }
