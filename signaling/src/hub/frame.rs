@@ -1,6 +1,5 @@
 //! Frames on their way out: a body that is serialised once and shared, and the envelope of one recipient.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,11 +60,18 @@ impl Frame {
         self.body.len() + 54
     }
 
+    /// The frame's text in two pieces: what is this recipient's own, and what it shares with others.
+    #[must_use]
+    pub fn pieces(&self) -> (String, &str) {
+        let fields = self.body.0.strip_prefix('{').unwrap_or(&self.body.0);
+        (format!("{{\"seq\":{},\"ack\":{},", self.seq, self.ack), fields)
+    }
+
     /// Appends the frame's text.
     pub fn write(&self, text: &mut String) {
-        text.reserve(self.max_len());
-        let fields = self.body.0.strip_prefix('{').unwrap_or(&self.body.0);
-        write!(text, "{{\"seq\":{},\"ack\":{},", self.seq, self.ack).expect("a String takes any text");
+        let (envelope, fields) = self.pieces();
+        text.reserve(envelope.len() + fields.len());
+        text.push_str(&envelope);
         text.push_str(fields);
     }
 

@@ -8,6 +8,7 @@
 
 pub(crate) mod events;
 pub(crate) mod forwarded;
+mod framing;
 pub(crate) mod guest;
 pub(crate) mod keyed;
 pub(crate) mod listen;

@@ -5,37 +5,32 @@
 //! ```
 //!
 //! A shard hears of a connection only after its hello. Reading and writing go on side by side in the one task: a
-//! client that is slow to read can still be heard. The library under it is used without axum's wrapper, because an
-//! oversized message has to be answered (4201) and the rest of it swallowed: for that the raw stream is needed.
+//! client that is slow to read can still be heard. An oversized message is answered (4201) and the rest of it swallowed.
 //! There is no compression: no library does it in bounded memory.
 
 use std::{
+    cell::RefCell,
+    future::Future,
     future::poll_fn,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
 
-use futures_util::{Sink, SinkExt, Stream};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use signaling_protocol::{CloseCode, FrameError, MAX_FRAME_BYTES};
+use signaling_protocol::{CloseCode, FrameError};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     time::{Sleep, sleep, timeout},
-};
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{
-        Error as SocketError, Message, Utf8Bytes,
-        error::CapacityError,
-        protocol::{CloseFrame, Role, WebSocketConfig},
-    },
 };
 use tracing::debug;
 
-use super::guest::{
-    Attached, Greeting, Guest, HELLO_DEADLINE, Heard, STALL_DEADLINE, STOPPING, farewell, read_hello,
+use super::{
+    framing::{self, Decoder, Incoming, Refused as Unreadable},
+    guest::{
+        Attached, Greeting, Guest, HELLO_DEADLINE, Heard, STALL_DEADLINE, STOPPING, farewell, read_hello,
+    },
 };
 use crate::{
     hub::{Frame, GoneReason},
@@ -52,7 +47,7 @@ pub(crate) async fn serve(upgrade: OnUpgrade, guest: Guest) {
         Err(_elapsed) => return,
     };
     guest.metrics.connections.inc();
-    let socket = Socket::new(TokioIo::new(upgraded)).await;
+    let socket = Socket::new(TokioIo::new(upgraded));
     let end = converse(socket, &guest).await;
     guest.metrics.connections.dec();
     guest.metrics.closed(end);
@@ -130,7 +125,7 @@ async fn greet(socket: &mut Socket<TokioIo<Upgraded>>, guest: &Guest) -> Result<
         Event::Lost | Event::Stalled | Event::Closing(_) => return Err(Refused::Lost),
     };
     let closed = |(code, why)| Refused::Close(code, why);
-    let (ack, mut hello) = read_hello(text.as_bytes()).map_err(closed)?;
+    let (ack, mut hello) = read_hello(&text).map_err(closed)?;
     let grant = guest.authorize(&mut hello).await.map_err(closed)?;
     Ok(Greeting { ack, hello, grant })
 }
@@ -154,7 +149,7 @@ async fn converse_attached(
     loop {
         match socket.event(Some((attached.outbox(), attached.metrics()))).await {
             Event::Text(text) => {
-                if attached.hear(text.as_bytes()).await? == Heard::Malformed {
+                if attached.hear(&text).await? == Heard::Malformed {
                     socket.stop_reading();
                 }
             }
@@ -169,7 +164,7 @@ async fn converse_attached(
 
 /// What a connection's task wakes up for.
 enum Event {
-    Text(Utf8Bytes),
+    Text(Vec<u8>),
     /// What came is not a frame and reading has ended.
     Malformed(FrameError),
     /// The outbox has ended.
@@ -179,30 +174,46 @@ enum Event {
     Stalled,
 }
 
-/// A WebSocket with its bounds.
+/// A WebSocket with its bounds. Between two messages it holds no memory but itself.
 struct Socket<S> {
-    stream: WebSocketStream<S>,
-    reading: bool,
-    /// Something was handed to the stream and not yet flushed.
+    stream: S,
+    decoder: Decoder,
+    /// Read with a message that was handed on, and not decoded yet.
+    input: Input,
+    /// Encoded, and written up to `written`.
+    output: Vec<u8>,
+    written: usize,
+    /// Something was written and not yet flushed.
     unflushed: bool,
-    /// The stream refused to take more the last time.
-    blocked: bool,
-    /// Runs while something is unflushed; kept off the idle connection.
+    reading: bool,
+    /// The client closed: what is in `output` is the last.
+    leaving: bool,
+    /// Runs while something cannot be written; kept off the idle connection.
     stall: Option<Pin<Box<Sleep>>>,
     /// Pings and pongs of RFC 6455 since the last text; the protocol's own are frames and have the hub's limits.
     control_frames: u16,
 }
 
+#[derive(Default)]
+struct Input {
+    bytes: Vec<u8>,
+    taken: usize,
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
-    async fn new(raw: S) -> Self {
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER_BYTES)
-            .write_buffer_size(WRITE_BUFFER_BYTES)
-            .max_write_buffer_size(MAX_WRITE_BUFFER_BYTES)
-            .max_message_size(Some(MAX_FRAME_BYTES))
-            .max_frame_size(Some(MAX_FRAME_BYTES));
-        let stream = WebSocketStream::from_raw_socket(raw, Role::Server, Some(config)).await;
-        Self { stream, reading: true, unflushed: false, blocked: false, stall: None, control_frames: 0 }
+    fn new(stream: S) -> Self {
+        Self {
+            stream,
+            decoder: Decoder::default(),
+            input: Input::default(),
+            output: Vec::new(),
+            written: 0,
+            unflushed: false,
+            reading: true,
+            leaving: false,
+            stall: None,
+            control_frames: 0,
+        }
     }
 
     /// Writes from the outbox and reads, until something happens that the task must act on.
@@ -211,97 +222,164 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>, outbox: Option<(&Outbox, &Metrics)>) -> Poll<Event> {
-        if let Some((outbox, metrics)) = outbox
-            && let Poll::Ready(event) = self.poll_write(cx, outbox, metrics)
-        {
-            return Poll::Ready(event);
+        loop {
+            if let Poll::Ready(event) = self.poll_write(cx, outbox) {
+                return Poll::Ready(event);
+            }
+            if !self.reading {
+                return Poll::Pending;
+            }
+            match self.poll_read(cx) {
+                Poll::Ready(Some(event)) => return Poll::Ready(event),
+                // An answer waits to be written.
+                Poll::Ready(None) => {}
+                Poll::Pending => return Poll::Pending,
+            }
         }
-        if self.reading {
-            return self.poll_read(cx);
-        }
-        Poll::Pending
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>, outbox: &Outbox, metrics: &Metrics) -> Poll<Event> {
+    fn poll_write(&mut self, cx: &mut Context<'_>, outbox: Option<(&Outbox, &Metrics)>) -> Poll<Event> {
         loop {
-            match Pin::new(&mut self.stream).poll_ready(cx) {
-                Poll::Pending => {
-                    self.blocked = true;
-                    break;
-                }
-                Poll::Ready(Err(_)) => return Poll::Ready(Event::Lost),
-                Poll::Ready(Ok(())) if self.blocked => {
-                    // It took everything it had refused: the reader reads.
-                    self.blocked = false;
-                    self.stall = None;
-                }
-                Poll::Ready(Ok(())) => {}
+            if let Some((outbox, metrics)) = outbox.filter(|_| self.output.is_empty() && !self.leaving)
+                && let Some(code) = self.fill(cx, outbox, metrics)
+            {
+                return Poll::Ready(Event::Closing(code));
             }
-            match outbox.poll_next(cx) {
-                Poll::Pending => break,
-                Poll::Ready(Next::Close(code)) => return Poll::Ready(Event::Closing(code)),
-                Poll::Ready(Next::Frame(frame)) => {
-                    let message = Message::Text(frame.to_text().into());
-                    if Pin::new(&mut self.stream).start_send(message).is_err() {
-                        return Poll::Ready(Event::Lost);
-                    }
-                    metrics.frames_sent.inc();
+            if self.output.is_empty() {
+                return self.poll_flush(cx);
+            }
+            match Pin::new(&mut self.stream).poll_write(cx, &self.output[self.written..]) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Event::Lost),
+                Poll::Ready(Ok(size)) => {
+                    self.written += size;
                     self.unflushed = true;
+                    self.stall = None;
+                    if self.written == self.output.len() {
+                        (self.output, self.written) = (Vec::new(), 0);
+                    }
                 }
+                Poll::Pending => return self.poll_stall(cx),
             }
         }
-        self.poll_flush(cx)
+    }
+
+    /// Encodes what the outbox holds, for one write. Gives the code once it has ended and nothing is left before that.
+    fn fill(&mut self, cx: &Context<'_>, outbox: &Outbox, metrics: &Metrics) -> Option<CloseCode> {
+        while self.output.len() < WRITE_BYTES {
+            match outbox.poll_next(cx) {
+                Poll::Ready(Next::Frame(frame)) => {
+                    framing::encode_text(&frame, &mut self.output);
+                    metrics.frames_sent.inc();
+                }
+                Poll::Ready(Next::Close(code)) => return self.output.is_empty().then_some(code),
+                Poll::Pending => break,
+            }
+        }
+        None
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        if !self.unflushed {
-            return Poll::Pending;
-        }
-        match Pin::new(&mut self.stream).poll_flush(cx) {
-            Poll::Ready(Ok(())) => {
-                self.unflushed = false;
-                self.blocked = false;
-                self.stall = None;
-                Poll::Pending
+        if self.unflushed {
+            match Pin::new(&mut self.stream).poll_flush(cx) {
+                Poll::Ready(Ok(())) => (self.unflushed, self.stall) = (false, None),
+                Poll::Ready(Err(_)) => return Poll::Ready(Event::Lost),
+                Poll::Pending => return self.poll_stall(cx),
             }
-            Poll::Ready(Err(_)) => Poll::Ready(Event::Lost),
-            Poll::Pending => {
-                let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(STALL_DEADLINE)));
-                stall.as_mut().poll(cx).map(|()| Event::Stalled)
+        }
+        if self.leaving { Poll::Ready(Event::Lost) } else { Poll::Pending }
+    }
+
+    fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(STALL_DEADLINE)));
+        stall.as_mut().poll(cx).map(|()| Event::Stalled)
+    }
+
+    /// `None`: there is something to write.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        loop {
+            if self.input.taken < self.input.bytes.len() {
+                let mut input = std::mem::take(&mut self.input);
+                let (taken, event) = self.decode(&input.bytes[input.taken..]);
+                input.taken += taken;
+                if input.taken < input.bytes.len() {
+                    self.input = input;
+                }
+                if event.is_ready() {
+                    return event;
+                }
+            }
+            let read = SCRATCH.with_borrow_mut(|scratch| {
+                let mut buffer = ReadBuf::new(scratch);
+                match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+                    Poll::Pending => return Some(Poll::Pending),
+                    Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+                    Poll::Ready(_) => {
+                        self.reading = false;
+                        return Some(Poll::Ready(Some(Event::Lost)));
+                    }
+                }
+                let (taken, event) = self.decode(buffer.filled());
+                self.input.bytes = buffer.filled()[taken..].to_vec();
+                event.is_ready().then_some(event)
+            });
+            if let Some(event) = read {
+                return event;
             }
         }
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        loop {
-            let Poll::Ready(received) = Pin::new(&mut self.stream).poll_next(cx) else {
-                return Poll::Pending;
-            };
-            let event = match received {
-                Some(Ok(Message::Text(text))) => {
-                    self.control_frames = 0;
-                    return Poll::Ready(Event::Text(text));
+    /// Decodes up to something that has to be acted on, and says how many bytes that took. Pending: all of them, and there
+    /// is nothing.
+    fn decode(&mut self, bytes: &[u8]) -> (usize, Poll<Option<Event>>) {
+        let mut rest = bytes;
+        let event = loop {
+            match self.decoder.next(&mut rest) {
+                Ok(None) => break Poll::Pending,
+                Ok(Some(incoming)) => {
+                    let event = self.act(incoming);
+                    if event.is_ready() {
+                        break event;
+                    }
                 }
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) if self.control_frames < MAX_CONTROL_FRAMES => {
-                    self.control_frames += 1;
-                    continue;
+                Err(refused) => {
+                    self.reading = false;
+                    break Poll::Ready(Some(match refused {
+                        Unreadable::Frame(error) => Event::Malformed(error),
+                        Unreadable::Protocol => Event::Protocol,
+                    }));
                 }
-                Some(Ok(Message::Binary(_)) | Err(SocketError::Utf8(_))) => {
-                    Event::Malformed(FrameError::NotText)
+            }
+        };
+        (bytes.len() - rest.len(), event)
+    }
+
+    fn act(&mut self, incoming: Incoming) -> Poll<Option<Event>> {
+        match incoming {
+            Incoming::Text(text) => {
+                self.control_frames = 0;
+                Poll::Ready(Some(Event::Text(text)))
+            }
+            Incoming::Ping(_) | Incoming::Pong if self.control_frames >= MAX_CONTROL_FRAMES => {
+                self.reading = false;
+                Poll::Ready(Some(Event::Protocol))
+            }
+            Incoming::Pong => {
+                self.control_frames += 1;
+                Poll::Pending
+            }
+            Incoming::Ping(payload) => {
+                self.control_frames += 1;
+                // RFC 6455 section 5.5.3: of several pings the latest has to be answered; who does not read has no latest.
+                if self.output.len() < MAX_PONG_BACKLOG_BYTES {
+                    framing::encode_pong(&payload, &mut self.output);
                 }
-                Some(Err(SocketError::Capacity(CapacityError::MessageTooLong { size, .. }))) => {
-                    Event::Malformed(FrameError::TooLarge { bytes: size })
-                }
-                Some(
-                    Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))
-                    | Err(SocketError::Protocol(_)),
-                ) => Event::Protocol,
-                // The answer to a close frame was queued by the library and is written by `poll_next` itself.
-                Some(Ok(Message::Close(_))) => continue,
-                None | Some(Err(_)) => Event::Lost,
-            };
-            self.reading = false;
-            return Poll::Ready(event);
+                Poll::Ready(None)
+            }
+            Incoming::Close(code) => {
+                (self.reading, self.leaving) = (false, true);
+                framing::encode_close(code, "", &mut self.output);
+                Poll::Ready(None)
+            }
         }
     }
 
@@ -311,36 +389,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
 
     /// Writes an `error` frame if there is one and the close frame, then sees the client off.
     async fn farewell(mut self, frame: Option<Frame>, code: CloseCode) {
-        let written = async {
-            if let Some(frame) = frame {
-                self.stream.feed(Message::Text(frame.to_text().into())).await?;
-            }
-            let close = CloseFrame { code: code.code().into(), reason: Utf8Bytes::from_static(code.name()) };
-            self.stream.send(Message::Close(Some(close))).await
-        };
-        if let Ok(Ok(())) = timeout(FAREWELL_DEADLINE, written).await {
-            self.see_off().await;
+        if let Some(frame) = frame {
+            framing::encode_text(&frame, &mut self.output);
         }
+        framing::encode_close(Some(code.code().to_be_bytes()), code.name(), &mut self.output);
+        self.end().await;
     }
 
     /// RFC 6455 section 7.1.7: fails the connection with 1002.
     async fn abandon(mut self) {
-        let close = CloseFrame { code: 1002.into(), reason: Utf8Bytes::from_static("not RFC 6455") };
-        let written = self.stream.send(Message::Close(Some(close)));
-        if let Ok(Ok(())) = timeout(FAREWELL_DEADLINE, written).await {
-            self.see_off().await;
-        }
+        framing::encode_close(Some(1002_u16.to_be_bytes()), "not RFC 6455", &mut self.output);
+        self.end().await;
     }
 
-    /// Ends our side of the stream and swallows what still comes, for a bounded time and size. Closing a socket with
-    /// unread bytes makes the kernel reset it, and a reset overtakes the close frame that we have just sent.
-    async fn see_off(self) {
-        let mut raw = self.stream.into_inner();
+    /// Writes what there is and ends our side of the stream, then swallows what still comes, for a bounded time and size.
+    /// Closing a socket with unread bytes makes the kernel reset it, and a reset overtakes the close frame.
+    async fn end(self) {
+        let Self { mut stream, output, written, .. } = self;
+        let write = async {
+            stream.write_all(&output[written..]).await?;
+            stream.flush().await
+        };
+        let Ok(Ok(())) = timeout(FAREWELL_DEADLINE, write).await else { return };
         let swallow = async {
-            let _ = raw.shutdown().await;
-            let mut waste = [0; 2048];
+            let _ = stream.shutdown().await;
+            let mut waste = vec![0; 2048];
             let mut left = MAX_SWALLOWED_BYTES;
-            while let Ok(size @ 1..) = raw.read(&mut waste).await {
+            while let Ok(size @ 1..) = stream.read(&mut waste).await {
                 left = left.saturating_sub(size);
                 if left == 0 {
                     break;
@@ -351,18 +426,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 }
 
+thread_local! {
+    /// Where this thread's connections read into, one after the other.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+}
+
 /// The 101 response is being written; that takes no time on a connection that is alive.
 const UPGRADE_DEADLINE: Duration = Duration::from_secs(5);
 /// For the goodbye, and again for the client's answer to it.
 const FAREWELL_DEADLINE: Duration = Duration::from_secs(2);
 /// A client that was told `too_large` may be in the middle of its message.
 const MAX_SWALLOWED_BYTES: usize = 16 * 1024 * 1024;
-/// Allocated for each connection and kept: 2 KiB holds most frames; large ones grow it for their own time.
-const READ_BUFFER_BYTES: usize = 2 * 1024;
-/// Collects small frames into one write.
-const WRITE_BUFFER_BYTES: usize = 2 * 1024;
-/// Above the largest frame that we ever write: a relayed signal, or a snapshot of a full room.
-const MAX_WRITE_BUFFER_BYTES: usize = 1024 * 1024;
+/// A burst of an offer and its candidates.
+const READ_BYTES: usize = 16 * 1024;
+/// What is waiting goes out in writes of this and one frame at most.
+const WRITE_BYTES: usize = 16 * 1024;
+/// Answers to pings, when nothing can be written.
+const MAX_PONG_BACKLOG_BYTES: usize = 1024;
 /// Clients that use the control frames of RFC 6455 as a keep-alive send a handful between two of our pings.
 const MAX_CONTROL_FRAMES: u16 = 100;
 
@@ -383,7 +463,7 @@ mod tests {
     }
 
     /// A socket whose pipe holds 1 KiB, its far end, and an outbox with twenty times as much.
-    async fn stuffed() -> (Socket<DuplexStream>, DuplexStream, Outbox, Arc<Metrics>) {
+    fn stuffed() -> (Socket<DuplexStream>, DuplexStream, Outbox, Arc<Metrics>) {
         let (near, far) = duplex(1024);
         let metrics = Arc::new(Metrics::default());
         let limits = OutboxLimits { frames: 100, bytes: 100_000 };
@@ -393,12 +473,12 @@ mod tests {
                 Frame::farewell(CloseCode::SlowReader, "x".repeat(4096), None).expect("an error frame");
             outbox.push(frame).expect("there is room");
         }
-        (Socket::new(near).await, far, outbox, metrics)
+        (Socket::new(near), far, outbox, metrics)
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_write_that_stalls_for_ten_seconds_is_given_up() {
-        let (mut socket, _far, outbox, metrics) = stuffed().await;
+        let (mut socket, _far, outbox, metrics) = stuffed();
         let start = Instant::now();
         assert!(matches!(socket.event(Some((&outbox, &metrics))).await, Event::Stalled));
         assert_eq!(start.elapsed().as_secs(), STALL_DEADLINE.as_secs());
@@ -406,7 +486,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_reader_that_is_slow_but_reads_is_not_given_up() {
-        let (mut socket, mut far, outbox, metrics) = stuffed().await;
+        let (mut socket, mut far, outbox, metrics) = stuffed();
         let reader = async {
             // 512 bytes a second: all of it takes four times the deadline, and each frame less than it.
             for _ in 0..36 {
@@ -425,7 +505,7 @@ mod tests {
         let (near, _far) = duplex(1024);
         let metrics = Arc::new(Metrics::default());
         let outbox = Outbox::new(OutboxLimits { frames: 1, bytes: 1000 }, unbounded(), metrics.clone());
-        let mut socket = Socket::new(near).await;
+        let mut socket = Socket::new(near);
         let day = Duration::from_secs(86_400);
         assert!(timeout(day, socket.event(Some((&outbox, &metrics)))).await.is_err());
     }

@@ -80,6 +80,29 @@ impl Target {
         Ok(stream)
     }
 
+    fn path(&self, seat: Seat) -> String {
+        let Seat { room, member, .. } = seat;
+        match self.kind {
+            Kind::Signaling => format!("v1/rooms/r{room}/ws"),
+            Kind::Ws | Kind::Matchbox => format!("r{room}"),
+            Kind::Peer => format!("peerjs?key=peerjs&id=r{room}m{member}&token=t"),
+            Kind::SocketIo => "socket.io/?EIO=4&transport=websocket".to_owned(),
+            Kind::YWebrtc => String::new(),
+            Kind::Apprtc => "ws".to_owned(),
+        }
+    }
+
+    /// A handshake as bytes, for whoever says no more.
+    pub(crate) fn handshake(&self) -> String {
+        let path = self.path(Seat { room: 1_000_000, member: 0, number: 0 });
+        format!(
+            "GET /{path} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
+             Sec-WebSocket-Protocol: signaling.v1\r\n\r\n",
+            self.address
+        )
+    }
+
     async fn secured(&self, number: usize) -> Result<Box<dyn Stream>> {
         let stream = self.connect(number).await?;
         let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
@@ -92,14 +115,7 @@ impl Client {
     /// Connects, says what has to be said, and waits until the server lets it in, where it says so.
     pub(crate) async fn join(target: &Target, seat: Seat) -> Result<Self> {
         let Seat { room, member, number } = seat;
-        let path = match target.kind {
-            Kind::Signaling => format!("v1/rooms/r{room}/ws"),
-            Kind::Ws | Kind::Matchbox => format!("r{room}"),
-            Kind::Peer => format!("peerjs?key=peerjs&id=r{room}m{member}&token=t"),
-            Kind::SocketIo => "socket.io/?EIO=4&transport=websocket".to_owned(),
-            Kind::YWebrtc => String::new(),
-            Kind::Apprtc => "ws".to_owned(),
-        };
+        let path = target.path(seat);
         let scheme = if target.tls.is_some() { "wss" } else { "ws" };
         let mut request = format!("{scheme}://{}/{path}", target.address).into_client_request()?;
         if target.kind == Kind::Signaling {

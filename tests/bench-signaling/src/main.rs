@@ -2,6 +2,7 @@
 //! several rounds of it. What counts is the ratio within a round: all saw the same machine.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the table is what this program is for")]
 
+mod abuse;
 mod client;
 mod contender;
 mod crowd;
@@ -42,6 +43,10 @@ struct Arguments {
     /// Only these parts: idle, back, relay, joins
     #[arg(long, value_name = "PART", value_delimiter = ',')]
     only: Vec<String>,
+    /// Instead of all this, what hostile clients do to ours, peer, y-webrtc and socket.io: memory above idle, dead or alive, and the
+    /// latency between two others meanwhile
+    #[arg(long)]
+    abuse: bool,
     /// Only these servers beside ours, or `none`
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     against: Vec<String>,
@@ -97,7 +102,8 @@ fn compare() -> Result<()> {
         cargo: &arguments.cargo,
     };
     let mut contenders = Contender::ours(&places)?;
-    for other in Contender::others(&places, &OTHERS) {
+    let others = if arguments.abuse { &ABUSED[..] } else { &OTHERS };
+    for other in Contender::others(&places, others) {
         match other {
             Ok(other) if wanted(&arguments.against, other.name) => contenders.push(other),
             Ok(_) => {}
@@ -115,10 +121,16 @@ fn compare() -> Result<()> {
         arguments,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(LocalSet::new().run_until(bench.rounds()))?;
-    bench.report.write(&bench.arguments.out)?;
+    let out = if bench.arguments.abuse {
+        runtime.block_on(LocalSet::new().run_until(bench.abuse()))?;
+        bench.arguments.out.join("abuse")
+    } else {
+        runtime.block_on(LocalSet::new().run_until(bench.rounds()))?;
+        bench.arguments.out.clone()
+    };
+    bench.report.write(&out)?;
     print!("\n{}", bench.report.text());
-    println!("\nwritten to {}", bench.arguments.out.join("results.json").display());
+    println!("\nwritten to {}", out.join("results.json").display());
     Ok(())
 }
 
@@ -153,6 +165,20 @@ impl Bench {
                     ensure!(self.contenders[index].kind != Kind::Signaling, "ours failed");
                     self.failed[index] = true;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    async fn abuse(&mut self) -> Result<()> {
+        let mut port = FIRST_PORT;
+        for abuse in abuse::ALL {
+            println!("{abuse}");
+            for index in 0..self.contenders.len() {
+                port += 10;
+                let mut server = self.contenders[index].start(port, self.cpus)?;
+                abuse::suffer(abuse, &mut server, index, &mut self.report).await?;
+                println!("  {}", self.contenders[index].name);
             }
         }
         Ok(())
@@ -277,6 +303,8 @@ fn description() -> String {
 }
 
 const OTHERS: [Kind; 5] = [Kind::Ws, Kind::Peer, Kind::SocketIo, Kind::Matchbox, Kind::Apprtc];
+/// Those of the same kind as ours, as they are, that a stranger would put on the internet.
+const ABUSED: [Kind; 3] = [Kind::Peer, Kind::YWebrtc, Kind::SocketIo];
 const FIRST_PORT: u16 = 23_000;
 const SETTLE: Duration = Duration::from_secs(1);
 const SETTLE_IDLE: Duration = Duration::from_secs(21);
