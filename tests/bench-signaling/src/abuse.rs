@@ -142,7 +142,7 @@ async fn enter(target: &Target, to_somebody: bool) -> Result<(Client, Option<Cli
 async fn half_open(target: &Target) -> Result<String> {
     let (mut held, mut refused) = (vec![], 0);
     for number in 0..10_000 {
-        match knock(target, number, b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ").await {
+        match knock(target, number, half(target)).await {
             Ok(stream) => held.push(stream),
             Err(_) => refused += 1,
         }
@@ -152,7 +152,15 @@ async fn half_open(target: &Target) -> Result<String> {
     Ok(format!("{open} were still open after ten seconds; {refused} got no connection"))
 }
 
-/// Whole handshakes, each of which is left after a second.
+/// The beginning of what a server waits for: a request, or a ClientHello of 508 bytes.
+fn half(target: &Target) -> &'static [u8] {
+    match target.tls {
+        None => b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ",
+        Some(_) => b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03abcdefghijklmnopqrstuvwxyz",
+    }
+}
+
+/// Whole handshakes (half of one where there is TLS), each of which is left after a second.
 async fn connects(target: &Target) -> Result<String> {
     let mut visits = JoinSet::new();
     let mut beat = interval(Duration::from_millis(1));
@@ -163,11 +171,13 @@ async fn connects(target: &Target) -> Result<String> {
         let due = usize::try_from(began.elapsed().as_millis())? * 5;
         while made < due {
             made += 1;
-            let (target, request) = (target.clone(), target.handshake());
+            let request = match target.tls {
+                None => target.handshake().into_bytes(),
+                Some(_) => half(target).to_vec(),
+            };
+            let target = target.clone();
             visits.spawn_local(async move {
-                if let Ok(_open) =
-                    timeout(Duration::from_secs(5), knock(&target, made, request.as_bytes())).await
-                {
+                if let Ok(_open) = timeout(Duration::from_secs(5), knock(&target, made, &request)).await {
                     sleep(Duration::from_secs(1)).await;
                 }
             });

@@ -121,7 +121,11 @@ impl Client {
         if target.kind == Kind::Signaling {
             request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static("signaling.v1"));
         }
-        let config = WebSocketConfig::default().read_buffer_size(1024).write_buffer_size(0);
+        let config = WebSocketConfig::default()
+            .read_buffer_size(1024)
+            .write_buffer_size(0)
+            .max_message_size(None)
+            .max_frame_size(None);
         let stream = target.secured(number).await?;
         let (socket, _) = client_async_with_config(request, stream, Some(config)).await?;
         let mut this = Self {

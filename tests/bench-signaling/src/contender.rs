@@ -90,7 +90,10 @@ impl Contender {
                 Kind::Apprtc => binary("apprtc", *kind, "signaling"),
             };
             let name = contender.name;
-            needed.exists().then_some(contender).ok_or(format!("{name}: {} is not there", needed.display()))
+            needed
+                .exists()
+                .then_some(contender)
+                .ok_or_else(|| format!("{name}: {} is not there", needed.display()))
         };
         kinds.iter().map(one).collect()
     }
@@ -190,11 +193,13 @@ impl Tls {
     }
 }
 
-/// Its default limits, but for the rate of frames: one client sends as much as it can here.
+/// Its default limits, but for the rates of frames: clients send as much as they can here.
 fn ours(command: &mut Command, address: SocketAddr, tls: Option<&Tls>) {
     command.args(["--listen", &address.to_string(), "--admin", "off", "--no-embedded-relay"]);
     command.args(["--log-level", "warn"]);
     command.args(["--messages-per-second", "1000000", "--message-burst", "1000000"]);
+    // Not a flag: earlier ones do not know it.
+    command.env("SIGNALING_MESSAGES_PER_SECOND_PER_ADDRESS", "1000000");
     if let Some(tls) = tls {
         command.arg("--tls-cert").arg(tls.folder.path().join("cert.pem"));
         command.arg("--tls-key").arg(tls.folder.path().join("key.pem"));

@@ -1,6 +1,6 @@
 //! Many clients at once: they come in, stay, and come back when they are thrown out.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +25,8 @@ struct Counts {
     entered: Cell<usize>,
     /// How often a client was thrown out.
     lost: Cell<usize>,
+    /// What the first one was told.
+    why: RefCell<Option<String>>,
 }
 
 impl Crowd {
@@ -46,13 +48,19 @@ impl Crowd {
         }
         let this = Self { clients, counts, size };
         this.until("came in", |counts| counts.entered.get() >= size).await?;
-        ensure!(this.counts.lost.get() == 0, "{} clients were thrown out", this.counts.lost.get());
+        this.complete()?;
         Ok(this)
     }
 
-    /// How often a client was thrown out.
-    pub(crate) fn lost(&self) -> usize {
-        self.counts.lost.get()
+    /// Fails if a client was thrown out.
+    pub(crate) fn complete(&self) -> Result<()> {
+        let (lost, why) = (self.counts.lost.get(), self.counts.why.borrow());
+        ensure!(
+            lost == 0,
+            "{lost} clients were thrown out, the first since {}",
+            why.as_deref().unwrap_or("?")
+        );
+        Ok(())
     }
 
     /// Waits until all have been thrown out and are back.
@@ -94,7 +102,9 @@ async fn remain(target: &Target, seat: Seat, first: Result<Client>, counts: &Cou
         match client {
             Ok(mut inside) => {
                 counts.entered.set(counts.entered.get() + 1);
-                let _ = inside.stay().await;
+                if let Err(error) = inside.stay().await {
+                    counts.why.borrow_mut().get_or_insert_with(|| format!("{error:#}"));
+                }
                 counts.lost.set(counts.lost.get() + 1);
                 bound = Duration::from_millis(500);
             }
