@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::lab::{CLIENT_AT_PEER, PEER_AT_CLIENT};
 use crate::load::{self, Direction, Fleet, Outcome, Plan};
-use crate::report::Better;
+use bench::report::Better;
 use crate::server::{Kind, Server};
 use crate::{Bench, FEW, VIDEO_BYTES, towards};
 
