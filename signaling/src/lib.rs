@@ -22,6 +22,7 @@ mod authority;
 mod metrics;
 mod outbox;
 mod report;
+mod revocation;
 mod routes;
 mod rules;
 mod shard;

@@ -19,21 +19,22 @@ use tracing::{info, warn};
 use turn_relay::{
     config as relay_config,
     credentials::Secret,
-    operation::{Admin, Readiness, StartError, supervisor, telemetry::Levels},
+    operation::{Admin, Readiness, StartError, hook::Events, supervisor, telemetry::Levels},
     server::Server as Relay,
 };
 
 use crate::{
     admin::{Console, Operator},
-    config::{RelayChoice, Settings, Tls},
+    config::{RelayChoice, Settings, Tls, TurnAdmin},
     metrics::Metrics,
     origin::Origin,
     outbox::Budget,
     reload::{Control, Reins, Reloader},
     report::Reports,
+    revocation::{self, Hand, Revoker},
     routes::{self, App},
     rules::Rules,
-    shard::Shards,
+    shard::{Shards, Surroundings},
     tls::{self, ServedCertificate},
     transport::{
         keyed::KeyedConnections,
@@ -41,7 +42,7 @@ use crate::{
     },
     turn::{self, IceIssuer},
     watchdog,
-    webhook::{self, Opened},
+    webhook::{self, Opened, RoomEvent},
 };
 
 /// A running signaling server, with its embedded relay if it has one.
@@ -93,7 +94,6 @@ impl Server {
         let admin = settings.admin.address.clone().map(Admin::bind).transpose()?;
         let mut registry = Registry::default();
         let metrics = Arc::new(Metrics::register(&mut registry));
-        let authority = Arc::new(settings.access.open()?);
         let (relay, ice) = relay(&settings, &mut registry)?;
         let webhook = webhook::open(settings.webhook.as_ref(), &mut registry)?;
         let summary = summary(&settings, address, certificate.as_ref(), relay.as_ref(), admin.as_ref());
@@ -102,8 +102,8 @@ impl Server {
         let (events, posting) = webhook
             .map(|Opened { events, delivery, hook }| (events, tokio::spawn(delivery.run(hook))))
             .unzip();
-        let (shards, drivers) =
-            Shards::new(settings.shards, &settings.limits, &ice, &authority, &metrics, events.as_ref());
+        let around = surroundings(&settings, relay.as_ref(), &ice, &metrics, events)?;
+        let (shards, drivers) = Shards::new(settings.shards, &settings.limits, &around);
         let shards = Arc::new(shards);
         let (tasks, stop, ready) = (TaskTracker::new(), CancellationToken::new(), Readiness::default());
         let access = Arc::new(settings.admin.access.clone());
@@ -120,7 +120,7 @@ impl Server {
             stop: stop.clone(),
         });
         let app = Arc::new(App {
-            authority,
+            authority: around.authority,
             rules: reins.rules.clone(),
             ready: ready.clone(),
             shards: shards.clone(),
@@ -255,6 +255,36 @@ fn acceptor(certificate: Option<Arc<ServedCertificate>>) -> Result<Option<TlsAcc
     let Some(certificate) = certificate else { return Ok(None) };
     let config = certificate.config().map_err(|error| StartError::new(format!("tls: {error}")))?;
     Ok(Some(TlsAcceptor::from(Arc::new(config))))
+}
+
+/// What every shard works with.
+fn surroundings(
+    settings: &Settings,
+    relay: Option<&Relay>,
+    ice: &Arc<IceIssuer>,
+    metrics: &Arc<Metrics>,
+    webhook: Option<Events<RoomEvent>>,
+) -> Result<Surroundings, StartError> {
+    Ok(Surroundings {
+        ice: ice.clone(),
+        authority: Arc::new(settings.access.open()?),
+        metrics: metrics.clone(),
+        webhook,
+        revoker: revoker(settings, relay)?,
+    })
+}
+
+/// Takes the relay from sessions that are put out, where there is one that can be told.
+fn revoker(settings: &Settings, relay: Option<&Relay>) -> Result<Revoker, StartError> {
+    let hand = match (relay, &settings.turn_admin) {
+        (Some(relay), _) => Hand::Embedded(relay.operator()),
+        (None, Some(TurnAdmin { url, token })) => Hand::external(url, token)?,
+        (None, None) => return Ok(Revoker::default()),
+    };
+    let (revoker, work) = revocation::open(hand, settings.credential_lifetime);
+    // It ends with the shards.
+    tokio::spawn(work);
+    Ok(revoker)
 }
 
 /// The addresses under which a listener can be reached: its own, or those of this machine.

@@ -31,10 +31,14 @@ use turn_relay::operation::hook::Events;
 use crate::{
     admin::Question,
     authority::Authority,
-    hub::{ConnId, Counts, Event, Frame, GoneReason, Grant, Hub, Input, Limits, Output, Traffic, Unproven},
+    hub::{
+        ConnId, Counts, EndReason, Event, Frame, GoneReason, Grant, Hub, Input, Limits, Output, Traffic,
+        Unproven,
+    },
     metrics::Metrics,
     origin::Host,
     outbox::Outbox,
+    revocation::Revoker,
     transport::guest::Transport,
     turn::IceIssuer,
     webhook::{self, RoomEvent},
@@ -102,10 +106,7 @@ impl Shards {
     pub(crate) fn new(
         count: usize,
         limits: &Limits,
-        ice: &Arc<IceIssuer>,
-        authority: &Arc<Authority>,
-        metrics: &Arc<Metrics>,
-        webhook: Option<&Events<RoomEvent>>,
+        around: &Surroundings,
     ) -> (Self, Vec<impl Future<Output = ()> + Send + 'static>) {
         let (inboxes, drivers) = (0..count)
             .map(|_| {
@@ -113,11 +114,8 @@ impl Shards {
                 let driver = Driver {
                     hub: Hub::new(limits.clone(), ChaCha20Rng::from_rng(&mut rand::rng())),
                     links: HashMap::default(),
-                    ice: ice.clone(),
-                    authority: authority.clone(),
+                    around: around.clone(),
                     inbox: sender.downgrade(),
-                    metrics: metrics.clone(),
-                    webhook: webhook.cloned(),
                     transports: HashMap::default(),
                     counted: Counts::default(),
                 };
@@ -177,16 +175,23 @@ impl Shard {
     }
 }
 
+/// What every shard works with.
+#[derive(Clone)]
+pub(crate) struct Surroundings {
+    pub(crate) ice: Arc<IceIssuer>,
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) webhook: Option<Events<RoomEvent>>,
+    pub(crate) revoker: Revoker,
+}
+
 /// The task that owns a hub.
 struct Driver {
     hub: Hub,
     links: HashMap<ConnId, Link, foldhash::fast::RandomState>,
-    ice: Arc<IceIssuer>,
-    authority: Arc<Authority>,
+    around: Surroundings,
     /// For what is found out beside the shard.
     inbox: mpsc::WeakSender<Letter>,
-    metrics: Arc<Metrics>,
-    webhook: Option<Events<RoomEvent>>,
     /// How the client of each session came last.
     transports: Transports,
     /// What this shard has added to the gauges.
@@ -236,13 +241,13 @@ impl Driver {
                 let Attach { conn, room, ack, hello, grant, host, transport, outbox } = *attach;
                 let session = self.hub.session_for(&room, ack, &hello);
                 let turn = grant.as_ref().map_or_else(|| self.hub.may_relay(session), |grant| grant.turn);
-                let ice = self.ice.issue(SystemTime::now(), &host, &session.to_string(), turn);
+                let ice = self.around.ice.issue(SystemTime::now(), &host, &session.to_string(), turn);
                 self.transports.insert(session, transport);
                 self.links.insert(conn, Link { outbox, host });
                 Input::Attach { conn, room, ack, hello, grant, ice }
             }
             Letter::Frame(conn, frame) => {
-                self.metrics.frames_received.inc();
+                self.around.metrics.frames_received.inc();
                 Input::Frame { conn, frame }
             }
             Letter::Malformed(conn, error) => Input::Malformed { conn, error },
@@ -270,7 +275,8 @@ impl Driver {
 
     /// Hands the hub an input and carries out what comes back, and what comes back of that.
     fn apply(&mut self, now: Instant, input: Input) {
-        let Self { hub, links, ice, authority, inbox, metrics, webhook, transports, .. } = self;
+        let Self { hub, links, around, inbox, transports, .. } = self;
+        let Surroundings { ice, authority, metrics, webhook, revoker } = around;
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
             for output in hub.handle(now, input) {
@@ -305,6 +311,14 @@ impl Driver {
                         });
                     }
                     Output::Event(event) => {
+                        if let Event::Ended {
+                            session,
+                            reason: EndReason::Kicked | EndReason::TokenExpired,
+                            ..
+                        } = event
+                        {
+                            revoker.revoke(session);
+                        }
                         if let Some(webhook) = webhook
                             && let Some(event) = webhook::event_of(&event, SystemTime::now())
                         {
@@ -323,10 +337,10 @@ impl Driver {
         let moved = |now: usize, before: usize| {
             i64::try_from(now).unwrap_or(i64::MAX) - i64::try_from(before).unwrap_or(i64::MAX)
         };
-        self.metrics.rooms.inc_by(moved(now.rooms, before.rooms));
-        self.metrics.sessions.inc_by(moved(now.sessions, before.sessions));
-        self.metrics.sessions_here.inc_by(moved(now.attached, before.attached));
-        self.metrics.replay_bytes.inc_by(moved(now.buffered_bytes, before.buffered_bytes));
+        self.around.metrics.rooms.inc_by(moved(now.rooms, before.rooms));
+        self.around.metrics.sessions.inc_by(moved(now.sessions, before.sessions));
+        self.around.metrics.sessions_here.inc_by(moved(now.attached, before.attached));
+        self.around.metrics.replay_bytes.inc_by(moved(now.buffered_bytes, before.buffered_bytes));
         self.counted = now;
     }
 }

@@ -118,7 +118,8 @@ pub(crate) fn open(webhook: Option<&Webhook>, registry: &mut Registry) -> Result
     Ok(Some(Opened { events, delivery, hook }))
 }
 
-const CALLER: Caller =
+/// Who we are to the programs that we call.
+pub(crate) const CALLER: Caller =
     Caller { agent: concat!("signaling/", env!("CARGO_PKG_VERSION")), signature: "signaling-signature" };
 /// Some 3 MB; minutes of a server where a hundred peers come and go each second.
 const CAPACITY: usize = 16_384;

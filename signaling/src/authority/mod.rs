@@ -3,13 +3,15 @@
 //! ```text
 //! transport --token, room--> Authority --> Grant --> shard --> hub
 //!                             |  open: everybody
-//!                             +- tokens: HS256 with a shared secret, or RS256, ES256, EdDSA with a key set
+//!                             |  tokens: HS256 with a shared secret, or RS256, ES256, EdDSA with a key set
+//!                             +- hook: a program of the operator's, over HTTP
 //! ```
 //!
 //! It is asked before the hub hears of a client, and again when one shows a further token. It holds no session. Whatever it
 //! cannot verify it refuses; it tells a client why in words that quote nothing, and logs no token.
 
 mod claims;
+mod hook;
 mod key_set;
 mod token;
 
@@ -17,6 +19,7 @@ use std::time::Duration;
 
 use signaling_protocol::{AccessToken, CloseCode, RoomName};
 
+pub(crate) use hook::HookAuthority;
 pub(crate) use key_set::{KeySet, KeySource, check_file as check_keys};
 pub(crate) use token::{Keys, TokenAuthority};
 
@@ -29,6 +32,8 @@ pub(crate) enum Authority {
     Open,
     /// Whoever signs tokens.
     Tokens(Box<TokenAuthority>),
+    /// A program of the operator's.
+    Hook(Box<HookAuthority>),
 }
 
 /// Why there is no grant.
@@ -56,6 +61,7 @@ impl Authority {
             (Self::Open, _) => Ok(Some(Grant::default())),
             (_, None) => Ok(None),
             (Self::Tokens(tokens), Some(token)) => tokens.grant(room, token).await.map(Some),
+            (Self::Hook(hook), Some(token)) => hook.grant(room, token).await.map(Some),
         }
     }
 

@@ -1,14 +1,22 @@
 //! Who may enter: which of the ways of [`crate::authority`], and what it needs.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use jsonwebtoken::DecodingKey;
 use reqwest::Url;
-use turn_relay::operation::StartError;
+use turn_relay::operation::{
+    StartError,
+    console::secret_line,
+    hook::{Hook, HookSecret, HookUrl},
+};
 
-use super::Config;
-use crate::authority::{Authority, KeySet, KeySource, Keys, TokenAuthority, check_keys};
+use super::{Config, numbers::within};
+use crate::authority::{Authority, HookAuthority, KeySet, KeySource, Keys, TokenAuthority, check_keys};
 use crate::hub::Identity;
+use crate::webhook::CALLER;
 
 /// Who may enter.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +32,7 @@ enum Source {
     Open,
     Secrets(Vec<String>),
     Keys(KeySource),
+    Hook { url: HookUrl, secret: HookSecret, keep: Duration },
 }
 
 impl std::fmt::Debug for Source {
@@ -32,6 +41,7 @@ impl std::fmt::Debug for Source {
             Self::Open => f.write_str("Open"),
             Self::Secrets(secrets) => write!(f, "Secrets({})", secrets.len()),
             Self::Keys(keys) => keys.fmt(f),
+            Self::Hook { url, keep, .. } => write!(f, "Hook({url:?}, {keep:?})"),
         }
     }
 }
@@ -43,7 +53,9 @@ impl Access {
             Source::Keys(KeySource::File(path)) => {
                 check_keys(path).map_err(|why| StartError::new(format!("token_keys: {why}")))
             }
-            Source::Keys(KeySource::Web(_)) | Source::Open | Source::Secrets(_) => Ok(()),
+            Source::Keys(KeySource::Web(_)) | Source::Open | Source::Secrets(_) | Source::Hook { .. } => {
+                Ok(())
+            }
         }
     }
 
@@ -52,6 +64,10 @@ impl Access {
         self.check()?;
         let keys = match &self.source {
             Source::Open => return Ok(Authority::Open),
+            Source::Hook { url, secret, keep } => {
+                let hook = Hook::new("auth_hook", url, secret, CALLER)?;
+                return Ok(Authority::Hook(Box::new(HookAuthority::new(hook, *keep, self.identity))));
+            }
             Source::Secrets(secrets) => {
                 Keys::Secrets(secrets.iter().map(|line| DecodingKey::from_secret(line.as_bytes())).collect())
             }
@@ -69,12 +85,20 @@ impl Access {
             Source::Open => "whoever knows the name of a room (see --token-secret-file and --token-keys)",
             Source::Secrets(_) => "with a token that was signed with the secret",
             Source::Keys(_) => "with a token that was signed with a key of the set",
+            Source::Hook { .. } => "with a token that the hook knows",
         }
     }
 }
 
 pub(super) fn access(config: &Config) -> Result<Access, StartError> {
+    let hook = hook(config)?;
     let source = match (&config.token_secret_file, &config.token_keys) {
+        (None, None) => hook.unwrap_or(Source::Open),
+        _ if hook.is_some() => {
+            return Err(StartError::new(
+                "auth_hook: with token_secret_file or token_keys nobody is asked; leave one of them out",
+            ));
+        }
         (Some(_), Some(_)) => {
             return Err(StartError::new(
                 "token_secret_file and token_keys: give one of them; a token is verified in one way only",
@@ -82,7 +106,6 @@ pub(super) fn access(config: &Config) -> Result<Access, StartError> {
         }
         (Some(file), None) => Source::Secrets(secrets(file)?),
         (None, Some(keys)) => Source::Keys(key_source(keys)?),
-        (None, None) => Source::Open,
     };
     let (audience, issuer) = (config.token_audience.clone(), config.token_issuer.clone());
     let identity = match config.identity.as_deref() {
@@ -105,14 +128,36 @@ pub(super) fn access(config: &Config) -> Result<Access, StartError> {
         Source::Open if !audience.is_empty() || issuer.is_some() => Err(StartError::new(
             "token_audience and token_issuer: nobody is asked for a token; give token_secret_file or token_keys too",
         )),
+        Source::Hook { .. } if !audience.is_empty() || issuer.is_some() => Err(StartError::new(
+            "token_audience and token_issuer: the hook reads the tokens, not this server; leave them out",
+        )),
         // Whoever publishes keys signs for others too.
         Source::Keys(_) if audience.is_empty() => Err(StartError::new(
             "token_keys: it needs token_audience, or tokens that were made for other programs would open rooms",
         )),
-        Source::Open | Source::Secrets(_) | Source::Keys(_) => {
+        Source::Open | Source::Secrets(_) | Source::Keys(_) | Source::Hook { .. } => {
             Ok(Access { source, audience, issuer, identity })
         }
     }
+}
+
+/// The hook, if there is one.
+fn hook(config: &Config) -> Result<Option<Source>, StartError> {
+    let Some(url) = config.auth_hook.as_deref() else {
+        if config.auth_hook_secret_file.is_some() {
+            return Err(StartError::new("auth_hook_secret_file: there is no auth_hook that it could be for"));
+        }
+        return Ok(None);
+    };
+    let url = HookUrl::parse("auth_hook", url)?;
+    let Some(file) = &config.auth_hook_secret_file else {
+        return Err(StartError::new(
+            "auth_hook: requests are signed; give auth_hook_secret_file (make one with: openssl rand -hex 32)",
+        ));
+    };
+    let secret = HookSecret::new(&secret_line("auth_hook_secret_file", file)?);
+    let keep = within("auth_hook_cache_seconds", config.auth_hook_cache_seconds, 10, 0..=3_600)?;
+    Ok(Some(Source::Hook { url, secret, keep: Duration::from_secs(keep) }))
 }
 
 fn key_source(text: &str) -> Result<KeySource, StartError> {

@@ -32,6 +32,7 @@ impl Settings {
             access,
             tls,
             relay,
+            turn_admin,
             credential_lifetime,
             shards,
             connections,
@@ -73,7 +74,13 @@ impl Settings {
                 keep(&mut needs_restart, "tls", tls, &mut new.tls);
             }
         }
-        keep(&mut needs_restart, "token_secret_file, token_keys or identity", access, &mut new.access);
+        keep(
+            &mut needs_restart,
+            "token_secret_file, token_keys, auth_hook or identity",
+            access,
+            &mut new.access,
+        );
+        keep(&mut needs_restart, "turn_admin_url", turn_admin, &mut new.turn_admin);
         keep(&mut needs_restart, "listen", listen, &mut new.listen);
         keep(&mut needs_restart, "admin", &admin.address, &mut new.admin.address);
         keep(&mut needs_restart, "admin_token_file", &admin.access.token, &mut new.admin.access.token);

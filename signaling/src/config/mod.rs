@@ -22,7 +22,7 @@ pub(crate) use self::{
     doors::Tls,
     drain::DrainRules,
     operation::{AdminRules, Log, Webhook},
-    relay::RelayChoice,
+    relay::{RelayChoice, TurnAdmin},
 };
 use crate::{
     hub::Limits,
@@ -44,6 +44,7 @@ pub struct Settings {
     pub(crate) access: Access,
     pub(crate) tls: Tls,
     pub(crate) relay: RelayChoice,
+    pub(crate) turn_admin: Option<TurnAdmin>,
     pub(crate) credential_lifetime: Duration,
     pub(crate) shards: usize,
     pub(crate) connections: ConnectionLimits,
@@ -102,6 +103,7 @@ impl TryFrom<Config> for Settings {
             forwarding: doors::forwarding(&config)?,
             access: access::access(&config)?,
             tls: doors::security(&config)?,
+            turn_admin: relay::turn_admin(&config, &relay)?,
             relay,
             credential_lifetime: relay::credential_lifetime(&config)?,
             shards: limits::shards(&config)?,

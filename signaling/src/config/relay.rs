@@ -2,7 +2,11 @@
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
-use turn_relay::{credentials::Secret, operation::StartError};
+use reqwest::Url;
+use turn_relay::{
+    credentials::Secret,
+    operation::{StartError, console::secret_line, hook::HookUrl},
+};
 
 use super::{Config, doors::address, numbers::within};
 use crate::{origin::Origin, turn::is_ice_url};
@@ -13,6 +17,39 @@ pub(crate) enum RelayChoice {
     None,
     External { urls: Vec<String>, secret: Secret },
     Embedded { listen: SocketAddr },
+}
+
+/// Where the admin API of an external relay is.
+#[derive(Clone, PartialEq)]
+pub(crate) struct TurnAdmin {
+    /// Ends with a slash.
+    pub(crate) url: Url,
+    pub(crate) token: String,
+}
+
+impl std::fmt::Debug for TurnAdmin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("TurnAdmin").field(&self.url.as_str()).finish()
+    }
+}
+
+pub(super) fn turn_admin(config: &Config, relay: &RelayChoice) -> Result<Option<TurnAdmin>, StartError> {
+    let (url, file) = match (&config.turn_admin_url, &config.turn_admin_token_file) {
+        (None, None) => return Ok(None),
+        (Some(url), Some(file)) => (url, file),
+        _ => {
+            return Err(StartError::new(
+                "turn_admin_url and turn_admin_token_file: one needs the other; give both",
+            ));
+        }
+    };
+    if !matches!(relay, RelayChoice::External { .. }) {
+        return Err(StartError::new("turn_admin_url: it is for the server of --turn-url, which is missing"));
+    }
+    HookUrl::parse("turn_admin_url", url)?;
+    let url = format!("{}/", url.trim_end_matches('/')).parse();
+    let url = url.map_err(|_| StartError::new("turn_admin_url: it is no URL"))?;
+    Ok(Some(TurnAdmin { url, token: secret_line("turn_admin_token_file", file)? }))
 }
 
 pub(super) fn relay(config: &Config, listen: SocketAddr) -> Result<RelayChoice, StartError> {

@@ -57,6 +57,18 @@ pub struct Config {
     #[arg(long, value_name = "URL|FILE")]
     pub token_keys: Option<String>,
 
+    /// Ask this program of yours what a token opens, by a signed POST
+    #[arg(long, value_name = "URL")]
+    pub auth_hook: Option<String>,
+
+    /// Holds the secret that requests to --auth-hook are signed with
+    #[arg(long, value_name = "FILE")]
+    pub auth_hook_secret_file: Option<PathBuf>,
+
+    /// How long an answer of --auth-hook is kept, in seconds [default: 10]
+    #[arg(long, value_name = "SECONDS")]
+    pub auth_hook_cache_seconds: Option<u64>,
+
     /// Tokens have to be for this audience, their `aud`; needed with --token-keys (repeatable: one of them)
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub token_audience: Vec<String>,
@@ -92,6 +104,14 @@ pub struct Config {
     /// Holds the secret shared with the server of --turn-url (its --secret-file; coturn: static-auth-secret)
     #[arg(long, value_name = "FILE")]
     pub turn_secret_file: Option<PathBuf>,
+
+    /// The admin API of the turn-relay of --turn-url: sessions that are put out of their rooms lose the relay too
+    #[arg(long, value_name = "URL")]
+    pub turn_admin_url: Option<String>,
+
+    /// Holds the token of --turn-admin-url (its --admin-token-file)
+    #[arg(long, value_name = "FILE")]
+    pub turn_admin_token_file: Option<PathBuf>,
 
     /// Run no relay: calls between networks that need one will not connect
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]

@@ -14,7 +14,7 @@ use super::{Client, config, open, request, requests, start};
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// A server that asks for tokens. The file has to live as long as it starts.
-fn guarded(more: Config) -> Server {
+pub(super) fn guarded(more: Config) -> Server {
     let file = NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), format!("# made for this test\n{SECRET}\n")).expect("it is written");
     start(Config { token_secret_file: Some(file.path().into()), ..more })
@@ -26,7 +26,7 @@ fn seconds_from_now(seconds: i64) -> i64 {
 }
 
 /// A token for rooms that begin with `lob`.
-fn token(more: &Value) -> String {
+pub(super) fn token(more: &Value) -> String {
     let mut claims = json!({"sub": "ada", "exp": seconds_from_now(600), "room": "lob*"});
     for (name, value) in more.as_object().expect("an object") {
         claims[name] = value.clone();

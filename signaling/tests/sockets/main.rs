@@ -9,6 +9,7 @@ mod doors;
 mod drain;
 mod moving;
 mod process;
+mod put_out;
 mod reload;
 mod requests;
 mod rooms;

@@ -9,10 +9,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use bench::{Better, cost};
 
 use crate::lab::{CLIENT_AT_PEER, PEER_AT_CLIENT};
 use crate::load::{self, Direction, Fleet, Outcome, Plan};
-use bench::report::Better;
+
 use crate::server::{Kind, Server};
 use crate::{Bench, FEW, VIDEO_BYTES, towards};
 
@@ -71,10 +72,10 @@ impl Bench {
             let outcome = load::direct(&self.lab, plan, CLIENT_AT_PEER, PEER_AT_CLIENT)?;
             per_packet(&outcome, outcome.work + self::deferred()?.saturating_sub(deferred))
         };
-        let (before, deferred) = (server.cpu()?, deferred()?);
+        let (before, deferred) = (cost::cpu(server.id())?, deferred()?);
         let outcome = fleet.play(plan)?;
         ensure!(outcome.loss() < 0.5, "{:.1} % lost", 100.0 * outcome.loss());
-        let process = Duration::from_nanos(server.cpu()? - before);
+        let process = Duration::from_nanos(cost::cpu(server.id())? - before);
         let all = outcome.work + process + self::deferred()?.saturating_sub(deferred);
         Ok(per_packet(&outcome, all) - own)
     }

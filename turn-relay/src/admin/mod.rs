@@ -20,7 +20,7 @@ use prometheus_client::registry::Registry;
 use crate::operation::access::{Access, Door};
 use crate::operation::{Admin, Readiness, admin};
 use crate::server::Reloader;
-pub use operator::Operator;
+pub use operator::{NotRevoked, Operator, Unanswered};
 
 /// Everything that an admin listener serves.
 #[derive(Clone, Debug)]

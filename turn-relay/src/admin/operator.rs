@@ -36,7 +36,7 @@ impl std::fmt::Debug for Operator {
 /// A worker has too many questions to answer, or has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a worker does not answer; try again")]
-pub(crate) struct Unanswered;
+pub struct Unanswered;
 
 /// Where a list goes on: a place at a worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -108,7 +108,10 @@ impl Operator {
     }
 
     /// Refuses a user for a time and ends all its allocations; tells how many.
-    pub(crate) async fn revoke(&self, user: &str, time: Duration) -> Result<usize, NotRevoked> {
+    ///
+    /// # Errors
+    /// When as many are revoked as may be, or a worker does not answer in time.
+    pub async fn revoke(&self, user: &str, time: Duration) -> Result<usize, NotRevoked> {
         let now = Instant::now();
         // First, so that no allocation begins behind the sweep.
         self.revocations().revoke(now, user, now + time)?;
@@ -175,9 +178,11 @@ impl Operator {
 
 /// Why a user could not be revoked, or not all of its allocations could be ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum NotRevoked {
+pub enum NotRevoked {
+    /// As many are revoked as may be.
     #[error(transparent)]
     TooMany(#[from] TooManyRevoked),
+    /// Perhaps not all of its allocations have ended.
     #[error(transparent)]
     Unanswered(#[from] Unanswered),
 }

@@ -1,5 +1,6 @@
 //! What opens a room and what does not: tokens made with good and bad keys, claims and times.
 
+mod hooks;
 mod key_sets;
 mod tokens;
 
