@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -54,7 +55,7 @@ pub enum ClientMessage {
 }
 
 /// The first frame of a connection.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, JsonSchema, Deserialize)]
 pub struct Hello {
     /// Proof of being the same peer as before.
     pub secret: Secret,

@@ -3,6 +3,7 @@
 //! Close codes lie in three ranges, and the range alone tells a client what to do; a code that it does not know is
 //! treated by its range. [`CloseCode::ALL`] is the table, and the server's `PROTOCOL.md` is tested against it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Reason for the end of a connection: the WebSocket close code and its name.
@@ -192,7 +193,7 @@ impl CloseCode {
 
 /// The `code` of an `error` frame. The first six answer one frame and the connection stays; all others
 /// precede the close of the same name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
     /// The peer named by `to` is not in the room, or is the sender itself.

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// One entry of `RTCConfiguration.iceServers`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct IceServer {
     /// `stun:`, `turn:` and `turns:` URLs (RFC 7064, RFC 7065) that share the credential.
     pub urls: Vec<String>,

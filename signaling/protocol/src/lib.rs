@@ -19,6 +19,8 @@ mod moderation;
 mod name;
 mod server;
 
+pub mod schema;
+
 pub use client::{ClientFrame, ClientMessage, FrameError, Hello, Payload, Report, Signal};
 pub use close::{CloseCode, ErrorCode, Retry};
 pub use ice::{IceServer, IceServers};

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
@@ -424,6 +425,36 @@ as_json_string! {
     DisplayName: |name| Cow::Borrowed(name.as_str()),
     NoticeText: |text| Cow::Borrowed(text.as_str()),
     Negotiation: |negotiation| Cow::Borrowed(negotiation.as_str())
+}
+
+/// The bounds of these texts as a pattern of JSON Schema, as far as one can say them.
+macro_rules! as_schema {
+    ($($name:ident: $pattern:literal),*) => {$(
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": "string", "pattern": $pattern })
+            }
+        }
+    )*};
+}
+
+as_schema! {
+    RoomName: "^[A-Za-z0-9._~-]{1,64}$",
+    Secret: "^[A-Za-z0-9_-]{43}$",
+    PeerId: "^[A-Za-z0-9_-]{22}$",
+    SessionId: "^[A-Za-z0-9_-]{11}$",
+    ResumeToken: "^.{1,128}$",
+    Instance: "^[A-Za-z0-9_-]{1,32}$",
+    AccessToken: "^[!-~]{1,8192}$",
+    Role: "^[A-Za-z0-9_-]{1,32}$",
+    Password: "^[\\s\\S]{0,128}$",
+    DisplayName: "^[^\\u0000-\\u001f\\u007f-\\u009f]{0,64}$",
+    NoticeText: "^[^\\u0000-\\u001f\\u007f-\\u009f]{1,1000}$",
+    Negotiation: "^[\\s\\S]{1,64}$"
 }
 
 #[cfg(test)]

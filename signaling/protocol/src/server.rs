@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use schemars::JsonSchema;
 use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -29,7 +30,7 @@ pub struct ServerFrame {
 }
 
 /// What the server may say. Serialised, it is the frame without its `seq` and `ack`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ServerMessage {
     /// Answers `hello`.
@@ -66,7 +67,7 @@ pub enum ServerMessage {
 }
 
 /// Answer to `hello`: who the client is, how the connection behaves, what the room looks like.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, JsonSchema, Serialize, Deserialize)]
 pub struct Welcome {
     /// The session.
     pub session: SessionId,
@@ -97,7 +98,7 @@ pub struct Welcome {
 }
 
 /// What became of a wish to resume.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// No resume was asked for: a fresh session.
@@ -109,7 +110,7 @@ pub enum Outcome {
 }
 
 /// Why a session could not be resumed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ResyncReason {
     /// The server knows nothing of this token (it may have restarted).
@@ -123,7 +124,7 @@ pub enum ResyncReason {
 }
 
 /// Limits that a client should know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct LimitsNotice {
     /// Largest frame of a client, in bytes.
     pub message_bytes: u64,
@@ -138,7 +139,7 @@ pub struct LimitsNotice {
 }
 
 /// Times of the server's pings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct PingNotice {
     /// Time between pings, in milliseconds.
     pub interval_ms: u64,
@@ -147,7 +148,7 @@ pub struct PingNotice {
 }
 
 /// The room as it is now.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, JsonSchema, Serialize, Deserialize)]
 pub struct RoomSnapshot {
     /// Name of the room.
     pub name: RoomName,
@@ -164,7 +165,7 @@ pub struct RoomSnapshot {
 }
 
 /// Another peer in the room.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, JsonSchema, Serialize, Deserialize)]
 pub struct PeerSnapshot {
     /// Who it is.
     pub peer: PeerId,
@@ -183,7 +184,7 @@ pub struct PeerSnapshot {
 }
 
 /// Whether a member of the room has a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PeerState {
     /// It has one.
@@ -193,7 +194,7 @@ pub enum PeerState {
 }
 
 /// A peer came into the room, or came back as a new session.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, JsonSchema, Serialize, Deserialize)]
 pub struct PeerJoined {
     /// Who it is.
     pub peer: PeerId,
@@ -214,7 +215,7 @@ pub struct PeerJoined {
 }
 
 /// A peer's connection was lost or came back.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, JsonSchema, Serialize, Deserialize)]
 pub struct PeerChanged {
     /// Who it is.
     pub peer: PeerId,
@@ -225,7 +226,7 @@ pub struct PeerChanged {
 }
 
 /// A peer left the room.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, JsonSchema, Serialize, Deserialize)]
 pub struct PeerLeft {
     /// Who it was.
     pub peer: PeerId,
@@ -236,7 +237,7 @@ pub struct PeerLeft {
 }
 
 /// How a peer left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LeaveReason {
     /// It said so.
@@ -252,7 +253,7 @@ pub enum LeaveReason {
 }
 
 /// Somebody wants to come in.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, JsonSchema, Serialize, Deserialize)]
 pub struct Knock {
     /// Who it will be.
     pub peer: PeerId,
@@ -265,14 +266,14 @@ pub struct Knock {
 }
 
 /// Somebody who knocked was answered or gave up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct KnockEnded {
     /// Who it was.
     pub peer: PeerId,
 }
 
 /// What a client may do in its room.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Granted {
     /// What it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -296,7 +297,7 @@ impl Default for Granted {
 }
 
 /// The room's door was opened or closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct RoomChanged {
     /// Who may come in from now on.
     pub door: Door,
@@ -319,7 +320,7 @@ pub struct RelayedSignal {
 }
 
 /// ICE servers and how long they hold.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Ice {
     /// Entries of `RTCConfiguration.iceServers`.
     pub servers: Vec<IceServer>,
@@ -343,14 +344,14 @@ impl From<IceServers> for Ice {
 }
 
 /// What the operator says to everybody in a room.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Notice {
     /// To be shown, as text.
     pub text: NoticeText,
 }
 
 /// When a client is to leave this server, and where it may go.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct GoAway {
     /// Time after which to leave, in milliseconds; chosen for this client so that not all come to another server at once.
     pub in_ms: u64,
@@ -360,7 +361,7 @@ pub struct GoAway {
 }
 
 /// A refusal, or the reason of the close that follows.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct ServerError {
     /// For the program.
     pub code: ErrorCode,
