@@ -25,6 +25,7 @@ use turn_relay::{
 
 use crate::{
     admin::{Console, Operator},
+    authority::Authority,
     config::{RelayChoice, Settings, Tls, TurnAdmin},
     metrics::Metrics,
     origin::Origin,
@@ -94,6 +95,8 @@ impl Server {
         let admin = settings.admin.address.clone().map(Admin::bind).transpose()?;
         let mut registry = Registry::default();
         let metrics = Arc::new(Metrics::register(&mut registry));
+        // What may still be wrong with a file comes before the relay, which says in its log that it runs.
+        let authority = Arc::new(settings.access.open()?);
         let (relay, ice) = relay(&settings, &mut registry)?;
         let webhook = webhook::open(settings.webhook.as_ref(), &mut registry)?;
         let summary = summary(&settings, address, certificate.as_ref(), relay.as_ref(), admin.as_ref());
@@ -102,7 +105,7 @@ impl Server {
         let (events, posting) = webhook
             .map(|Opened { events, delivery, hook }| (events, tokio::spawn(delivery.run(hook))))
             .unzip();
-        let around = surroundings(&settings, relay.as_ref(), &ice, &metrics, events)?;
+        let around = surroundings(&settings, authority, relay.as_ref(), &ice, &metrics, events)?;
         let (shards, drivers) = Shards::new(settings.shards, &settings.limits, &around);
         let shards = Arc::new(shards);
         let (tasks, stop, ready) = (TaskTracker::new(), CancellationToken::new(), Readiness::default());
@@ -260,6 +263,7 @@ fn acceptor(certificate: Option<Arc<ServedCertificate>>) -> Result<Option<TlsAcc
 /// What every shard works with.
 fn surroundings(
     settings: &Settings,
+    authority: Arc<Authority>,
     relay: Option<&Relay>,
     ice: &Arc<IceIssuer>,
     metrics: &Arc<Metrics>,
@@ -267,7 +271,7 @@ fn surroundings(
 ) -> Result<Surroundings, StartError> {
     Ok(Surroundings {
         ice: ice.clone(),
-        authority: Arc::new(settings.access.open()?),
+        authority,
         metrics: metrics.clone(),
         webhook,
         revoker: revoker(settings, relay)?,
