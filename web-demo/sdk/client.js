@@ -109,6 +109,8 @@ export class SignalingClient extends EventTarget {
   /** Counts attempts; what was fetched for an earlier one opens nothing. */
   #attempt = 0;
   #leaving = false;
+  /** Connections that said hello: one that was held up on its way is known by it. */
+  #attempts = 0;
   /** Servers that do not know `report` say so once, and count every further one against us. */
   #reports = true;
   /** Before this time the server does not want us back. */
@@ -301,7 +303,8 @@ export class SignalingClient extends EventTarget {
   #hello(socket) {
     const ack = this.#resume === undefined ? 0 : this.#received;
     const { secret, instance, name, password, tokens: { token } } = this;
-    socket.send(JSON.stringify({ type: "hello", seq: 0, ack, secret, instance, name, resume: this.#resume, token, password }));
+    this.#attempts += 1;
+    socket.send(JSON.stringify({ type: "hello", seq: 0, ack, secret, instance, name, resume: this.#resume, token, password, attempt: this.#attempts }));
   }
 
   /** The server that the next connection goes to. One that does not let us in is given up every second time. */

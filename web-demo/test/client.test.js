@@ -10,7 +10,7 @@ test("the first frame is a hello with the secret and nothing to acknowledge", ()
   const { last } = start({ name: "Ada" });
   last().open();
   assert.deepEqual(last().protocols, ["signaling.v1"]);
-  assert.deepEqual(last().sent, [{ type: "hello", seq: 0, ack: 0, secret: "secret", instance: "here", name: "Ada" }]);
+  assert.deepEqual(last().sent, [{ type: "hello", seq: 0, ack: 0, secret: "secret", instance: "here", name: "Ada", attempt: 1 }]);
 });
 
 test("sequenced frames count from one and carry what was received", () => {
@@ -46,7 +46,7 @@ test("what was not acknowledged is replayed after a resume, in order and once", 
   client.signal("a", candidate("4"));
   clock.advance(1000);
   last().open();
-  assert.deepEqual(last().sent[0], { type: "hello", seq: 0, ack: 0, secret: "secret", instance: "here", resume: "token-1" });
+  assert.deepEqual(last().sent[0], { type: "hello", seq: 0, ack: 0, secret: "secret", instance: "here", resume: "token-1", attempt: 2 });
   last().deliver(welcome({ outcome: "resumed", resume: "token-2", ack: 2 }));
   assert.deepEqual(last().sequenced.map(({ seq, candidate: { candidate } }) => [seq, candidate]), [[3, "3"], [4, "4"]]);
 });

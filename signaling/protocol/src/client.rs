@@ -73,6 +73,9 @@ pub struct Hello {
     /// What newcomers have to know, where the room has a password.
     #[serde(default)]
     pub password: Option<Password>,
+    /// Which connection of this run of the client it is, counted from 1; 0 from a client that does not count.
+    #[serde(default)]
+    pub attempt: u64,
 }
 
 /// What a client tells the operator. A `kind` that this version does not know is [`Report::Unknown`].

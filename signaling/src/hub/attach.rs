@@ -1,6 +1,7 @@
 //! What a `hello` leads to: a session begins, is resumed, takes the place of another, or the client is turned away.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::time::{Duration, Instant};
 
 use rand::Rng as _;
@@ -82,7 +83,7 @@ impl Hub {
             return self.send_elsewhere(conn);
         }
         let (peer, verdict) = self.judge(&attach.room, attach.ack, &attach.hello);
-        let verdict = self.unless_late(conn, verdict);
+        let verdict = self.unless_late(conn, &attach.hello, verdict);
         if let Some(slot) = verdict.session()
             && let Err(refill) = self.sessions[slot].bucket.take_hello(now, &self.limits)
         {
@@ -110,12 +111,18 @@ impl Hub {
     }
 
     /// A hello that was held up in the network while its client gave up and came by another connection must not
-    /// throw that one out.
-    fn unless_late(&self, conn: ConnId, verdict: Verdict) -> Verdict {
-        if verdict.session().is_some_and(|slot| conn < self.sessions[slot].latest) {
-            return Verdict::Late;
-        }
-        verdict
+    /// throw that one out. The client's own count tells; without one, or if somebody on the way sent a hello twice, the
+    /// order in which the connections came does.
+    fn unless_late(&self, conn: ConnId, hello: &Hello, verdict: Verdict) -> Verdict {
+        let Some(slot) = verdict.session() else { return verdict };
+        let session = &self.sessions[slot];
+        let counted = hello.attempt != 0 && hello.instance == session.instance;
+        let late = match hello.attempt.cmp(&session.attempt) {
+            Ordering::Less if counted => true,
+            Ordering::Greater if counted => false,
+            Ordering::Less | Ordering::Equal | Ordering::Greater => conn < session.latest,
+        };
+        if late { Verdict::Late } else { verdict }
     }
 
     fn judge(&self, room: &RoomName, ack: u64, hello: &Hello) -> (PeerId, Verdict) {
@@ -169,6 +176,7 @@ impl Hub {
         if let Some(grant) = attach.grant {
             session.grant = grant;
         }
+        session.attempt = attach.hello.attempt;
         // The client may have put only the first ones to use: the push comes when it would have come.
         session.ice_due = [session.ice_due, ice_due(now, &attach.ice)].into_iter().flatten().min();
         session.keys.rotate(presented, fresh);
@@ -254,6 +262,7 @@ impl Hub {
             keys: Keys::new(key),
             link: Link::Attached(Attached::new(conn, now, &self.limits)),
             latest: conn,
+            attempt: hello.attempt,
             received: 0,
             told: 0,
             ring: Ring::default(),

@@ -267,6 +267,7 @@ impl Hub {
         let ping = attached.next_ping <= now;
         if ping {
             attached.next_ping = now + self.limits.ping_interval.max(Duration::from_millis(1));
+            attached.pinged.get_or_insert_with(|| session.ring.last());
         }
         if session.ice_due.is_some_and(|due| due <= now) {
             session.ice_due = None;

@@ -30,6 +30,8 @@ pub(super) struct Session {
     pub(super) link: Link,
     /// The connection that it was attached to last.
     pub(super) latest: ConnId,
+    /// The `attempt` of the hello on it.
+    pub(super) attempt: u64,
     /// Highest `seq` of the client that was processed.
     pub(super) received: u64,
     /// Highest `ack` that was written to the client.
@@ -57,6 +59,8 @@ pub(super) struct Attached {
     /// When the last frame came.
     pub(super) heard: Instant,
     pub(super) next_ping: Instant,
+    /// What had been sent before the ping that waits for its pong: whoever answers it has received that, or it was lost.
+    pub(super) pinged: Option<u64>,
     /// Set while the client waits for an acknowledgement.
     pub(super) ack_due: Option<Instant>,
     pub(super) unknown_types: u8,
@@ -103,7 +107,14 @@ impl Session {
 
 impl Attached {
     pub(super) fn new(conn: ConnId, now: Instant, limits: &Limits) -> Self {
-        Self { conn, heard: now, next_ping: now + limits.ping_interval, ack_due: None, unknown_types: 0 }
+        Self {
+            conn,
+            heard: now,
+            next_ping: now + limits.ping_interval,
+            pinged: None,
+            ack_due: None,
+            unknown_types: 0,
+        }
     }
 
     /// When the silence has lasted too long.

@@ -55,7 +55,8 @@ impl Hub {
             ClientMessage::Admit(to) => self.answer_for(now, slot, frame.seq, to, true),
             ClientMessage::Deny(to) => self.answer_for(now, slot, frame.seq, to, false),
             ClientMessage::Token(token) => self.show_token(slot, token),
-            ClientMessage::Ack | ClientMessage::Pong | ClientMessage::Report(_) => {}
+            ClientMessage::Pong => self.hear_pong(now, slot, frame.ack),
+            ClientMessage::Ack | ClientMessage::Report(_) => {}
             ClientMessage::Hello(_) => {
                 self.expel(
                     now,
@@ -66,6 +67,16 @@ impl Hub {
                 );
             }
             ClientMessage::Unknown => self.refuse_unknown(now, slot, frame.seq),
+        }
+    }
+
+    /// Frames that were sent before the ping arrived before it, unless the answer to a poll was lost and somebody on the way
+    /// asked again: then nothing but this would tell, as long as nothing else is sent.
+    fn hear_pong(&mut self, now: Instant, slot: Slot, ack: u64) {
+        let Link::Attached(attached) = &mut self.sessions[slot].link else { return };
+        if attached.pinged.take().is_some_and(|sent| ack < sent) {
+            let message = "what was sent before the ping is not acknowledged";
+            self.expel(now, slot, CloseCode::SlowReader, message, None);
         }
     }
 

@@ -31,6 +31,9 @@ use tokio_tungstenite::{
     tungstenite::{self, Message, client::IntoClientRequest, http::Request},
 };
 
+mod rfc6455;
+mod simulation;
+
 /// Far beyond anything that a working server takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -21,11 +21,15 @@ pub(super) struct Http {
 
 impl Http {
     pub(super) async fn connect(server: &signaling::Server) -> Self {
-        let stream = TcpStream::connect(server.address()).await.expect("connects");
+        Self::to(server.address()).await
+    }
+
+    pub(super) async fn to(address: std::net::SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.expect("connects");
         let (sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("a handshake");
         tokio::spawn(connection);
-        Self { sender, host: server.address().to_string() }
+        Self { sender, host: address.to_string() }
     }
 
     pub(super) async fn post(

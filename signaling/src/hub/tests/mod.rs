@@ -118,13 +118,13 @@ impl World {
         self.now = until;
     }
 
-    /// Lets the time pass while these clients answer pings and acknowledge.
+    /// Lets the time pass while these clients show that they are there.
     fn pass_alive(&mut self, time: Duration, clients: &[&Client]) {
         let until = self.now + time;
         while self.now < until {
             self.pass(secs(1).min(until - self.now));
             for client in clients {
-                self.say(client, r#""type":"pong","seq":0,"ack":0"#);
+                self.say(client, r#""type":"ack","seq":0,"ack":0"#);
             }
         }
     }

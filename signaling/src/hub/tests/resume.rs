@@ -71,6 +71,43 @@ fn a_hello_that_was_held_up_does_not_throw_out_the_later_connection() {
 }
 
 #[test]
+fn a_hello_that_was_overtaken_is_known_by_its_count_whenever_its_connection_came() {
+    let mut world = World::new();
+    let ada = world.join('a', "lobby");
+    let hello = |attempt: u64| format!(r#","resume":"{}","attempt":{attempt}"#, ada.token);
+    let third = world.hello('a', "lobby", 0, &hello(3));
+    assert_eq!(world.welcome(third).outcome, Outcome::Resumed);
+    let second = world.hello('a', "lobby", 0, &hello(2));
+    assert_eq!((world.close_code(second), world.close_code(third)), (Some(4203), None));
+
+    // One on the way said it twice: the answer to the second is the one that is read.
+    let again = world.hello('a', "lobby", 0, &hello(3));
+    assert_eq!(world.welcome(again).outcome, Outcome::Resumed);
+    // A fifth that was first to connect and last to say hello.
+    let (resume, late_conn) = (
+        format!(
+            r#"{{"type":"hello","seq":0,"ack":0,"secret":"{}A","instance":"run-a"{}}}"#,
+            "a".repeat(42),
+            hello(5)
+        ),
+        ConnId(0),
+    );
+    let ClientMessage::Hello(fifth) = ClientFrame::parse(resume.as_bytes()).unwrap().message else {
+        panic!("a hello")
+    };
+    world.input(Input::Attach {
+        conn: late_conn,
+        room: "lobby".parse().unwrap(),
+        ack: 0,
+        hello: fifth,
+        grant: Some(Grant::default()),
+        ice: IceServers::default(),
+    });
+    assert_eq!(world.welcome(late_conn).outcome, Outcome::Resumed);
+    assert_eq!(world.close_code(again), Some(4203));
+}
+
+#[test]
 fn when_the_welcome_is_lost_the_old_token_still_opens_the_session() {
     let mut world = World::new();
     let mut a = world.join('a', "lobby");
@@ -265,4 +302,22 @@ fn the_snapshot_of_a_resume_is_newer_than_what_is_replayed() {
     };
     assert!(joined.version < welcome.room.version);
     assert_eq!(welcome.room.peers[0].peer, joined.peer);
+}
+
+#[test]
+fn a_pong_that_does_not_acknowledge_what_was_sent_before_its_ping_tells_of_a_loss() {
+    let mut world = World::new();
+    let (mut ada, mut bob) = (world.join('a', "lobby"), world.join('b', "lobby"));
+    world.ack(&ada, 1);
+    world.signal(&mut ada, bob.peer, "1");
+    world.pass(secs(10));
+    // After the ping: nothing of the pong's.
+    world.signal(&mut ada, bob.peer, "2");
+    world.say(&bob, r#""type":"pong","seq":0,"ack":1"#);
+    assert_eq!(world.close_code(bob.conn), None);
+    world.pass(secs(10));
+    world.say(&bob, r#""type":"pong","seq":0,"ack":1"#);
+    assert_eq!(world.close_code(bob.conn), Some(4002));
+    assert_eq!(world.resume(&mut bob, 1).outcome, Outcome::Resumed);
+    assert_eq!(world.heard(&bob), ["2:signal 2", "3:peer away", "4:peer here"][..1]);
 }
