@@ -163,9 +163,9 @@ fn rows() -> impl Iterator<Item = Vec<String>> {
 fn client_fields(message: &ClientMessage) -> (&'static str, &'static [&'static str]) {
     match message {
         ClientMessage::Hello(hello) if hello.resume.is_some() => {
-            ("hello again", &["secret", "instance", "name", "resume", "token", "password"])
+            ("hello again", &["secret", "instance", "name", "resume", "token", "password", "attempt"])
         }
-        ClientMessage::Hello(_) => ("hello", &["secret", "instance", "name", "token", "password"]),
+        ClientMessage::Hello(_) => ("hello", &["secret", "instance", "name", "token", "password", "attempt"]),
         ClientMessage::Signal(signal) if signal.payload.field() == "candidate" => {
             ("candidate", &["to", "negotiation", "candidate"])
         }

@@ -2,7 +2,7 @@
 //!
 //! Only the headers of frames are the library's business. Its streams keep for each connection the buffers that the largest
 //! frame so far needed, several KiB for as long as it lives; here a connection holds nothing between two messages. What is
-//! decoded goes to a parser that wants UTF-8, so text is not checked for it twice.
+//! decoded goes to a parser that wants UTF-8, so only text of which more is to come is checked for it here.
 //!
 //! No extensions, so reserved bits are violations. A message is refused as soon as its headers say that it is too large or
 //! binary; nothing is reserved for what a header promises.
@@ -47,6 +47,8 @@ pub(super) struct Decoder {
     frame: Option<(Under, usize)>,
     /// The text under way, which control frames may interrupt.
     text: Vec<u8>,
+    /// So many bytes of it are UTF-8.
+    checked: usize,
     /// More frames of it are to come.
     fragmented: bool,
     control: Vec<u8>,
@@ -133,9 +135,13 @@ impl Decoder {
 
     fn complete(&mut self, under: Under) -> Result<Option<Incoming>, Refused> {
         match under.opcode {
+            OpCode::Data(_) if under.last => {
+                (self.fragmented, self.checked) = (false, 0);
+                Ok(Some(Incoming::Text(std::mem::take(&mut self.text))))
+            }
             OpCode::Data(_) => {
-                self.fragmented = !under.last;
-                Ok(under.last.then(|| Incoming::Text(std::mem::take(&mut self.text))))
+                self.fragmented = true;
+                self.check().map(|()| None)
             }
             OpCode::Control(kind) => {
                 let payload = std::mem::take(&mut self.control);
@@ -147,6 +153,19 @@ impl Decoder {
                 }
             }
         }
+    }
+}
+
+impl Decoder {
+    /// RFC 6455 section 8.1: text that cannot become UTF-8 any more is refused without waiting for its end. A character may go
+    /// on in the next frame.
+    fn check(&mut self) -> Result<(), Refused> {
+        match str::from_utf8(&self.text[self.checked..]) {
+            Ok(good) => self.checked += good.len(),
+            Err(error) if error.error_len().is_some() => return Err(Refused::Frame(FrameError::NotText)),
+            Err(error) => self.checked += error.valid_up_to(),
+        }
+        Ok(())
     }
 }
 

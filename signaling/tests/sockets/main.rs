@@ -241,12 +241,16 @@ async fn metric(server: &Server, name: &str) -> i64 {
 
 /// Waits until a metric has the value; it is counted a moment after what a client sees.
 async fn metric_becomes(server: &Server, name: &str, value: i64) {
+    metric_becomes_within(PATIENCE, server, name, value).await;
+}
+
+async fn metric_becomes_within(patience: Duration, server: &Server, name: &str, value: i64) {
     let polled = async {
         while metric(server, name).await != value {
             tokio::task::yield_now().await;
         }
     };
-    if timeout(PATIENCE, polled).await.is_err() {
+    if timeout(patience, polled).await.is_err() {
         panic!("{name} is {}, not {value}", metric(server, name).await);
     }
 }

@@ -139,7 +139,8 @@ fn between_two_messages_nothing_is_held() {
         let mut piece = piece;
         while decoder.next(&mut piece).expect("it is RFC 6455").is_some() {}
     }
-    let Decoder { head, text, control, frame, fragmented } = decoder;
+    let Decoder { head, text, control, frame, fragmented, checked } = decoder;
+    assert_eq!(checked, 0);
     assert_eq!(
         (head.capacity(), text.capacity(), control.capacity(), frame.is_none(), fragmented),
         (0, 0, 0, true, false)
