@@ -8,7 +8,9 @@ use fuzz_targets::Tape;
 use libfuzzer_sys::fuzz_target;
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
-use signaling::hub::{ConnId, Counts, GoneReason, Grant, Hub, Identity, Input, Limits, Output, Subject, Unproven, Whom};
+use signaling::hub::{
+    ConnId, Counts, GoneReason, Grant, Hub, Identity, Input, Limits, Output, Subject, Unproven, Whom,
+};
 use signaling_protocol::{
     ClientFrame, ClientMessage, Door, IceServers, PeerId, RoomName, ServerFrame, ServerMessage, SessionId,
 };
