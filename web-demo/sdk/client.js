@@ -26,24 +26,17 @@
  *
  * @import { Clock } from "./clock.js"
  * @import { Door, GoAway, Granted, IceServer, ServerFrame, SignalBody, Welcome } from "./protocol.js"
+ * @import { Socket, SocketClass } from "./requests.js"
  * @import { TokenOption } from "./token.js"
  * @typedef {"idle" | "connecting" | "open" | "waiting" | "closed"} ClientState
  *   waiting: the connection is lost and the next attempt is scheduled; closed: it will not come back by itself.
- * @typedef {object} Socket what is used of a WebSocket
- * @property {number} readyState
- * @property {(() => void) | null} onopen
- * @property {((event: { data: unknown }) => void) | null} onmessage
- * @property {((event: { code: number }) => void) | null} onclose
- * @property {(text: string) => void} send
- * @property {() => void} close
- * @typedef {new (url: string, protocols: string[]) => Socket} SocketClass
  * @typedef {{ socket: Socket, rung: number, url: string }} Connection
- * @typedef {{ seq: number, type: string, body: object, bytes: number }} Kept
  */
 
 import { Backoff } from "./backoff.js";
 import { Timer, systemClock } from "./clock.js";
 import { Ladder } from "./ladder.js";
+import { Outgoing } from "./outgoing.js";
 import { CLOSE_NAMES, DEFAULT_GRANTED, DEFAULT_LIMITS, KNOCKING, SUBPROTOCOL, TOKEN_EXPIRED, UNAUTHORIZED, UNVERIFIED, comeBack, parseFrame, relocated } from "./protocol.js";
 import { EventStreamSocket, PollSocket } from "./requests.js";
 import { TokenSource } from "./token.js";
@@ -64,8 +57,6 @@ const PATIENCE_MS = 5_000;
 const REPORT_URL_CHARACTERS = 256;
 /** A further token that could not be had, or not be verified, is tried again. */
 const TOKEN_AGAIN_MS = 5_000;
-/** Share of the server's rate limit that frames may use; acks and pongs count there as well. */
-const RATE_SHARE = 0.8;
 
 export class SignalingClient extends EventTarget {
   /** @type {ClientState} */
@@ -96,11 +87,7 @@ export class SignalingClient extends EventTarget {
   #received = 0;
   /** Frames received since we last told the server how far we are. */
   #unacknowledged = 0;
-  #sent = 0;
-  /** Sequenced frames that the server has not acknowledged, oldest first. @type {Kept[]} */
-  #kept = [];
-  /** How many of `#kept` went out over the present socket. */
-  #flushed = 0;
+  #outgoing = new Outgoing();
   /** What the last error frame before a close asked for, and said. */
   #retry_after_ms = 0;
   #message = "";
@@ -109,14 +96,12 @@ export class SignalingClient extends EventTarget {
   /** Counts attempts; what was fetched for an earlier one opens nothing. */
   #attempt = 0;
   #leaving = false;
-  /** Connections that said hello: one that was held up on its way is known by it. */
-  #attempts = 0;
+  /** Connections that said hello, its `attempt`: one that was held up on its way is known by it. */
+  #hellos = 0;
   /** Servers that do not know `report` say so once, and count every further one against us. */
   #reports = true;
   /** Before this time the server does not want us back. */
   #welcome_from = 0;
-  #tokens = 0;
-  #tokens_at = 0;
 
   /**
    * @param {object} options
@@ -303,8 +288,8 @@ export class SignalingClient extends EventTarget {
   #hello(socket) {
     const ack = this.#resume === undefined ? 0 : this.#received;
     const { secret, instance, name, password, tokens: { token } } = this;
-    this.#attempts += 1;
-    socket.send(JSON.stringify({ type: "hello", seq: 0, ack, secret, instance, name, resume: this.#resume, token, password, attempt: this.#attempts }));
+    this.#hellos += 1;
+    socket.send(JSON.stringify({ type: "hello", seq: 0, ack, secret, instance, name, resume: this.#resume, token, password, attempt: this.#hellos }));
   }
 
   /** The server that the next connection goes to. One that does not let us in is given up every second time. */
@@ -395,7 +380,7 @@ export class SignalingClient extends EventTarget {
     if (this.state === "open") {
       const { interval_ms, deadline_ms } = this.#ping();
       this.deadTimer.arm(interval_ms + deadline_ms);
-      this.#acknowledged(frame.ack);
+      this.#outgoing.acknowledged(frame.ack);
     }
     if (frame.seq === 0) this.#receiveUnsequenced(frame);
     else this.#receiveSequenced(frame);
@@ -405,11 +390,10 @@ export class SignalingClient extends EventTarget {
   #welcomed(frame) {
     if (frame.outcome !== "resumed") {
       this.#received = 0;
-      this.#sent = 0;
-      this.#kept = [];
+      this.#outgoing.begin();
     }
     this.#resume = frame.resume;
-    this.#flushed = 0;
+    this.#outgoing.rewind();
     this.#unacknowledged = 0;
     const first = this.welcome === undefined;
     this.url = this.#connection?.url ?? this.url;
@@ -419,12 +403,8 @@ export class SignalingClient extends EventTarget {
     this.ice = frame.ice.servers;
     this.door = frame.room.door ?? "open";
     this.#grantedTo(frame.granted ?? DEFAULT_GRANTED);
-    // The server's bucket outlives a connection, so only time refills ours.
-    if (first) {
-      this.#tokens = this.#burst();
-      this.#tokens_at = this.clock.now();
-    }
-    this.#acknowledged(frame.ack);
+    if (first) this.#outgoing.fill(this.clock.now(), this.#limits());
+    this.#outgoing.acknowledged(frame.ack);
     this.deadTimer.arm(frame.ping.interval_ms + frame.ping.deadline_ms);
     this.backoff.reset();
     this.#stand();
@@ -483,14 +463,6 @@ export class SignalingClient extends EventTarget {
     this.tokens.counts(expires_in_ms);
   }
 
-  /** @param {number} ack */
-  #acknowledged(ack) {
-    while (this.#kept.length > 0 && this.#kept[0].seq <= ack) {
-      this.#kept.shift();
-      this.#flushed = Math.max(0, this.#flushed - 1);
-    }
-  }
-
   /**
    * @param {string} type
    * @param {object} body
@@ -498,43 +470,24 @@ export class SignalingClient extends EventTarget {
   #sendSequenced(type, body) {
     // Before the first welcome there is nobody to send to.
     if (this.#leaving || this.welcome === undefined || this.state === "closed") return;
-    const bytes = new TextEncoder().encode(JSON.stringify(body)).length;
-    const limits = this.#limits();
-    if (bytes + 128 > limits.message_bytes) throw new RangeError(`a ${type} of ${bytes} bytes is more than the server takes`);
-    this.#sent += 1;
-    this.#kept.push({ seq: this.#sent, type, body, bytes });
-    const kept_bytes = this.#kept.reduce((sum, kept) => sum + kept.bytes, 0);
-    if (this.#kept.length > limits.replay_messages || kept_bytes > limits.replay_bytes) {
-      this.#giveUpSession();
-      return;
-    }
-    this.#flush();
+    if (this.#outgoing.add(type, body, this.#limits())) this.#flush();
+    else this.#giveUpSession();
   }
 
   /** More is outstanding than may be kept: an honest fresh start instead of a silent gap. */
   #giveUpSession() {
     this.#resume = undefined;
-    this.#kept = [];
-    this.#flushed = 0;
+    this.#outgoing.forget();
     if (this.state === "open") this.#lost(4200, "now");
   }
 
   #flush() {
     if (this.state !== "open") return;
-    const rate = this.#limits().messages_per_second * RATE_SHARE;
-    const now = this.clock.now();
-    this.#tokens = Math.min(this.#burst(), this.#tokens + ((now - this.#tokens_at) / 1000) * rate);
-    this.#tokens_at = now;
-    while (this.#flushed < this.#kept.length) {
-      if (this.#tokens < 1) {
-        if (!this.flushTimer.armed) this.flushTimer.arm(Math.ceil(1000 / rate));
-        return;
-      }
-      this.#tokens -= 1;
-      const { seq, type, body } = this.#kept[this.#flushed];
-      this.#flushed += 1;
+    for (const { seq, type, body } of this.#outgoing.due(this.clock.now(), this.#limits())) {
       this.#transmit({ type, seq, ack: this.#received, ...body });
     }
+    const wait_ms = this.#outgoing.wait_ms(this.#limits());
+    if (wait_ms !== undefined && !this.flushTimer.armed) this.flushTimer.arm(wait_ms);
   }
 
   /**
@@ -590,7 +543,7 @@ export class SignalingClient extends EventTarget {
     this.#detach();
     this.retryTimer.cancel();
     this.#resume = undefined;
-    this.#kept = [];
+    this.#outgoing.forget();
     this.#listening?.abort();
     this.#become("closed", { code, ...this.#reason(code) });
   }
@@ -612,12 +565,6 @@ export class SignalingClient extends EventTarget {
 
   #limits() {
     return this.welcome?.limits ?? DEFAULT_LIMITS;
-  }
-
-  /** How many frames may go out at once after a rest. */
-  #burst() {
-    const { message_burst, messages_per_second } = this.#limits();
-    return (message_burst ?? messages_per_second) * RATE_SHARE;
   }
 
   #ping() {

@@ -6,6 +6,14 @@
  * Whatever goes wrong closes it like a lost WebSocket, with 1006. The session is resumed over the next connection.
  *
  * @typedef {{ code: number, reason: string }} Close
+ * @typedef {object} Socket what is used of a WebSocket
+ * @property {number} readyState
+ * @property {(() => void) | null} onopen
+ * @property {((event: { data: unknown }) => void) | null} onmessage
+ * @property {((event: { code: number }) => void) | null} onclose
+ * @property {(text: string) => void} send
+ * @property {() => void} close
+ * @typedef {new (url: string, protocols: string[]) => Socket} SocketClass
  */
 
 /** A body holds at most as much as the largest frame. */
