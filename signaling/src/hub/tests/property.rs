@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha20Rng;
-use signaling_protocol::{ClientFrame, ClientMessage, Door, PeerId, PeerState, SessionId};
+use signaling_protocol::{ClientFrame, ClientMessage, Door, Kick, PeerId, PeerState, SessionId};
 
 use super::model::Person;
 use super::{credentials, ms, secs, start};
@@ -287,6 +287,9 @@ impl Network {
             0 | 1 => someone.set_door(door),
             2 => {
                 let (room, peer) = (someone.room.parse().unwrap(), someone.peer.expect("it was welcomed"));
+                if ban.is_some() {
+                    self.another_ban(peer);
+                }
                 return self.input(Input::Kick { whom: Whom::Peer(room, peer), ban, reason: None });
             }
             _ => {
@@ -370,6 +373,9 @@ impl Network {
         let conn = ConnId(id);
         let frame = ClientFrame::parse(text.as_bytes()).expect("the model's frames parse");
         if link.greeted {
+            if let ClientMessage::Kick(Kick { to: Some(peer), ban: Some(_), .. }) = &frame.message {
+                self.another_ban(*peer);
+            }
             return self.input(Input::Frame { conn, frame });
         }
         link.greeted = true;
@@ -460,6 +466,14 @@ impl Network {
         for session in refreshes {
             self.input(Input::Ice { session, ice: credentials(secs(20)) });
         }
+    }
+
+    /// It takes the place of the one that the peer was told, and may end sooner.
+    fn another_ban(&mut self, peer: PeerId) {
+        self.people
+            .iter_mut()
+            .filter(|someone| someone.peer == Some(peer))
+            .for_each(|someone| someone.banned_until = None);
     }
 
     fn push(&mut self, conn: ConnId, down: Down) {
