@@ -83,14 +83,7 @@ impl Server {
     ) -> Result<Self, StartError> {
         raise_limit();
         let certificate = certificate(&settings.tls, settings.listen.ip())?;
-        let socket = listen::bind(settings.listen).map_err(|error| {
-            StartError::bind(
-                "signaling",
-                settings.listen,
-                &error,
-                "choose another address with --listen IP:PORT",
-            )
-        })?;
+        let socket = bind(settings.listen)?;
         let address = local_address(&socket)?;
         let admin = settings.admin.address.clone().map(Admin::bind).transpose()?;
         let mut registry = Registry::default();
@@ -149,9 +142,7 @@ impl Server {
         if let Some(admin) = admin {
             let operator = Operator { shards: shards.clone(), metrics, since: std::time::Instant::now() };
             let (registry, reloader) = (Arc::new(registry), reloader.clone());
-            let console = Console { operator, reloader, access, registry, ready: ready.clone() };
-            let routes = console.routes(&admin);
-            tokio::spawn(admin.serve(routes, stop.clone().cancelled_owned()));
+            serve_admin(admin, Console { operator, reloader, access, registry, ready: ready.clone() }, &stop);
         }
         let guard = watchdog::guard(shards);
         tokio::spawn(stop.run_until_cancelled_owned(guard));
@@ -252,6 +243,17 @@ fn certificate(tls: &Tls, listen: IpAddr) -> Result<Option<tls::Certificate>, St
         Tls::Files { cert, key } => tls::load(cert, key),
     };
     certificate.map(Some).map_err(|error| StartError::new(format!("tls: {error}")))
+}
+
+fn bind(listen: SocketAddr) -> Result<TcpListener, StartError> {
+    listen::bind(listen).map_err(|error| {
+        StartError::bind("signaling", listen, &error, "choose another address with --listen IP:PORT")
+    })
+}
+
+fn serve_admin(admin: Admin, console: Console, stop: &CancellationToken) {
+    let routes = console.routes(&admin);
+    tokio::spawn(admin.serve(routes, stop.clone().cancelled_owned()));
 }
 
 fn acceptor(certificate: Option<Arc<ServedCertificate>>) -> Result<Option<TlsAcceptor>, StartError> {
