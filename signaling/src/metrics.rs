@@ -25,6 +25,8 @@ pub(crate) struct Metrics {
     pub(crate) rooms: Gauge,
     /// Bytes kept for replay to sessions that have not acknowledged them.
     pub(crate) replay_bytes: Gauge,
+    /// How often the accept loop waited for its rate.
+    pub(crate) handshakes_delayed: Counter,
     /// Frames received from clients.
     pub(crate) frames_received: Counter,
     /// Frames handed to connections.
@@ -57,6 +59,11 @@ impl Metrics {
             "replay_bytes",
             "Bytes kept until clients acknowledge them",
             this.replay_bytes.clone(),
+        );
+        registry.register(
+            "handshakes_delayed",
+            "Waits before a connection was accepted, since they came too fast",
+            this.handshakes_delayed.clone(),
         );
         registry.register("frames_received", "Frames received from clients", this.frames_received.clone());
         registry.register("frames_sent", "Frames handed to connections", this.frames_sent.clone());
@@ -169,6 +176,14 @@ pub(crate) enum Refusal {
     Total,
     /// As many connections, or as many without a hello, as one address may have.
     Address,
+    /// As many connections that have not said hello as we hold of all addresses.
+    Pending,
+    /// More connections per second than one address may make.
+    Rate,
+    /// As many sessions as one address may have.
+    Sessions,
+    /// More frames per second than the clients of one address may send; this one had a session.
+    Frames,
     /// The TLS handshake failed or took too long.
     Tls,
     /// The `Host` is missing or malformed, or names somebody else.
@@ -189,6 +204,10 @@ impl EncodeLabelValue for Refusal {
             Self::Accept => "accept",
             Self::Total => "total",
             Self::Address => "address",
+            Self::Pending => "pending",
+            Self::Rate => "rate",
+            Self::Sessions => "sessions",
+            Self::Frames => "frames",
             Self::Tls => "tls",
             Self::Host => "host",
             Self::Origin => "origin",

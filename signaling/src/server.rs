@@ -38,8 +38,9 @@ use crate::{
     shard::{Shards, Surroundings},
     tls::{self, ServedCertificate},
     transport::{
+        admission::Admission,
         keyed::KeyedConnections,
-        listen::{self, Admission, Listener},
+        listen::{self, Listener},
     },
     turn::{self, IceIssuer},
     watchdog,

@@ -35,11 +35,14 @@ use crate::{
         ConnId, Counts, EndReason, Event, Frame, GoneReason, Grant, Hub, Input, Limits, Output, Traffic,
         Unproven,
     },
-    metrics::Metrics,
+    metrics::{Metrics, Refusal},
     origin::Host,
     outbox::Outbox,
     revocation::Revoker,
-    transport::guest::Transport,
+    transport::{
+        admission::{Admitted, Place},
+        guest::Transport,
+    },
     turn::IceIssuer,
     webhook::{self, RoomEvent},
 };
@@ -63,6 +66,8 @@ pub(crate) enum Letter {
     Frame(ConnId, ClientFrame),
     /// A connection sent what is no frame.
     Malformed(ConnId, FrameError),
+    /// A connection's address sends too much; when it may go on.
+    TooMany(ConnId, Duration),
     /// A connection is gone.
     Gone(ConnId, GoneReason),
     /// Clients are asked to leave within this time, to the server of this origin.
@@ -95,6 +100,7 @@ pub(crate) struct Attach {
     pub(crate) host: Host,
     pub(crate) transport: Transport,
     pub(crate) outbox: Arc<Outbox>,
+    pub(crate) admitted: Arc<Admitted>,
 }
 
 /// The shard has ended, which it does only with the server.
@@ -115,6 +121,8 @@ impl Shards {
                     hub: Hub::new(limits.clone(), ChaCha20Rng::from_rng(&mut rand::rng())),
                     links: HashMap::default(),
                     around: around.clone(),
+                    places: HashMap::default(),
+                    entering: None,
                     inbox: sender.downgrade(),
                     transports: HashMap::default(),
                     counted: Counts::default(),
@@ -190,6 +198,10 @@ struct Driver {
     hub: Hub,
     links: HashMap<ConnId, Link, foldhash::fast::RandomState>,
     around: Surroundings,
+    /// The sessions, counted for their addresses.
+    places: HashMap<SessionId, Place, foldhash::fast::RandomState>,
+    /// The place of the session that the present input may begin.
+    entering: Option<Place>,
     /// For what is found out beside the shard.
     inbox: mpsc::WeakSender<Letter>,
     /// How the client of each session came last.
@@ -226,6 +238,7 @@ impl Driver {
                 if let Some(input) = self.open(now, letter) {
                     self.apply(now, input);
                 }
+                self.entering = None;
             }
             if self.hub.deadline().is_some_and(|deadline| deadline <= now) {
                 self.apply(now, Input::Timeout);
@@ -238,14 +251,23 @@ impl Driver {
     fn open(&mut self, now: Instant, letter: Letter) -> Option<Input> {
         let input = match letter {
             Letter::Attach(attach) => {
-                let Attach { conn, room, ack, hello, grant, host, transport, outbox } = *attach;
+                let Attach { conn, room, ack, hello, grant, host, transport, outbox, admitted } = *attach;
                 let session = self.hub.session_for(&room, ack, &hello);
+                if !self.places.contains_key(&session) {
+                    self.entering = admitted.place();
+                    if self.entering.is_none() {
+                        self.around.metrics.refused(Refusal::Sessions);
+                        turn_away(&outbox, self.hub.limits().retry_after_full);
+                        return None;
+                    }
+                }
                 let turn = grant.as_ref().map_or_else(|| self.hub.may_relay(session), |grant| grant.turn);
                 let ice = self.around.ice.issue(SystemTime::now(), &host, &session.to_string(), turn);
                 self.transports.insert(session, transport);
                 self.links.insert(conn, Link { outbox, host });
                 Input::Attach { conn, room, ack, hello, grant, ice }
             }
+            Letter::TooMany(conn, retry_after) => Input::TooMany { conn, retry_after },
             Letter::Frame(conn, frame) => {
                 self.around.metrics.frames_received.inc();
                 Input::Frame { conn, frame }
@@ -275,7 +297,7 @@ impl Driver {
 
     /// Hands the hub an input and carries out what comes back, and what comes back of that.
     fn apply(&mut self, now: Instant, input: Input) {
-        let Self { hub, links, around, inbox, transports, .. } = self;
+        let Self { hub, links, places, entering, around, inbox, transports, .. } = self;
         let Surroundings { ice, authority, metrics, webhook, revoker } = around;
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
@@ -324,6 +346,11 @@ impl Driver {
                         {
                             webhook.put(event);
                         }
+                        if let Event::Started { session, .. } = &event {
+                            places.extend(entering.take().map(|place| (*session, place)));
+                        } else if let Event::Ended { session, .. } = &event {
+                            places.remove(session);
+                        }
                         note(metrics, transports, event);
                     }
                 }
@@ -355,6 +382,15 @@ fn give_up(outbox: &Outbox) {
         let _ = outbox.push(farewell);
     }
     outbox.close(CloseCode::SlowReader);
+}
+
+/// Refuses a client whose address has as many sessions as it may.
+fn turn_away(outbox: &Outbox, retry_after: Duration) {
+    let why = "this address has as many sessions as it may";
+    if let Some(farewell) = Frame::farewell(CloseCode::RateLimited, why, Some(retry_after)) {
+        let _ = outbox.push(farewell);
+    }
+    outbox.close(CloseCode::RateLimited);
 }
 
 fn note(metrics: &Metrics, transports: &mut Transports, event: Event) {

@@ -9,11 +9,39 @@ use super::{
     Config,
     numbers::{count, count_from, within},
 };
-use crate::{hub::Limits, transport::listen::ConnectionLimits};
+use crate::{
+    hub::{Limits, Rate},
+    transport::admission::ConnectionLimits,
+};
 
-/// Of connections, before they have a session.
+/// Of connections, and of what an address may do with them.
 pub(super) fn connections(config: &Config) -> Result<ConnectionLimits, StartError> {
+    let default = ConnectionLimits::default();
+    // A burst is so many seconds' worth.
+    let rate = |key, given, default: Rate| {
+        let per_second = within(key, given, default.per_second, 1..=1_000_000)?;
+        let burst = u64::from(per_second) * u64::from(default.burst) / u64::from(default.per_second);
+        Ok::<_, StartError>(Rate { per_second, burst: u32::try_from(burst).unwrap_or(u32::MAX).max(1) })
+    };
     Ok(ConnectionLimits {
+        pending: count("max_pending", config.max_pending, 1_000, 1_000_000)?,
+        handshakes: rate("handshakes_per_second", config.handshakes_per_second, default.handshakes)?,
+        handshakes_per_address: rate(
+            "handshakes_per_second_per_address",
+            config.handshakes_per_second_per_address,
+            default.handshakes_per_address,
+        )?,
+        sessions_per_address: count(
+            "max_sessions_per_address",
+            config.max_sessions_per_address,
+            2_000,
+            10_000_000,
+        )?,
+        frames_per_address: rate(
+            "messages_per_second_per_address",
+            config.messages_per_second_per_address,
+            default.frames_per_address,
+        )?,
         total: count("max_connections", config.max_connections, 20_000, 1_000_000)?,
         per_address: count(
             "max_connections_per_address",

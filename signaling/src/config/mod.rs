@@ -28,7 +28,7 @@ use crate::{
     hub::Limits,
     origin::Origin,
     tls,
-    transport::{forwarded::Forwarding, listen::ConnectionLimits},
+    transport::{admission::ConnectionLimits, forwarded::Forwarding},
 };
 pub use written::Config;
 

@@ -137,6 +137,26 @@ pub struct Config {
     #[arg(long, value_name = "N")]
     pub max_connections_per_address: Option<u32>,
 
+    /// Connections that have not said hello yet, all together [default: 1000]
+    #[arg(long, value_name = "N")]
+    pub max_pending: Option<u32>,
+
+    /// Connections accepted per second, and a quarter of that at once; more wait [default: 4000]
+    #[arg(long, value_name = "N")]
+    pub handshakes_per_second: Option<u32>,
+
+    /// Connections that one address may make per second, and five times that at once [default: 100]
+    #[arg(long, value_name = "N")]
+    pub handshakes_per_second_per_address: Option<u32>,
+
+    /// Sessions of one address, those without a connection included [default: 2000]
+    #[arg(long, value_name = "N")]
+    pub max_sessions_per_address: Option<u32>,
+
+    /// Frames that all clients of one address may send per second, and four times that at once [default: 5000]
+    #[arg(long, value_name = "N")]
+    pub messages_per_second_per_address: Option<u32>,
+
     /// Connections of one address that have not said hello yet [default: 64]
     #[arg(long, value_name = "N")]
     pub max_pending_per_address: Option<u32>,

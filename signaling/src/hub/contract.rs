@@ -47,6 +47,13 @@ pub enum Input {
         /// What is wrong with it.
         error: FrameError,
     },
+    /// The clients of an attached connection's address send too much together. The hub says so and closes.
+    TooMany {
+        /// Whose turn it is.
+        conn: ConnId,
+        /// When it may come back.
+        retry_after: Duration,
+    },
     /// A connection is gone or being closed by the driver. Also told after [`Output::Close`], or not: either is fine.
     Gone {
         /// Which.

@@ -105,33 +105,63 @@ impl Default for Limits {
 
 /// Token bucket in one word of state: the time at which it would be full again.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bucket {
+pub(crate) struct Bucket {
     full_at: Instant,
 }
 
+/// How often something may happen: on average, and at once after a quiet time. Neither is 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rate {
+    pub(crate) per_second: u32,
+    pub(crate) burst: u32,
+}
+
 impl Bucket {
-    pub(super) const fn full(now: Instant) -> Self {
+    pub(crate) const fn full(now: Instant) -> Self {
         Self { full_at: now }
+    }
+
+    pub(crate) fn is_full(&self, now: Instant) -> bool {
+        self.full_at <= now
     }
 
     /// Takes one token, or says how long it takes until the bucket is full.
     pub(super) fn take(&mut self, now: Instant, limits: &Limits) -> Result<(), Duration> {
-        self.take_many(now, 1, limits)
+        self.take_or_wait_for_all(now, limits.rate())
     }
 
     /// Takes what a hello costs, likewise.
     pub(super) fn take_hello(&mut self, now: Instant, limits: &Limits) -> Result<(), Duration> {
-        self.take_many(now, limits.hello_frames.min(limits.message_burst / 2).max(1), limits)
+        let tokens = limits.hello_frames.min(limits.message_burst / 2).max(1);
+        self.take_many(now, tokens, limits.rate()).map_err(|_| self.full_at - now)
     }
 
-    fn take_many(&mut self, now: Instant, tokens: u32, limits: &Limits) -> Result<(), Duration> {
-        let one = Duration::from_secs(1) / limits.messages_per_second.max(1);
+    /// Takes one token, or says how long it takes until the bucket is full.
+    pub(crate) fn take_or_wait_for_all(&mut self, now: Instant, rate: Rate) -> Result<(), Duration> {
+        self.take_many(now, 1, rate).map_err(|_| self.full_at - now)
+    }
+
+    /// Takes one token, or says how long it takes until there is one.
+    pub(crate) fn take_one(&mut self, now: Instant, rate: Rate) -> Result<(), Duration> {
+        self.take_many(now, 1, rate)
+    }
+
+    /// Says how long it takes until there are so many if there are not.
+    fn take_many(&mut self, now: Instant, tokens: u32, rate: Rate) -> Result<(), Duration> {
+        let one = Duration::from_secs(1) / rate.per_second.max(1);
         let full_at = self.full_at.max(now) + one * tokens;
-        if full_at - now > one * limits.message_burst.max(1) {
-            return Err(self.full_at - now);
+        let (takes, all) = (full_at - now, one * rate.burst.max(1));
+        if takes > all {
+            return Err(takes - all);
         }
         self.full_at = full_at;
         Ok(())
+    }
+}
+
+impl Limits {
+    const fn rate(&self) -> Rate {
+        Rate { per_second: self.messages_per_second, burst: self.message_burst }
     }
 }
 

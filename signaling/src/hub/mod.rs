@@ -59,6 +59,7 @@ pub use frame::Frame;
 pub use grant::{Grant, Identity, Subject, Unproven};
 pub use inspect::{PeerView, RoomPage, RoomView};
 pub use limits::Limits;
+pub(crate) use limits::{Bucket, Rate};
 
 use attach::Attach;
 use bans::Bans;
@@ -183,6 +184,12 @@ impl Hub {
             Input::Malformed { conn, error } => {
                 if let Some(&slot) = self.conns.get(&conn) {
                     self.expel(now, slot, error.close_code(), &error.to_string(), None);
+                }
+            }
+            Input::TooMany { conn, retry_after } => {
+                if let Some(&slot) = self.conns.get(&conn) {
+                    let message = "the clients of this address send too many frames";
+                    self.expel(now, slot, CloseCode::RateLimited, message, Some(retry_after));
                 }
             }
             Input::Gone { conn, why } => {

@@ -8,11 +8,11 @@ use signaling_protocol::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::listen::Admitted;
+use super::admission::Admitted;
 use crate::{
     authority::{Authority, Denial, PATIENCE},
     hub::{ConnId, Frame, GoneReason, Grant},
-    metrics::Metrics,
+    metrics::{Metrics, Refusal},
     origin::Host,
     outbox::{Budget, Outbox, OutboxLimits},
     report::Reports,
@@ -67,6 +67,7 @@ pub(crate) struct Attached {
     conn: ConnId,
     shard: Shard,
     outbox: Arc<Outbox>,
+    admitted: Arc<Admitted>,
     metrics: Arc<Metrics>,
     reports: Arc<Reports>,
 }
@@ -76,8 +77,8 @@ pub(crate) struct Attached {
 pub(crate) enum Heard {
     /// The shard has the frame.
     Frame,
-    /// It is no frame. The shard closes the connection; nothing more is to be read from it.
-    Malformed,
+    /// It is no frame, or one too many. The shard closes the connection; nothing more is to be read from it.
+    Refused,
 }
 
 /// Reads a connection's first frame; otherwise says how the connection is to be closed.
@@ -118,10 +119,27 @@ impl Guest {
         let shard = self.shards.of(&self.room);
         let outbox = Arc::new(Outbox::new(self.outbox, self.budget.clone(), self.metrics.clone()));
         let (room, host) = (self.room.clone(), self.host.clone());
-        let transport = self.transport;
-        let attach = Attach { conn, room, ack, hello, grant, host, transport, outbox: outbox.clone() };
+        let (transport, admitted) = (self.transport, self.admitted.clone());
+        let attach = Attach {
+            conn,
+            room,
+            ack,
+            hello,
+            grant,
+            host,
+            transport,
+            outbox: outbox.clone(),
+            admitted: admitted.clone(),
+        };
         shard.send(Letter::Attach(Box::new(attach))).await?;
-        Ok(Attached { conn, shard, outbox, metrics: self.metrics.clone(), reports: self.reports.clone() })
+        Ok(Attached {
+            conn,
+            shard,
+            outbox,
+            admitted,
+            metrics: self.metrics.clone(),
+            reports: self.reports.clone(),
+        })
     }
 }
 
@@ -140,6 +158,11 @@ impl Attached {
 
     /// Hands the text of a frame to the shard.
     pub(crate) async fn hear(&self, text: &[u8]) -> Result<Heard, Stopped> {
+        if let Err(refill) = self.admitted.frame() {
+            self.metrics.refused(Refusal::Frames);
+            self.shard.send(Letter::TooMany(self.conn, refill)).await?;
+            return Ok(Heard::Refused);
+        }
         match ClientFrame::parse(text) {
             Ok(frame) => {
                 if let ClientMessage::Report(report) = &frame.message {
@@ -150,7 +173,7 @@ impl Attached {
             }
             Err(error) => {
                 self.malformed(error).await?;
-                Ok(Heard::Malformed)
+                Ok(Heard::Refused)
             }
         }
     }

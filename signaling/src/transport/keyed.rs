@@ -13,8 +13,8 @@ use signaling_protocol::{CloseCode, FrameError, RoomName};
 use subtle::ConstantTimeEq as _;
 
 use super::{
+    admission::Admitted,
     guest::{Attached, Heard},
-    listen::Admitted,
     poll::Polls,
 };
 use crate::{hub::ConnId, shard::Stopped};
@@ -72,7 +72,7 @@ impl Keyed {
     /// Hands a body that holds one frame a line to the shard, up to the first that is none.
     pub(crate) async fn hear(&self, body: &[u8]) -> Result<(), Stopped> {
         for line in body.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
-            if self.attached.hear(line).await? == Heard::Malformed {
+            if self.attached.hear(line).await? == Heard::Refused {
                 break;
             }
         }

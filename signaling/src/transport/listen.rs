@@ -9,14 +9,10 @@
 //! TLS handshakes one after the other.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
     convert::Infallible,
     io,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -39,23 +35,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 use tracing::{debug, warn};
 
-use super::forwarded::Forwarding;
+use super::{
+    admission::{Admission, Admitted, InTotal, accountable},
+    forwarded::Forwarding,
+};
 use crate::{
     metrics::{Metrics, Refusal},
     origin::Scheme,
     rules::CurrentRules,
 };
-
-/// How many connections are held, counted before anything is read from them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ConnectionLimits {
-    /// All connections of the listener.
-    pub(crate) total: usize,
-    /// Connections of one address (IPv6: one /64).
-    pub(crate) per_address: usize,
-    /// Of these, the ones that have not said hello yet.
-    pub(crate) pending_per_address: usize,
-}
 
 /// What every connection of a listener needs; cheap to clone.
 #[derive(Clone)]
@@ -85,7 +73,7 @@ impl ConnectionInfo {
     pub(crate) fn for_request(&self, headers: &HeaderMap) -> Result<Self, Refusal> {
         let Some((proxy, forwarding)) = &self.proxy else { return Ok(self.clone()) };
         let client = forwarding.client(headers).unwrap_or(*proxy);
-        let admitted = self.admitted.admission.count(Some(accountable(client)), InTotal::Already)?;
+        let admitted = self.admitted.for_client(accountable(client))?;
         Ok(Self { admitted: Arc::new(admitted), ..self.clone() })
     }
 }
@@ -121,13 +109,22 @@ impl Listener {
         loop {
             let accepted = tokio::select! {
                 () = self.stop.cancelled() => return,
-                accepted = socket.accept() => accepted,
+                accepted = self.next(&socket) => accepted,
             };
             match accepted {
                 Ok((stream, peer)) => self.admit(stream, peer),
                 Err(error) => self.accept_failed(&error).await,
             }
         }
+    }
+
+    /// What comes faster than the rate of handshakes waits in the kernel, and beyond its backlog in the clients.
+    async fn next(&self, socket: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+        while let Err(wait) = self.admission.pace() {
+            self.metrics.handshakes_delayed.inc();
+            sleep(wait).await;
+        }
+        socket.accept().await
     }
 
     fn admit(&self, stream: TcpStream, peer: SocketAddr) {
@@ -238,121 +235,6 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED))
 }
 
-/// Counts connections; the numbers go down when the [`Admitted`] is dropped.
-#[derive(Clone)]
-pub(crate) struct Admission {
-    counts: Arc<Mutex<Counts>>,
-}
-
-#[derive(Debug)]
-struct Counts {
-    limits: ConnectionLimits,
-    total: usize,
-    /// Only addresses that have a connection.
-    addresses: HashMap<IpAddr, AddressCount, foldhash::fast::RandomState>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct AddressCount {
-    open: usize,
-    pending: usize,
-}
-
-impl Admission {
-    pub(crate) fn new(limits: ConnectionLimits) -> Self {
-        let counts = Counts { limits, total: 0, addresses: HashMap::default() };
-        Self { counts: Arc::new(Mutex::new(counts)) }
-    }
-
-    /// Other limits from now on. Connections that are there already stay.
-    pub(crate) fn limit(&self, limits: ConnectionLimits) {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner).limits = limits;
-    }
-
-    /// Without an address it counts in total alone.
-    fn count(&self, address: Option<IpAddr>, in_total: InTotal) -> Result<Admitted, Refusal> {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if in_total == InTotal::OneMore && counts.total >= counts.limits.total {
-            return Err(Refusal::Total);
-        }
-        if let Some(address) = address {
-            counts.add(address)?;
-        }
-        counts.total += usize::from(in_total == InTotal::OneMore);
-        Ok(Admitted { admission: self.clone(), address, in_total, pending: AtomicBool::new(true) })
-    }
-}
-
-impl Counts {
-    fn add(&mut self, address: IpAddr) -> Result<(), Refusal> {
-        let mut count = self.addresses.get(&address).copied().unwrap_or_default();
-        if count.open >= self.limits.per_address || count.pending >= self.limits.pending_per_address {
-            return Err(Refusal::Address);
-        }
-        count.open += 1;
-        count.pending += 1;
-        self.addresses.insert(address, count);
-        Ok(())
-    }
-}
-
-/// Whether something is a connection more, or a part of one that is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum InTotal {
-    OneMore,
-    Already,
-}
-
-/// A counted connection.
-pub(crate) struct Admitted {
-    admission: Admission,
-    address: Option<IpAddr>,
-    in_total: InTotal,
-    pending: AtomicBool,
-}
-
-impl Admitted {
-    /// Counts one more of the same address.
-    pub(crate) fn another(&self) -> Result<Self, Refusal> {
-        self.admission.count(self.address, InTotal::OneMore)
-    }
-
-    /// The client said a good hello: it is no longer one of those that have shown us nothing.
-    pub(crate) fn greeted(&self) {
-        if !self.pending.swap(false, Ordering::Relaxed) {
-            return;
-        }
-        let Some(address) = self.address else { return };
-        let mut counts = self.admission.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.addresses.get_mut(&address) {
-            count.pending -= 1;
-        }
-    }
-}
-
-impl Drop for Admitted {
-    fn drop(&mut self) {
-        self.greeted();
-        let mut counts = self.admission.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.total -= usize::from(self.in_total == InTotal::OneMore);
-        let Some(address) = self.address else { return };
-        if let Entry::Occupied(mut count) = counts.addresses.entry(address) {
-            count.get_mut().open -= 1;
-            if count.get().open == 0 {
-                count.remove();
-            }
-        }
-    }
-}
-
-/// Whoever has one IPv6 address has the whole /64.
-fn accountable(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
-        v4 @ IpAddr::V4(_) => v4,
-    }
-}
-
 /// A handshake takes two round trips; the rest is patience with a phone on a bad network.
 const TLS_DEADLINE: Duration = Duration::from_secs(10);
 /// For a request head to arrive, and for an idle connection to send its next one: clients without a WebSocket answer
@@ -375,87 +257,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 mod tests {
     use arc_swap::ArcSwap;
 
-    use super::*;
+    use super::{super::admission::ConnectionLimits, *};
     use crate::{
         config::{Config, Settings},
         rules::Rules,
     };
-
-    impl Admission {
-        fn admit(&self, ip: IpAddr) -> Result<Admitted, Refusal> {
-            self.count(Some(accountable(ip)), InTotal::OneMore)
-        }
-    }
-
-    fn admission(total: usize, pending_per_address: usize) -> Admission {
-        Admission::new(ConnectionLimits { total, per_address: 3, pending_per_address })
-    }
-
-    #[test]
-    fn a_request_that_a_proxy_brings_takes_a_place_of_its_client_and_none_in_total() {
-        let admission = admission(1, 8);
-        let client = "203.0.113.7".parse().expect("an address");
-        let connection = admission.count(None, InTotal::OneMore).expect("there is room");
-        let requests: Vec<Admitted> =
-            (0..3).map(|_| admission.count(Some(client), InTotal::Already).expect("there is room")).collect();
-        assert_eq!(admission.count(Some(client), InTotal::Already).err(), Some(Refusal::Address));
-        drop(requests);
-        assert!(admission.count(Some(client), InTotal::Already).is_ok());
-        assert_eq!(admission.count(None, InTotal::OneMore).err(), Some(Refusal::Total));
-        drop(connection);
-        assert!(admission.count(None, InTotal::OneMore).is_ok());
-    }
-
-    #[test]
-    fn one_address_holds_only_so_many_connections_whatever_they_said() {
-        let admission = admission(100, 2);
-        let here = "192.0.2.1".parse().expect("an address");
-        let mut held: Vec<Admitted> = (0..3)
-            .map(|_| {
-                let admitted = admission.admit(here).expect("admitted");
-                admitted.greeted();
-                admitted
-            })
-            .collect();
-        assert_eq!(admission.admit(here).err(), Some(Refusal::Address));
-        assert!(admission.admit("192.0.2.2".parse().expect("an address")).is_ok());
-        held.pop();
-        assert!(admission.admit(here).is_ok());
-    }
-
-    #[test]
-    fn one_address_holds_only_so_many_connections_without_a_hello() {
-        let admission = admission(100, 2);
-        let here = "192.0.2.1".parse().expect("an address");
-        let first = admission.admit(here).expect("admitted");
-        let _second = admission.admit(here).expect("admitted");
-        assert_eq!(admission.admit(here).err(), Some(Refusal::Address));
-        assert!(admission.admit("192.0.2.2".parse().expect("an address")).is_ok());
-        first.greeted();
-        assert!(admission.admit(here).is_ok());
-    }
-
-    #[test]
-    fn addresses_of_one_ipv6_network_are_one_and_mapped_ipv4_is_ipv4() {
-        let admission = admission(100, 1);
-        let _held = admission.admit("2001:db8::1".parse().expect("an address")).expect("admitted");
-        assert!(admission.admit("2001:db8::ffff".parse().expect("an address")).is_err());
-        let _held = admission.admit("::ffff:192.0.2.1".parse().expect("an address")).expect("admitted");
-        assert!(admission.admit("192.0.2.1".parse().expect("an address")).is_err());
-    }
-
-    #[test]
-    fn a_dropped_connection_gives_both_counts_back() {
-        let admission = admission(1, 1);
-        let here = "192.0.2.1".parse().expect("an address");
-        let greeted = admission.admit(here).expect("admitted");
-        greeted.greeted();
-        assert_eq!(admission.admit(here).err(), Some(Refusal::Total));
-        drop(greeted);
-        drop(admission.admit(here).expect("admitted again"));
-        let counts = admission.counts.lock().expect("not poisoned");
-        assert_eq!((counts.total, counts.addresses.len()), (0, 0));
-    }
 
     /// A connection to a listener whose one route answers after a while, and the far end of it.
     fn connection(
@@ -473,13 +279,14 @@ mod tests {
             rules: Arc::new(ArcSwap::from_pointee(Rules::new(&settings))),
             routes: Router::new().route("/", route),
             tls: None,
-            admission: admission(1, 1),
+            admission: Admission::new(ConnectionLimits::default()),
             metrics: Arc::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
         let here = "192.0.2.1".parse().expect("an address");
-        let admitted = Arc::new(listener.admission.admit(here).expect("admitted"));
+        let admitted = listener.admission.count(Some(here), InTotal::OneMore).expect("admitted");
+        let admitted = Arc::new(admitted);
         let long_answers = LongAnswers::default();
         let info = ConnectionInfo { scheme: Scheme::Http, admitted, long_answers, proxy: None };
         let (near, far) = tokio::io::duplex(1024);

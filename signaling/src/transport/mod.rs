@@ -6,6 +6,7 @@
 //! poll   + keyed        answers that wait for frames, one after the other; the client's come by POST
 //! ```
 
+pub(crate) mod admission;
 pub(crate) mod events;
 pub(crate) mod forwarded;
 mod framing;

@@ -149,7 +149,7 @@ async fn converse_attached(
     loop {
         match socket.event(Some((attached.outbox(), attached.metrics()))).await {
             Event::Text(text) => {
-                if attached.hear(&text).await? == Heard::Malformed {
+                if attached.hear(&text).await? == Heard::Refused {
                     socket.stop_reading();
                 }
             }

@@ -230,10 +230,14 @@ async fn nobody_is_believed_who_is_no_proxy_of_ours() {
 }
 
 async fn assert_not_served(server: &signaling::Server) {
+    assert_not_served_because(server, "address").await;
+}
+
+pub(super) async fn assert_not_served_because(server: &signaling::Server, reason: &str) {
     let mut stream = TcpStream::connect(server.address()).await.expect("the kernel connects it");
     let end = timeout(PATIENCE, stream.read(&mut [0; 1])).await.expect("in time");
     assert!(matches!(end, Ok(0) | Err(_)), "it is closed, not served: {end:?}");
-    assert_eq!(metric(server, "signaling_refused_total{reason=\"address\"}").await, 1);
+    assert_eq!(metric(server, &format!("signaling_refused_total{{reason=\"{reason}\"}}")).await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,6 +7,7 @@ mod admin;
 mod admission;
 mod doors;
 mod drain;
+mod limits;
 mod moving;
 mod process;
 mod put_out;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use signaling_protocol::{MAX_BAN, MAX_FRAME_BYTES, MAX_FRAME_DEPTH};
 
-use crate::hub::Limits;
+use crate::{hub::Limits, transport::admission::ConnectionLimits};
 
 const DOCUMENT: &str = include_str!("../../../PROTOCOL.md");
 
@@ -19,7 +19,7 @@ fn the_limits_of_the_document_are_the_defaults() {
             Some((what, value.split(' ').next()?.replace(',', "").parse().ok()?))
         })
         .collect();
-    let limits = Limits::default();
+    let (limits, connections) = (Limits::default(), ConnectionLimits::default());
     let number = |n: usize| n as u64;
     let expected = BTreeMap::from([
         ("size of a client's frame", number(MAX_FRAME_BYTES)),
@@ -29,6 +29,16 @@ fn the_limits_of_the_document_are_the_defaults() {
         ("frames at once of one client", limits.message_burst.into()),
         ("frames that a `hello` counts for if its peer has a session", limits.hello_frames.into()),
         ("frames of unknown types on one connection", limits.unknown_types.into()),
+        ("frames per second of all clients of one address", connections.frames_per_address.per_second.into()),
+        ("frames at once of all clients of one address", connections.frames_per_address.burst.into()),
+        ("connections of one address", number(connections.per_address)),
+        ("connections of one address that have not said `hello`", number(connections.pending_per_address)),
+        ("connections per second of one address", connections.handshakes_per_address.per_second.into()),
+        ("connections at once of one address", connections.handshakes_per_address.burst.into()),
+        ("sessions of one address, `away` included", number(connections.sessions_per_address)),
+        ("connections of all addresses", number(connections.total)),
+        ("connections of all addresses that have not said `hello`", number(connections.pending)),
+        ("connections per second of all addresses", connections.handshakes.per_second.into()),
         ("peers in a room", number(limits.peers_per_room)),
         ("rooms of a shard", number(limits.rooms)),
         ("sessions of a shard", number(limits.sessions)),
