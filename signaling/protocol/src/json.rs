@@ -7,6 +7,9 @@ use crate::client::FrameError;
 /// Largest frame that a client may send, in bytes.
 pub const MAX_FRAME_BYTES: usize = 65_536;
 
+/// Largest `hello`, in bytes of UTF-8: whoever sends it has shown nothing yet.
+pub const MAX_HELLO_BYTES: usize = 16_384;
+
 /// Deepest nesting of arrays and objects in a frame, the frame's own object included.
 pub const MAX_FRAME_DEPTH: usize = 32;
 

@@ -24,7 +24,7 @@ pub mod schema;
 pub use client::{ClientFrame, ClientMessage, FrameError, Hello, Payload, Report, Signal};
 pub use close::{CloseCode, ErrorCode, Retry};
 pub use ice::{IceServer, IceServers};
-pub use json::{MAX_FRAME_BYTES, MAX_FRAME_DEPTH};
+pub use json::{MAX_FRAME_BYTES, MAX_FRAME_DEPTH, MAX_HELLO_BYTES};
 pub use moderation::{Door, Kick, MAX_BAN, SetDoor};
 pub use name::{
     AccessToken, DisplayName, Instance, InvalidName, Negotiation, NoticeText, Password, PeerId, ResumeToken,

@@ -137,7 +137,7 @@ pub struct Config {
     #[arg(long, value_name = "N")]
     pub max_connections_per_address: Option<u32>,
 
-    /// Connections that have not said hello yet, all together [default: 1000]
+    /// Connections that have not said hello yet, all together; more wait a moment [default: 1000]
     #[arg(long, value_name = "N")]
     pub max_pending: Option<u32>,
 

@@ -15,7 +15,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, Response, StatusCode, header, request::Parts},
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use signaling_protocol::{AccessToken, CloseCode, FrameError, MAX_FRAME_BYTES, RoomName};
+use signaling_protocol::{AccessToken, CloseCode, MAX_FRAME_BYTES, MAX_HELLO_BYTES, RoomName};
 use tokio::time::timeout;
 
 use super::{Answer, App, STOPPING, TOO_MANY, admit_client, admit_newcomer, bearer, guest, refuse};
@@ -25,7 +25,7 @@ use crate::{
     origin::Origin,
     transport::{
         events,
-        guest::{Greeting, HELLO_DEADLINE, Transport, farewell, read_hello},
+        guest::{Greeting, HELLO_DEADLINE, Transport, farewell, hello_too_large, read_hello},
         keyed::{Entry, Keyed},
         listen::ConnectionInfo,
         poll::{self, Over, Polls},
@@ -127,15 +127,14 @@ impl Door {
         }
         // Before the hello: the hub tells by the number that a hello was held up behind that of a later connection.
         let conn = self.app.shards.number();
-        let text = match read(body, HELLO_DEADLINE).await {
+        let text = match read(body, MAX_HELLO_BYTES, HELLO_DEADLINE).await {
             Ok(text) => text,
             Err(Unread::Lost) => return self.refuse(Refusal::Handshake, LOST),
             Err(Unread::Late) => {
                 return self.close(carrier, CloseCode::HelloTimeout, "say hello within 5 seconds".into());
             }
             Err(Unread::TooLarge) => {
-                let error = FrameError::TooLarge { bytes: MAX_FRAME_BYTES + 1 };
-                return self.close(carrier, error.close_code(), error.to_string());
+                return self.close(carrier, CloseCode::TooLarge, hello_too_large());
             }
         };
         let (ack, mut hello) = match read_hello(&text) {
@@ -198,7 +197,7 @@ impl Door {
             .and_then(|key| self.app.keyed.find(&self.room, key.to_str().ok()?))
             .ok_or_else(|| self.refuse(Refusal::Key, NO_CONNECTION))?;
         self.connection.admitted.greeted();
-        let heard = match read(body, BODY_DEADLINE).await {
+        let heard = match read(body, MAX_FRAME_BYTES, BODY_DEADLINE).await {
             Ok(body) => keyed.hear(&body).await,
             Err(Unread::TooLarge) => keyed.too_large(MAX_FRAME_BYTES + 1).await,
             Err(Unread::Late | Unread::Lost) => return Err(self.refuse(Refusal::Handshake, LOST)),
@@ -244,8 +243,8 @@ enum Unread {
 }
 
 /// Reads a body of at most the size of the largest frame.
-async fn read(body: Body, deadline: Duration) -> Result<Bytes, Unread> {
-    match timeout(deadline, Limited::new(body, MAX_FRAME_BYTES).collect()).await {
+async fn read(body: Body, most: usize, deadline: Duration) -> Result<Bytes, Unread> {
+    match timeout(deadline, Limited::new(body, most).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Unread::TooLarge),
         Ok(Err(_)) => Err(Unread::Lost),

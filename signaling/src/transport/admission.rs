@@ -15,6 +15,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 
 use crate::{
     hub::{Bucket, Rate},
@@ -64,6 +65,8 @@ pub(crate) struct Admission(Arc<Inner>);
 struct Inner {
     limits: ArcSwap<ConnectionLimits>,
     counts: Mutex<Counts>,
+    /// One of those that had not said hello did, or is gone.
+    freed: Notify,
 }
 
 struct Counts {
@@ -94,7 +97,11 @@ impl Admission {
             addresses: HashMap::default(),
             look_at: FEW_ADDRESSES,
         };
-        Self(Arc::new(Inner { limits: ArcSwap::from_pointee(limits), counts: Mutex::new(counts) }))
+        Self(Arc::new(Inner {
+            limits: ArcSwap::from_pointee(limits),
+            counts: Mutex::new(counts),
+            freed: Notify::new(),
+        }))
     }
 
     /// Other limits from now on. Connections that are there already stay.
@@ -105,6 +112,18 @@ impl Admission {
     /// Takes a token of the rate at which connections are accepted, or says how long that takes.
     pub(crate) fn pace(&self) -> Result<(), Duration> {
         self.0.lock().arrivals.take_one(Instant::now(), self.0.limits.load().handshakes)
+    }
+
+    /// Whether as many connections that have not said hello are held as may be.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.0.lock().pending >= self.0.limits.load().pending
+    }
+
+    /// Waits until it is not.
+    pub(crate) async fn room(&self) {
+        while self.is_crowded() {
+            self.0.freed.notified().await;
+        }
     }
 
     /// Without an address it counts in total alone.
@@ -228,6 +247,7 @@ impl Admitted {
         }
         if self.in_total == InTotal::OneMore {
             self.admission.0.lock().pending -= 1;
+            self.admission.0.freed.notify_one();
         }
         if let Some(address) = &self.address {
             lock(address).pending -= 1;
@@ -385,6 +405,21 @@ mod tests {
         drop(admission.admit(address(3)).expect("one of them said hello"));
         let _proxy = [(); 3].map(|()| admission.count(None, InTotal::OneMore).expect("a proxy of ours"));
         assert!(admission.admit(address(4)).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_room_goes_on_as_soon_as_there_is_some() {
+        let admission = Admission::new(ConnectionLimits { pending: 1, ..ConnectionLimits::default() });
+        admission.room().await;
+        let first = admission.admit(IpAddr::from([192, 0, 2, 1])).expect("admitted");
+        let waiting = tokio::spawn({
+            let admission = admission.clone();
+            async move { admission.room().await }
+        });
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(!waiting.is_finished());
+        first.greeted();
+        waiting.await.expect("no panic");
     }
 
     #[test]

@@ -9,7 +9,7 @@
 
 use std::io::Cursor;
 
-use signaling_protocol::{FrameError, MAX_FRAME_BYTES};
+use signaling_protocol::FrameError;
 use tokio_tungstenite::tungstenite::protocol::frame::{
     FrameHeader,
     coding::{CloseCode, Control, Data, OpCode},
@@ -20,7 +20,7 @@ use crate::hub::Frame;
 /// What came.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Incoming {
-    /// A whole message, at most [`MAX_FRAME_BYTES`]; whether it is UTF-8 is not known.
+    /// A whole message of the size that the decoder takes; whether it is UTF-8 is not known.
     Text(Vec<u8>),
     /// To be answered with the same payload.
     Ping(Vec<u8>),
@@ -39,8 +39,10 @@ pub(super) enum Refused {
 }
 
 /// Puts messages together. After a refusal it is not to be used again.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Decoder {
+    /// The largest message that is taken, in bytes.
+    most: usize,
     /// A header of which not all has come.
     head: Vec<u8>,
     /// The frame under way, and how many bytes of its payload have come.
@@ -63,6 +65,15 @@ struct Under {
 }
 
 impl Decoder {
+    pub(super) const fn new(most: usize) -> Self {
+        Self { most, head: Vec::new(), frame: None, text: Vec::new(), checked: 0, fragmented: false, control: Vec::new() }
+    }
+
+    /// Takes messages of another size from now on, of which none may be under way.
+    pub(super) const fn take_up_to(&mut self, most: usize) {
+        self.most = most;
+    }
+
     /// Takes bytes off the front of `input` until a message is complete or `input` is empty.
     pub(super) fn next(&mut self, input: &mut &[u8]) -> Result<Option<Incoming>, Refused> {
         loop {
@@ -123,7 +134,7 @@ impl Decoder {
             OpCode::Control(_) if !header.is_final || length > MAX_CONTROL_BYTES => Err(Refused::Protocol),
             OpCode::Control(_) => Ok(()),
             OpCode::Data(kind) if self.fragmented != (kind == Data::Continue) => Err(Refused::Protocol),
-            OpCode::Data(_) if length > MAX_FRAME_BYTES - self.text.len() => {
+            OpCode::Data(_) if length > self.most - self.text.len() => {
                 let bytes = self.text.len().saturating_add(length);
                 Err(Refused::Frame(FrameError::TooLarge { bytes }))
             }

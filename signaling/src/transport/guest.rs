@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use signaling_protocol::{
-    AccessToken, ClientFrame, ClientMessage, CloseCode, FrameError, Hello, Retry, RoomName,
+    AccessToken, ClientFrame, ClientMessage, CloseCode, FrameError, Hello, MAX_HELLO_BYTES, Retry, RoomName,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -79,6 +79,11 @@ pub(crate) enum Heard {
     Frame,
     /// It is no frame, or one too many. The shard closes the connection; nothing more is to be read from it.
     Refused,
+}
+
+/// Why a first frame is refused before it is read.
+pub(crate) fn hello_too_large() -> String {
+    format!("a hello is at most {MAX_HELLO_BYTES} bytes")
 }
 
 /// Reads a connection's first frame; otherwise says how the connection is to be closed.

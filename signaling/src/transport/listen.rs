@@ -118,11 +118,18 @@ impl Listener {
         }
     }
 
-    /// What comes faster than the rate of handshakes waits in the kernel, and beyond its backlog in the clients.
+    /// What comes faster than the rate of handshakes, or than hellos follow, waits in the kernel, and beyond its backlog in
+    /// the clients.
     async fn next(&self, socket: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
         while let Err(wait) = self.admission.pace() {
             self.metrics.handshakes_delayed.inc();
             sleep(wait).await;
+        }
+        // When everybody comes back at once there is room again in a moment. If there is none, somebody holds it: those who
+        // wait are told one by one, so that they do not wait for nothing.
+        if self.admission.is_crowded() {
+            self.metrics.handshakes_delayed.inc();
+            let _ = timeout(CROWD_PATIENCE, self.admission.room()).await;
         }
         socket.accept().await
     }
@@ -251,6 +258,8 @@ const MAX_HEADERS: usize = 64;
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
 const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
 const BACKLOG: i32 = 1024;
+/// Many times what a handshake takes on a busy machine.
+const CROWD_PATIENCE: Duration = Duration::from_millis(100);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use std::{
 
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use signaling_protocol::{CloseCode, FrameError};
+use signaling_protocol::{CloseCode, FrameError, MAX_FRAME_BYTES, MAX_HELLO_BYTES};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     time::{Sleep, sleep, timeout},
@@ -29,7 +29,8 @@ use tracing::debug;
 use super::{
     framing::{self, Decoder, Incoming, Refused as Unreadable},
     guest::{
-        Attached, Greeting, Guest, HELLO_DEADLINE, Heard, STALL_DEADLINE, STOPPING, farewell, read_hello,
+        Attached, Greeting, Guest, HELLO_DEADLINE, Heard, STALL_DEADLINE, STOPPING, farewell,
+        hello_too_large, read_hello,
     },
 };
 use crate::{
@@ -60,6 +61,7 @@ async fn converse(mut socket: Socket<TokioIo<Upgraded>>, guest: &Guest) -> Optio
     let greeting = match greet(&mut socket, guest).await {
         Ok(greeting) => {
             guest.admitted.greeted();
+            socket.decoder.take_up_to(MAX_FRAME_BYTES);
             greeting
         }
         Err(Refused::Lost) => return None,
@@ -120,6 +122,9 @@ async fn greet(socket: &mut Socket<TokioIo<Upgraded>>, guest: &Guest) -> Result<
     let refuse = |error: FrameError| Refused::Close(error.close_code(), error.to_string());
     let text = match first {
         Event::Text(text) => text,
+        Event::Malformed(FrameError::TooLarge { .. }) => {
+            return Err(Refused::Close(CloseCode::TooLarge, hello_too_large()));
+        }
         Event::Malformed(error) => return Err(refuse(error)),
         Event::Protocol => return Err(Refused::Protocol),
         Event::Lost | Event::Stalled | Event::Closing(_) => return Err(Refused::Lost),
@@ -204,7 +209,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     fn new(stream: S) -> Self {
         Self {
             stream,
-            decoder: Decoder::default(),
+            decoder: Decoder::new(MAX_HELLO_BYTES),
             input: Input::default(),
             output: Vec::new(),
             written: 0,

@@ -92,3 +92,18 @@ async fn the_clients_of_an_address_send_only_so_much_together() {
 
 /// More frames than any burst here.
 const PLENTY: usize = 40;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hello_is_small_and_what_follows_may_be_large() {
+    let server = start(config());
+    let mut socket = open(&server, "lobby").await;
+    socket.send(Message::text("x".repeat(16_385))).await.expect("sent");
+    assert_eq!(closed(&mut socket).await, (4201, Some("too_large".into())));
+
+    let (mut first, mut second) =
+        (Client::join(&server, "lobby", 1).await, Client::join(&server, "lobby", 2).await);
+    let large = "x".repeat(60_000);
+    let to = first.peer();
+    second.signal(&to, json!(large)).await;
+    assert_eq!(first.until("signal").await["description"], large);
+}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use signaling_protocol::{MAX_BAN, MAX_FRAME_BYTES, MAX_FRAME_DEPTH};
+use signaling_protocol::{MAX_BAN, MAX_FRAME_BYTES, MAX_FRAME_DEPTH, MAX_HELLO_BYTES};
 
 use crate::{hub::Limits, transport::admission::ConnectionLimits};
 
@@ -23,6 +23,7 @@ fn the_limits_of_the_document_are_the_defaults() {
     let number = |n: usize| n as u64;
     let expected = BTreeMap::from([
         ("size of a client's frame", number(MAX_FRAME_BYTES)),
+        ("size of a `hello`", number(MAX_HELLO_BYTES)),
         ("nesting of a frame, itself included", number(MAX_FRAME_DEPTH)),
         ("time until `hello`", 5),
         ("frames per second of one client", limits.messages_per_second.into()),

@@ -27,7 +27,7 @@ fn masked(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
 
 /// Everything that comes of these bytes, in pieces of `size`, up to a refusal.
 fn decode(bytes: &[u8], size: usize) -> Result<Vec<Incoming>, Refused> {
-    let (mut decoder, mut all) = (Decoder::default(), vec![]);
+    let (mut decoder, mut all) = (Decoder::new(MAX_FRAME_BYTES), vec![]);
     for mut piece in bytes.chunks(size) {
         while let Some(incoming) = decoder.next(&mut piece)? {
             all.push(incoming);
@@ -133,13 +133,13 @@ fn too_much_is_refused_before_it_comes() {
 
 #[test]
 fn between_two_messages_nothing_is_held() {
-    let mut decoder = Decoder::default();
+    let mut decoder = Decoder::new(MAX_FRAME_BYTES);
     let bytes = [frame(PING, &[7; 125]), frame(TEXT, &vec![b'x'; 60_000])].concat();
     for piece in bytes.chunks(9) {
         let mut piece = piece;
         while decoder.next(&mut piece).expect("it is RFC 6455").is_some() {}
     }
-    let Decoder { head, text, control, frame, fragmented, checked } = decoder;
+    let Decoder { head, text, control, frame, fragmented, checked, most: _ } = decoder;
     assert_eq!(checked, 0);
     assert_eq!(
         (head.capacity(), text.capacity(), control.capacity(), frame.is_none(), fragmented),
@@ -149,7 +149,7 @@ fn between_two_messages_nothing_is_held() {
 
 #[test]
 fn a_header_that_promises_much_reserves_nothing() {
-    let mut decoder = Decoder::default();
+    let mut decoder = Decoder::new(MAX_FRAME_BYTES);
     let bytes = frame(TEXT, &vec![b'x'; 60_000]);
     assert_eq!(decoder.next(&mut &bytes[..100]), Ok(None));
     assert!(decoder.text.capacity() < 1_000, "{}", decoder.text.capacity());
