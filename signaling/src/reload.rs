@@ -21,7 +21,7 @@ use crate::{
     rules::{CurrentRules, Rules},
     shard::{Letter, Shards},
     tls::{self, ServedCertificate},
-    transport::listen::Admission,
+    transport::admission::Admission,
     turn::{self, IceIssuer},
     watchdog,
 };

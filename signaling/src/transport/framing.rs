@@ -66,7 +66,15 @@ struct Under {
 
 impl Decoder {
     pub(super) const fn new(most: usize) -> Self {
-        Self { most, head: Vec::new(), frame: None, text: Vec::new(), checked: 0, fragmented: false, control: Vec::new() }
+        Self {
+            most,
+            head: Vec::new(),
+            frame: None,
+            text: Vec::new(),
+            checked: 0,
+            fragmented: false,
+            control: Vec::new(),
+        }
     }
 
     /// Takes messages of another size from now on, of which none may be under way.

@@ -82,6 +82,7 @@ async fn every_case_of_the_autobahn_suite_ends_as_it_wants_or_as_is_said_here() 
     let server = start(signaling::Config {
         messages_per_second: Some(100_000),
         message_burst: Some(100_000),
+        handshakes_per_second_per_address: Some(10_000),
         // For 9.7, whose thousand messages nobody acknowledges.
         replay_messages: Some(2_048),
         replay_kib: Some(8_192),

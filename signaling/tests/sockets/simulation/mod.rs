@@ -83,6 +83,9 @@ async fn real_sockets_of_every_kind_lose_repeat_and_reorder_nothing_in_silence()
         message_burst: Some(100_000),
         max_connections_per_address: Some(10_000),
         max_pending_per_address: Some(10_000),
+        max_sessions_per_address: Some(100_000),
+        handshakes_per_second_per_address: Some(10_000),
+        messages_per_second_per_address: Some(1_000_000),
         ..config()
     });
     let began = Instant::now();
