@@ -135,14 +135,18 @@ impl Control {
         }
         shards.tell(|| Letter::Stay).await;
         ready.set(true);
-        true
+        if stop.is_cancelled() {
+            ready.set(false);
+        }
+        !stop.is_cancelled()
     }
 
     /// Closes every connection, for good.
     pub(crate) async fn end(&self) {
         let Reins { ready, shards, stop, .. } = &*self.0;
-        ready.set(false);
+        // In this order, so that a drain that is called off meanwhile leaves it at that.
         stop.cancel();
+        ready.set(false);
         shards.tell(|| Letter::Drain).await;
         // Until they have done so: what they have to tell the webhook is in its queue then.
         watchdog::all_answer(shards, END_DEADLINE).await;

@@ -109,7 +109,7 @@ pub enum Input {
         /// The origin of a server where they are welcome, if one is known.
         url: Option<Box<str>>,
     },
-    /// Calls that off: whoever attaches is welcome again.
+    /// Calls that off: whoever attaches is welcome again, unless the server has shut down.
     Stay,
     /// The server shuts down: every connection is closed with 4000 and every session forgotten; whoever attaches
     /// from now on is turned away with 4000.

@@ -34,15 +34,18 @@ impl Hub {
         self.draining = true;
     }
 
-    /// Takes that back, as far as it can be: who was asked to leave still may.
+    /// Takes that back, as far as it can be: who was asked to leave still may. The end is not taken back.
     pub(super) fn welcome_again(&mut self) {
+        if self.ended {
+            return;
+        }
         self.draining = false;
         self.elsewhere = None;
     }
 
     /// Closes every connection and forgets every session.
     pub(super) fn end(&mut self, now: Instant) {
-        self.draining = true;
+        (self.draining, self.ended) = (true, true);
         let all: Vec<Slot> = self.sessions.iter().map(|(slot, _)| slot).collect();
         for slot in all {
             let session = &self.sessions[slot];

@@ -80,6 +80,8 @@ pub struct Hub {
     /// What the next fresh session will be called, drawn beforehand for [`Self::session_for`].
     next_session: SessionId,
     draining: bool,
+    /// It shut down, and takes nobody any more.
+    ended: bool,
     /// Where newcomers are sent meanwhile: the origin of another server.
     elsewhere: Option<Box<str>>,
     rooms: Slab<Room>,
@@ -138,6 +140,7 @@ impl Hub {
             next_session: SessionId::from_bits(rng.next_u64()),
             rng,
             draining: false,
+            ended: false,
             elsewhere: None,
             rooms: Slab::new(),
             rooms_by_name: HashMap::new(),

@@ -96,3 +96,14 @@ fn drain_closes_everyone_with_4000_forgets_everything_and_turns_away_who_comes()
     assert!(world.events.contains(&Event::TurnedAway { code: CloseCode::GoingAway }));
     world.assert_empty();
 }
+
+#[test]
+fn who_calls_off_a_drain_too_late_lets_nobody_in() {
+    let mut world = World::new();
+    world.send_away(secs(20), None);
+    world.input(Input::Drain);
+    world.input(Input::Stay);
+    let late = world.hello('a', "lobby", 0, "");
+    assert_eq!(world.close_code(late), Some(4000));
+    world.assert_empty();
+}
