@@ -1,7 +1,10 @@
-//! The hub, driven by bytes as clients and time might drive it: well-formed and malformed frames, resumes with right and wrong tokens, cuts.
+//! The hub, driven by bytes as clients, the operator and time might drive it: well-formed and malformed frames, resumes with right and wrong
+//! tokens, cuts, drains, notices, other limits. What must hold of every input is in `expected`, what of the operator's in `operator`.
 #![no_main]
 
-use std::collections::HashMap;
+mod expected;
+mod operator;
+
 use std::time::{Duration, Instant};
 
 use fuzz_targets::Tape;
@@ -9,11 +12,11 @@ use libfuzzer_sys::fuzz_target;
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 use signaling::hub::{
-    ConnId, Counts, GoneReason, Grant, Hub, Identity, Input, Limits, Output, Subject, Unproven, Whom,
+    ConnId, Counts, GoneReason, Grant, Hub, Identity, Input, Limits, Subject, Unproven, Whom,
 };
-use signaling_protocol::{
-    ClientFrame, ClientMessage, Door, IceServers, PeerId, RoomName, ServerFrame, ServerMessage, SessionId,
-};
+use signaling_protocol::{ClientFrame, ClientMessage, Door, IceServers, PeerId, RoomName, SessionId};
+
+use expected::Expected;
 
 const SECRETS: usize = 4;
 const ROOMS: [&str; 2] = ["a", "b"];
@@ -36,6 +39,7 @@ struct World {
     /// Resume tokens given out.
     tokens: Vec<String>,
     sessions: Vec<SessionId>,
+    expected: Expected,
 }
 
 impl World {
@@ -47,11 +51,12 @@ impl World {
             open: Vec::new(),
             tokens: Vec::new(),
             sessions: Vec::new(),
+            expected: Expected::default(),
         }
     }
 
     fn step(&mut self, tape: &mut Tape<'_>) {
-        match tape.below(9) {
+        match tape.below(13) {
             0 | 1 => self.attach(tape),
             2..=4 => self.frame(tape),
             5 => {
@@ -65,6 +70,10 @@ impl World {
                 self.handle(Input::Timeout);
             }
             7 => self.moderate(tape),
+            9 => self.send_away(tape),
+            10 => self.welcome_again(tape),
+            11 => self.notice(tape),
+            12 => self.limit(tape),
             _ => {
                 if let Some(&session) = self.sessions.get(tape.below(256)) {
                     self.handle(Input::Ice { session, ice: ice() });
@@ -124,9 +133,12 @@ impl World {
         self.next_conn += 1;
         self.open.push((conn, room));
         let room_name: RoomName = room.parse().expect("a room of one letter");
-        let _ = self.hub.session_for(&room_name, frame.ack, &hello);
+        let session = self.hub.session_for(&room_name, frame.ack, &hello);
         let grant = (tape.below(8) > 0).then(|| self.grant(tape));
-        self.handle(Input::Attach { conn, room: room_name, ack: frame.ack, hello, grant, ice: ice() });
+        let ack = frame.ack;
+        let claims = self.claims(session, ack);
+        let happened = self.handle(Input::Attach { conn, room: room_name, ack, hello, grant, ice: ice() });
+        self.expect_of_attach(conn, session, claims, &happened);
     }
 
     fn frame(&mut self, tape: &mut Tape<'_>) {
@@ -171,51 +183,12 @@ impl World {
         match ClientFrame::parse(text.as_bytes()) {
             Ok(frame) => self.handle(Input::Frame { conn, frame }),
             Err(error) => self.handle(Input::Malformed { conn, error }),
-        }
+        };
     }
 
     fn pick(&self, tape: &mut Tape<'_>) -> Option<usize> {
         let choice = tape.below(256);
         (!self.open.is_empty()).then(|| choice % self.open.len())
-    }
-
-    /// Applies one input and checks that what comes out can be carried out.
-    fn handle(&mut self, input: Input) {
-        let mut highest: HashMap<ConnId, u64> = HashMap::new();
-        for output in self.hub.handle(self.now, input) {
-            match output {
-                Output::Send { conn, frame } => {
-                    assert!(
-                        self.open.iter().any(|(open, _)| *open == conn),
-                        "sent to a connection that is gone"
-                    );
-                    let frame = ServerFrame::parse(&frame.to_text()).expect("what the hub sends parses");
-                    if frame.seq > 0 {
-                        let before = highest.insert(conn, frame.seq);
-                        assert!(before.is_none_or(|before| frame.seq == before + 1), "a gap in what is sent");
-                    }
-                    if let ServerMessage::Welcome(welcome) = frame.message {
-                        self.tokens.push(welcome.resume.as_str().to_owned());
-                        self.sessions.push(welcome.session);
-                    }
-                }
-                Output::Close { conn, .. } => {
-                    assert!(
-                        self.open.iter().any(|(open, _)| *open == conn),
-                        "closed a connection that is gone"
-                    );
-                    self.open.retain(|(open, _)| *open != conn);
-                }
-                Output::RefreshIce { .. } | Output::Verify { .. } | Output::Event(_) => {}
-            }
-        }
-        let Counts { sessions, rooms, buffered_bytes, .. } = self.hub.counts();
-        let limits = self.hub.limits();
-        assert!(rooms <= ROOMS.len() && sessions <= SECRETS * ROOMS.len());
-        assert!(
-            buffered_bytes <= sessions * limits.replay_bytes,
-            "{buffered_bytes} bytes are kept for {sessions} sessions"
-        );
     }
 
     /// Everyone leaves; after the grace nothing is left.
