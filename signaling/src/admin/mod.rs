@@ -7,6 +7,7 @@
 //! Refuses to do: anything for who has neither the token nor the unix socket, unbounded answers. `/metrics`, `/healthz` and
 //! `/readyz` need no token and change nothing.
 
+mod bans;
 mod operator;
 mod routes;
 

@@ -11,7 +11,7 @@ use signaling_protocol::{Door, Notice, PeerId, RoomName};
 use tokio::{sync::oneshot, time::timeout};
 
 use crate::{
-    hub::{Hub, Input, PeerView, RoomPage, RoomView, Whom},
+    hub::{BanView, Hub, Input, KeptOut, PeerView, RoomPage, RoomView, Whom},
     metrics::Metrics,
     shard::{Letter, Shard, Shards},
 };
@@ -20,14 +20,16 @@ use crate::{
 pub(crate) enum Question {
     Rooms { from: usize, limit: usize, answer: oneshot::Sender<RoomPage> },
     Room { room: RoomName, answer: oneshot::Sender<Option<(RoomView, Vec<PeerView>)>> },
+    Bans { room: RoomName, answer: oneshot::Sender<Vec<BanView>> },
 }
 
-/// What the operator does to a room that exists.
+/// What the operator does to a room.
 #[derive(Debug)]
 pub(crate) enum Order {
     Notice(Notice),
     Door(Door),
     Kick { peer: PeerId, ban: Option<Duration>, reason: Option<Box<str>> },
+    Lift(KeptOut),
 }
 
 impl Question {
@@ -40,6 +42,9 @@ impl Question {
             Self::Room { room, answer } => {
                 let _ = answer.send(hub.room(now, &room));
             }
+            Self::Bans { room, answer } => {
+                let _ = answer.send(hub.bans(now, &room));
+            }
         }
     }
 }
@@ -49,6 +54,7 @@ impl Order {
         match self {
             Self::Notice(notice) => Input::Notice { room, notice },
             Self::Door(door) => Input::Door { room, door },
+            Self::Lift(whom) => Input::Lift { room, whom },
             Self::Kick { peer, ban, reason } => Input::Kick { whom: Whom::Peer(room, peer), ban, reason },
         }
     }
@@ -100,6 +106,12 @@ impl Operator {
     ) -> Result<Option<(RoomView, Vec<PeerView>)>, Unanswered> {
         let room = room.clone();
         ask(&self.shards.of(&room.clone()), |answer| Question::Room { room, answer }).await
+    }
+
+    /// Who is kept out of a room, which need not exist.
+    pub(crate) async fn bans(&self, room: &RoomName) -> Result<Vec<BanView>, Unanswered> {
+        let room = room.clone();
+        ask(&self.shards.of(&room.clone()), |answer| Question::Bans { room, answer }).await
     }
 
     /// Carries out an order; whatever was asked before it is answered before.

@@ -21,7 +21,10 @@ use turn_relay::operation::{
     problem::Problem,
 };
 
-use super::operator::{Cursor, Operator, Order, Unanswered};
+use super::{
+    bans,
+    operator::{Cursor, Operator, Order, Unanswered},
+};
 use crate::{
     hub::{PeerView, RoomView},
     reload::Reloader,
@@ -36,17 +39,18 @@ const ROUTES: &[(&str, &[&str])] = &[
     ("/v1/rooms/{room}/notice", &["POST"]),
     ("/v1/rooms/{room}/door", &["POST"]),
     ("/v1/rooms/{room}/kick", &["POST"]),
+    ("/v1/rooms/{room}/bans", &["GET", "DELETE"]),
     ("/v1/reload", &["POST"]),
     ("/v1/drain", &["POST", "DELETE"]),
 ];
 
-type Answer = Result<Json<Value>, Problem>;
+pub(super) type Answer = Result<Json<Value>, Problem>;
 type Body = Result<Bytes, BytesRejection>;
-type Room = Result<Path<String>, PathRejection>;
+pub(super) type Room = Result<Path<String>, PathRejection>;
 
 #[derive(Clone)]
-struct Desk {
-    operator: Operator,
+pub(super) struct Desk {
+    pub(super) operator: Operator,
     reloader: Reloader,
     ready: Readiness,
 }
@@ -59,6 +63,7 @@ pub(super) fn api(operator: Operator, reloader: Reloader, ready: Readiness, door
         .route("/rooms/{room}/notice", post(notice))
         .route("/rooms/{room}/door", post(set_door))
         .route("/rooms/{room}/kick", post(kick))
+        .route("/rooms/{room}/bans", get(bans::list).delete(bans::lift))
         .route("/reload", post(reload))
         .route("/drain", post(drain).delete(call_off_drain));
     guarded(routes, door).with_state(Desk { operator, reloader, ready })
@@ -203,7 +208,7 @@ fn cursor_of(text: &str) -> Result<Cursor, Problem> {
     Ok(Cursor { shard: shard.parse().map_err(|_| wrong())?, place: place.parse().map_err(|_| wrong())? })
 }
 
-fn room_name(room: Room) -> Result<RoomName, Problem> {
+pub(super) fn room_name(room: Room) -> Result<RoomName, Problem> {
     let Ok(Path(text)) = room else { return Err(Problem::bad_request("the path is not UTF-8")) };
     text.parse().map_err(|_| Problem::bad_request("a room name is 1 to 64 of A-Z a-z 0-9 . _ ~ -"))
 }

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use signaling_protocol::{PeerId, RoomName, SessionId};
 
+use super::contract::KeptOut;
 use super::grant::Subject;
+use super::inspect::BanView;
 use super::limits::Limits;
 
 /// Whom a ban is about.
@@ -18,10 +20,25 @@ pub(super) enum Banned {
     Session(SessionId),
 }
 
+/// How somebody is kept out.
+#[derive(Clone, Debug)]
+pub(super) struct Ban {
+    pub(super) until: Instant,
+    /// Of a peer: the user that it was, who is kept out with it.
+    pub(super) subject: Option<Subject>,
+}
+
+impl Ban {
+    /// One that names no user beside whom it is about.
+    pub(super) const fn of_nobody(until: Instant) -> Self {
+        Self { until, subject: None }
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Bans {
     /// Hashed with SipHash: clients choose these keys.
-    rooms: HashMap<RoomName, BTreeMap<Banned, Instant>>,
+    rooms: HashMap<RoomName, BTreeMap<Banned, Ban>>,
     ends: BTreeSet<(Instant, RoomName, Banned)>,
 }
 
@@ -36,7 +53,8 @@ impl Bans {
     ) -> Option<Duration> {
         let bans = self.rooms.get(room)?;
         let subject = subject.and_then(|subject| bans.get(&Banned::Subject(subject.clone())));
-        let until = bans.get(&Banned::Peer(peer)).max(subject)?;
+        let peer = bans.get(&Banned::Peer(peer));
+        let until = [peer, subject].into_iter().flatten().map(|ban| ban.until).max()?;
         until.checked_duration_since(now).filter(|remaining| !remaining.is_zero())
     }
 
@@ -45,10 +63,10 @@ impl Bans {
     }
 
     /// Keeps somebody out; what was said of them before is void.
-    pub(super) fn add(&mut self, room: &RoomName, whom: Banned, until: Instant, limits: &Limits) {
+    pub(super) fn add(&mut self, room: &RoomName, whom: Banned, ban: Ban, limits: &Limits) {
         self.lift(room, &whom);
         if let Some(bans) = self.rooms.get(room).filter(|bans| bans.len() >= limits.bans_per_room.max(1))
-            && let Some((first, _)) = bans.iter().min_by_key(|(_, until)| **until)
+            && let Some((first, _)) = bans.iter().min_by_key(|(_, ban)| ban.until)
         {
             let first = first.clone();
             self.lift(room, &first);
@@ -58,8 +76,45 @@ impl Bans {
         {
             self.lift(&room, &first);
         }
-        self.rooms.entry(room.clone()).or_default().insert(whom.clone(), until);
-        self.ends.insert((until, room.clone(), whom));
+        self.ends.insert((ban.until, room.clone(), whom.clone()));
+        self.rooms.entry(room.clone()).or_default().insert(whom, ban);
+    }
+
+    /// The bans of a room: one for each peer, and for each user of whom no peer is known any more.
+    pub(super) fn of_room(&self, now: Instant, room: &RoomName) -> Vec<BanView> {
+        let Some(bans) = self.rooms.get(room) else { return Vec::new() };
+        let named: BTreeSet<&Subject> = bans.values().filter_map(|ban| ban.subject.as_ref()).collect();
+        let standing = bans.iter().filter(|(_, ban)| ban.until > now);
+        let shown = standing.filter_map(|(whom, ban)| {
+            let (peer, subject) = match whom {
+                Banned::Peer(peer) => (Some(*peer), ban.subject.clone()),
+                Banned::Subject(subject) if !named.contains(subject) => (None, Some(subject.clone())),
+                Banned::Subject(_) | Banned::Session(_) => return None,
+            };
+            Some(BanView { peer, subject, remaining: ban.until.saturating_duration_since(now) })
+        });
+        shown.collect()
+    }
+
+    /// Lets a user in again with all that was said of its peers, or a peer of whom no user is known.
+    pub(super) fn lift_all(&mut self, room: &RoomName, whom: &KeptOut) {
+        let Some(bans) = self.rooms.get(room) else { return };
+        let subject = match whom {
+            KeptOut::Peer(peer) => bans.get(&Banned::Peer(*peer)).and_then(|ban| ban.subject.clone()),
+            KeptOut::Subject(subject) => Some(subject.clone()),
+        };
+        let mut lifted: Vec<Banned> = match whom {
+            KeptOut::Peer(peer) => vec![Banned::Peer(*peer)],
+            KeptOut::Subject(subject) => vec![Banned::Subject(subject.clone())],
+        };
+        if let Some(subject) = subject {
+            let same = bans.iter().filter(|(_, ban)| ban.subject.as_ref() == Some(&subject));
+            lifted.extend(same.map(|(whom, _)| whom.clone()));
+            lifted.push(Banned::Subject(subject));
+        }
+        for whom in lifted {
+            self.lift(room, &whom);
+        }
     }
 
     /// Forgets what has ended.
@@ -83,7 +138,7 @@ impl Bans {
 
     fn lift(&mut self, room: &RoomName, whom: &Banned) {
         let Some(bans) = self.rooms.get_mut(room) else { return };
-        let Some(until) = bans.remove(whom) else { return };
+        let Some(Ban { until, .. }) = bans.remove(whom) else { return };
         if bans.is_empty() {
             self.rooms.remove(room);
         }
@@ -98,6 +153,6 @@ impl Bans {
         assert_eq!(of_rooms, self.ends.len());
         assert!(self.ends.len() <= limits.bans);
         assert!(self.rooms.values().all(|bans| (1..=limits.bans_per_room).contains(&bans.len())));
-        assert!(self.ends.iter().all(|(until, room, whom)| self.rooms[room].get(whom) == Some(until)));
+        assert!(self.ends.iter().all(|(until, room, whom)| self.rooms[room][whom].until == *until));
     }
 }

@@ -7,7 +7,7 @@ use signaling_protocol::{
     ResyncReason, RoomName, SessionId,
 };
 
-use super::{Frame, Grant, Limits, Unproven};
+use super::{Frame, Grant, Limits, Subject, Unproven};
 
 /// A connection, numbered by the driver in the order in which connections are accepted (not in which they say hello):
 /// a hello that was held up on an older connection than the session has now is known by it and turned away.
@@ -85,6 +85,13 @@ pub enum Input {
         /// What it is told.
         reason: Option<Box<str>>,
     },
+    /// The operator lifts a ban of a room, which need not exist. Nothing happens if there is none.
+    Lift {
+        /// Which room.
+        room: RoomName,
+        /// Who may come in again.
+        whom: KeptOut,
+    },
     /// The operator opens or closes a room that exists.
     Door {
         /// Which.
@@ -125,6 +132,15 @@ pub enum Whom {
     Session(SessionId),
     /// This peer of this room.
     Peer(RoomName, PeerId),
+}
+
+/// Whom [`Input::Lift`] is about. A user and its peers are let in together, by whichever of them it is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeptOut {
+    /// This peer.
+    Peer(PeerId),
+    /// This user.
+    Subject(Subject),
 }
 
 /// Why a connection is gone.

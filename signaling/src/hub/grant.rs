@@ -154,6 +154,12 @@ impl Subject {
     pub fn new(name: &str) -> Option<Self> {
         (1..=Self::MAX_BYTES).contains(&name.len()).then(|| Self(name.into()))
     }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 impl fmt::Debug for Subject {

@@ -6,6 +6,7 @@ use signaling_protocol::{DisplayName, Door, Notice, PeerId, PeerState, RoomName,
 
 use super::Hub;
 use super::frame::Body;
+use super::grant::Subject;
 use super::room::Room;
 
 /// A room in a list.
@@ -40,6 +41,17 @@ pub struct PeerView {
     pub received: u64,
     /// Frames that were sent to it.
     pub sent: u64,
+}
+
+/// Somebody who is kept out of a room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BanView {
+    /// The peer; `None` if only the user is kept out by now.
+    pub peer: Option<PeerId>,
+    /// The user, where one is known.
+    pub subject: Option<Subject>,
+    /// How much longer.
+    pub remaining: Duration,
 }
 
 /// A part of the list of all rooms.
@@ -85,6 +97,12 @@ impl Hub {
             }
         });
         Some((self.view(now, room), peers.collect()))
+    }
+
+    /// Who is kept out of a room, which need not exist: as many as [`Limits::bans_per_room`](super::Limits::bans_per_room) at most.
+    #[must_use]
+    pub fn bans(&self, now: Instant, room: &RoomName) -> Vec<BanView> {
+        self.bans.of_room(now, room)
     }
 
     fn view(&self, now: Instant, room: &Room) -> RoomView {

@@ -54,10 +54,10 @@ use signaling_protocol::{
 };
 use slab::Slab;
 
-pub use contract::{ConnId, EndReason, Event, GoneReason, Input, Output, Traffic, Whom};
+pub use contract::{ConnId, EndReason, Event, GoneReason, Input, KeptOut, Output, Traffic, Whom};
 pub use frame::Frame;
 pub use grant::{Grant, Identity, Subject, Unproven};
-pub use inspect::{PeerView, RoomPage, RoomView};
+pub use inspect::{BanView, PeerView, RoomPage, RoomView};
 pub use limits::Limits;
 pub(crate) use limits::{Bucket, Rate};
 
@@ -203,6 +203,7 @@ impl Hub {
             Input::Ice { session, ice } => self.refresh_ice(now, session, ice),
             Input::Grant { session, verdict } => self.grant(now, session, verdict),
             Input::Kick { whom, ban, reason } => self.kick(now, &whom, ban, reason.as_deref()),
+            Input::Lift { room, whom } => self.bans.lift_all(&room, &whom),
             Input::Door { room, door } => {
                 if let Some(&room) = self.rooms_by_name.get(&room) {
                     self.set_door(room, door, self.rooms[room].password);

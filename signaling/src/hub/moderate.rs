@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use signaling_protocol::{CloseCode, ErrorCode, Kick, LeaveReason};
 
 use super::Hub;
-use super::bans::Banned;
+use super::bans::{Ban, Banned};
 use super::contract::Whom;
 use super::session::Slot;
 
@@ -46,7 +46,7 @@ impl Hub {
             (Some(slot), _, _) => self.remove(now, slot, ban, reason),
             // It left, or has not come yet: it is kept out all the same.
             (None, Whom::Peer(room, peer), Some(ban)) => {
-                self.bans.add(room, Banned::Peer(*peer), now + ban, &self.limits);
+                self.bans.add(room, Banned::Peer(*peer), Ban::of_nobody(now + ban), &self.limits);
             }
             (None, ..) => {}
         }
@@ -63,7 +63,8 @@ impl Hub {
         for slot in slots {
             let session = &self.sessions[slot];
             let (room, removed) = (&self.rooms[session.room].name, Banned::Session(session.id));
-            self.removed.add(room, removed, now + self.limits.kick_memory, &self.limits);
+            let until = now + self.limits.kick_memory;
+            self.removed.add(room, removed, Ban::of_nobody(until), &self.limits);
             self.part(now, slot, LeaveReason::Kicked, &Farewell { code, message, retry_after: ban });
         }
     }
@@ -72,9 +73,11 @@ impl Hub {
     fn ban(&mut self, now: Instant, target: Slot, ban: Duration) -> Vec<Slot> {
         let session = &self.sessions[target];
         let room = &self.rooms[session.room];
-        self.bans.add(&room.name, Banned::Peer(session.peer), now + ban, &self.limits);
-        let Some(subject) = &session.grant.subject else { return vec![target] };
-        self.bans.add(&room.name, Banned::Subject(subject.clone()), now + ban, &self.limits);
+        let (until, subject) = (now + ban, session.grant.subject.clone());
+        let ban = Ban { until, subject: subject.clone() };
+        self.bans.add(&room.name, Banned::Peer(session.peer), ban, &self.limits);
+        let Some(subject) = &subject else { return vec![target] };
+        self.bans.add(&room.name, Banned::Subject(subject.clone()), Ban::of_nobody(until), &self.limits);
         let same = |slot: &Slot| self.sessions[*slot].grant.subject.as_ref() == Some(subject);
         room.members().map(|(_, slot)| slot).filter(same).collect()
     }

@@ -112,9 +112,14 @@ async fn every_example_of_the_page_is_answered_as_it_says() {
         let bench = Bench::new();
         let _bo = Client::hello(&bench.server, "lobby", 1, json!({"name": "Bo"})).await;
         let ada = Client::hello(&bench.server, "lobby", 2, json!({"name": "Ada"})).await;
+        let cy = Client::hello(&bench.server, "lobby", 3, json!({"name": "Cy"})).await;
+        let cy = cy.peer().as_str().expect("a peer").to_owned();
+        let ban = json!({"peer": cy, "ban_seconds": 3600}).to_string();
+        assert_eq!(bench.call("POST", "/v1/rooms/lobby/kick", &ban).await.0, 200);
         let (method, target, body) = parsed(line);
         let body = body.replace("RWihKyg-JAfjKb8X6tqGQj", ada.peer().as_str().expect("a peer"));
-        let (status, answer) = bench.call(method, target, &body).await;
+        let target = target.replace("g3S0VhDbVxqHJBYUgx0yqo", &cy);
+        let (status, answer) = bench.call(method, &target, &body).await;
         assert_eq!(status, 200, "{heading}: {answer}");
         assert_eq!(shape(&answer), shape(&serde_json::from_str(json).expect(heading)), "{heading}: {answer}");
         played += 1;
@@ -260,4 +265,30 @@ async fn the_operator_locks_a_room_and_removes_a_peer_for_a_time() {
     let peers = bench.peers("lobby").await;
     assert_eq!((peers.len(), &peers[0]["peer"]), (1, &bo.peer()));
     assert!(peers[0]["frames_sent"].as_u64().expect("a number") >= 3, "{}", peers[0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_operator_sees_who_is_banned_and_lets_it_in_again() {
+    let bench = Bench::new();
+    let mut ada = Client::join(&bench.server, "lobby", 2).await;
+    let peer = ada.peer().as_str().expect("a peer").to_owned();
+    let bans = "/v1/rooms/lobby/bans";
+    assert_eq!(bench.call("GET", bans, "").await, (200, json!({"room": "lobby", "bans": []})));
+    for wrong in ["", "?peer=no-peer", "?subject=", &format!("?peer={peer}&subject=ada"), "?whom=ada"] {
+        assert_eq!(bench.call("DELETE", &format!("{bans}{wrong}"), "").await.0, 400, "{wrong}");
+    }
+    let this = format!("{bans}?peer={peer}");
+    assert_eq!(bench.call("DELETE", &this, "").await.0, 404);
+
+    let ban = json!({"peer": peer, "ban_seconds": 3600}).to_string();
+    assert_eq!(bench.call("POST", "/v1/rooms/lobby/kick", &ban).await.0, 200);
+    assert_eq!(ada.closed().await.0, 4205);
+    let (_, listed) = bench.call("GET", bans, "").await;
+    let seconds = listed["bans"][0]["seconds"].as_u64().expect("a number");
+    assert!((3_500..=3_600).contains(&seconds), "{listed}");
+    assert_eq!(listed["bans"], json!([{"peer": peer, "subject": null, "seconds": seconds}]));
+
+    assert_eq!(bench.call("DELETE", &this, "").await, (200, json!({"room": "lobby", "lifted": 1})));
+    assert_eq!(bench.call("DELETE", &this, "").await.0, 404);
+    assert_eq!(Client::join(&bench.server, "lobby", 2).await.peer(), json!(peer));
 }

@@ -3,7 +3,7 @@
 use signaling_protocol::{Door, ErrorCode, LeaveReason, Outcome, ServerMessage};
 
 use super::*;
-use crate::hub::{EndReason, Grant, Subject, Whom};
+use crate::hub::{EndReason, Grant, KeptOut, Subject, Whom};
 
 /// A client that may do everything.
 fn moderator(world: &mut World, letter: char) -> Client {
@@ -254,6 +254,59 @@ fn the_operator_removes_by_session_or_by_peer_and_locks_what_exists() {
     assert_eq!(world.farewell(conn).1, 4205);
     world.pass(secs(3600));
     world.assert_empty();
+}
+
+#[test]
+fn a_user_and_its_peers_are_listed_and_let_in_again_together() {
+    let lobby: signaling_protocol::RoomName = "lobby".parse().unwrap();
+    let bo = || Subject::new("bo");
+    for by_subject in [false, true] {
+        let mut world = World::new();
+        let mut a = moderator(&mut world, 'a');
+        world.grant = Some(of("bo"));
+        let phone = world.join('b', "lobby");
+        world.grant = Some(Grant::default());
+        let cy = world.join('c', "lobby");
+        for peer in [phone.peer, cy.peer] {
+            world.kick(&mut a, peer, r#","ban_ms":60000"#);
+        }
+        let mut listed: Vec<_> = world
+            .hub
+            .bans(world.now, &lobby)
+            .into_iter()
+            .map(|ban| (ban.peer.unwrap(), ban.subject, ban.remaining))
+            .collect();
+        listed.sort_by_key(|ban| ban.0 != phone.peer);
+        assert_eq!(listed, [(phone.peer, bo(), secs(60)), (cy.peer, None, secs(60))]);
+
+        let whom = if by_subject { KeptOut::Subject(bo().unwrap()) } else { KeptOut::Peer(phone.peer) };
+        world.input(Input::Lift { room: "hall".parse().unwrap(), whom: whom.clone() });
+        assert_eq!(world.hub.bans(world.now, &lobby).len(), 2, "a ban is of one room");
+        world.input(Input::Lift { room: lobby.clone(), whom });
+        assert_eq!(world.hub.bans(world.now, &lobby).len(), 1, "the other stays");
+        let still = world.hello('c', "lobby", 0, "");
+        assert_eq!(world.farewell(still).1, 4205);
+        world.grant = Some(of("bo"));
+        for letter in ['b', 'd'] {
+            let conn = world.hello(letter, "lobby", 0, "");
+            assert_eq!(world.welcome(conn).outcome, Outcome::New, "{letter}");
+        }
+    }
+}
+
+#[test]
+fn a_user_whose_peer_is_no_longer_listed_is_listed_itself() {
+    let mut world = World::with(Limits { bans_per_room: 1, ..Limits::default() });
+    let mut a = moderator(&mut world, 'a');
+    world.grant = Some(of("bo"));
+    let b = world.join('b', "lobby");
+    world.kick(&mut a, b.peer, r#","ban_ms":60000"#);
+    let lobby = "lobby".parse().unwrap();
+    let bans = world.hub.bans(world.now, &lobby);
+    let [ban] = bans.as_slice() else { panic!("{bans:?}") };
+    assert_eq!((ban.peer, &ban.subject), (None, &Subject::new("bo")));
+    world.pass(secs(60));
+    assert_eq!(world.hub.bans(world.now, &lobby), []);
 }
 
 #[test]

@@ -56,7 +56,7 @@ impl World {
     }
 
     fn step(&mut self, tape: &mut Tape<'_>) {
-        match tape.below(13) {
+        match tape.below(14) {
             0 | 1 => self.attach(tape),
             2..=4 => self.frame(tape),
             5 => {
@@ -74,6 +74,7 @@ impl World {
             10 => self.welcome_again(tape),
             11 => self.notice(tape),
             12 => self.limit(tape),
+            13 => self.lift(tape),
             _ => {
                 if let Some(&session) = self.sessions.get(tape.below(256)) {
                     self.handle(Input::Ice { session, ice: ice() });

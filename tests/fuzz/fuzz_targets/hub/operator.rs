@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use fuzz_targets::Tape;
-use signaling::hub::{ConnId, Counts, Input, Limits};
-use signaling_protocol::{CloseCode, Door, ErrorCode, GoAway, Notice, RoomName, ServerMessage};
+use signaling::hub::{BanView, ConnId, Counts, Input, KeptOut, Limits, Subject};
+use signaling_protocol::{CloseCode, Door, ErrorCode, GoAway, Notice, PeerId, RoomName, ServerMessage};
 
 use super::expected::{Happened, Newcomers, notice};
-use super::{ROOMS, World};
+use super::{ROOMS, SECRETS, World, secret};
 
 impl World {
     /// A drain: at first everybody is asked to leave, or at once everybody is closed.
@@ -96,6 +96,28 @@ impl World {
             }
         }
         assert_eq!(happened.before.sessions, happened.after.sessions);
+    }
+
+    /// Whoever is let in again is kept out by nothing, and nobody notices.
+    pub(super) fn lift(&mut self, tape: &mut Tape<'_>) {
+        let room: RoomName = ROOMS[tape.below(ROOMS.len())].parse().expect("a room of one letter");
+        let peer = PeerId::derive(&room, &secret(tape.below(SECRETS)).parse().expect("43 letters"));
+        let by_subject = Subject::new("u").filter(|_| tape.below(2) == 0);
+        let before = self.hub.bans(self.now, &room);
+        let of_peer = before.iter().find(|ban| ban.peer == Some(peer)).and_then(|ban| ban.subject.clone());
+        let (peer, subject) = match &by_subject {
+            Some(subject) => (None, Some(subject.clone())),
+            None => (Some(peer), of_peer),
+        };
+        let whom = by_subject
+            .map_or_else(|| KeptOut::Peer(peer.expect("it is by one or the other")), KeptOut::Subject);
+        let happened = self.handle(Input::Lift { room: room.clone(), whom });
+        assert!(happened.sent.is_empty() && happened.closed.is_empty(), "nobody notices");
+        let about =
+            |of: &BanView| peer.is_some() && of.peer == peer || subject.is_some() && of.subject == subject;
+        let rest: Vec<BanView> = before.into_iter().filter(|ban| !about(ban)).collect();
+        assert_eq!(self.hub.bans(self.now, &room), rest, "the others stay");
+        assert!(happened.after.bans <= happened.before.bans);
     }
 
     /// Other limits hold at once, of what comes: what is there stays, and nobody notices.
