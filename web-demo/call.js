@@ -40,8 +40,6 @@ export class Call extends EventTarget {
   /** @type {ReturnType<typeof setInterval>[]} */
   #timers = [];
   #everOpen = false;
-  /** When relayed connections last had credentials as fresh as the server's; the machine may sleep in between. */
-  #renewed_at = Date.now();
   /** @type {number | undefined} */
   #code;
   #ended = false;
@@ -94,12 +92,6 @@ export class Call extends EventTarget {
   #listenToSdk() {
     this.client.addEventListener("state", (event) => this.#clientChanged(/** @type {CustomEvent} */ (event).detail));
     this.client.addEventListener("notice", (event) => toast(/** @type {CustomEvent} */ (event).detail.text, { for_ms: NOTICE_MS }));
-    this.client.addEventListener("ice", () => this.#renewRelayed());
-    this.client.addEventListener("welcome", (event) => {
-      // The push may have fallen into the gap between two connections.
-      const { refresh_in_ms = Infinity } = /** @type {CustomEvent} */ (event).detail.ice;
-      if (Date.now() - this.#renewed_at >= refresh_in_ms) this.#renewRelayed();
-    });
     this.mesh.addEventListener("peer", (event) => {
       const { peer, replaced } = /** @type {CustomEvent} */ (event).detail;
       this.#showPeer(peer, replaced);
@@ -291,14 +283,6 @@ export class Call extends EventTarget {
   async #showPath(peer) {
     const path = await selectedPath(peer.connection).catch(() => undefined);
     if (path !== undefined && this.mesh.peers.get(peer.id) === peer) this.stage.tile(peer.id).setPath(path);
-  }
-
-  /** A relayed pair lives on its TURN credentials; ICE restart moves it to the fresh ones without a gap. */
-  #renewRelayed() {
-    this.#renewed_at = Date.now();
-    for (const peer of this.mesh.peers.values()) {
-      if (!peer.polite && this.stage.tile(peer.id).path.kind === "relayed") peer.restartIce();
-    }
   }
 
   #showSpeaking() {

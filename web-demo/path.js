@@ -6,6 +6,8 @@
  * @typedef {{ kind: "connecting" | "direct" | "relayed", rtt_ms?: number, local?: string, remote?: string, protocol?: string }} Path
  */
 
+import { selectedPair } from "./sdk/pair.js";
+
 /**
  * @param {RTCPeerConnection} connection
  * @returns {Promise<Path>}
@@ -33,21 +35,6 @@ export function pathOf(stats) {
     remote: remote.candidateType,
     protocol: local.relayProtocol ?? local.protocol,
   };
-}
-
-/** @param {{ get(id: string): any, forEach(each: (entry: any) => void): void }} stats */
-function selectedPair(stats) {
-  /** @type {any} */
-  let pair;
-  stats.forEach((entry) => {
-    if (entry.type === "transport" && entry.selectedCandidatePairId !== undefined) pair = stats.get(entry.selectedCandidatePairId);
-  });
-  if (pair !== undefined) return pair;
-  // Browsers without transport statistics mark the pair itself.
-  stats.forEach((entry) => {
-    if (entry.type === "candidate-pair" && entry.selected === true) pair = entry;
-  });
-  return pair;
 }
 
 /** What a home's uplink carries without hurting anything else. */

@@ -34,6 +34,8 @@ export class Mesh extends EventTarget {
   #tracks = new Map();
   /** @type {Map<string, number>} */
   #reported = new Map();
+  /** When our present TURN credentials end, by the clock. */
+  #credentials_end = Infinity;
 
   /**
    * @param {object} options
@@ -57,7 +59,7 @@ export class Mesh extends EventTarget {
       ["peer_changed", (frame) => this.#changed(frame)],
       ["peer_left", (frame) => this.#left(frame)],
       ["signal", (frame) => this.#signalled(frame)],
-      ["ice", () => this.#reconfigure()],
+      ["ice", (frame) => this.#reconfigure(frame)],
     ];
     for (const [type, listener] of listeners) {
       client.addEventListener(type, (event) => listener(/** @type {CustomEvent} */ (event).detail));
@@ -94,6 +96,8 @@ export class Mesh extends EventTarget {
   #welcomed(frame) {
     const entries = new Map(frame.room.peers.map((entry) => [entry.peer, entry]));
     const resumed = frame.outcome === "resumed";
+    // A welcome of any kind brings fresh credentials.
+    this.#reconfigure(frame.ice);
     for (const entry of entries.values()) {
       const peer = this.peers.get(entry.peer);
       if (peer === undefined || peer.instance !== entry.instance) {
@@ -104,8 +108,6 @@ export class Mesh extends EventTarget {
       this.#present(peer, entry.state, entry.name);
       if (!resumed) peer.settle();
     }
-    // A welcome of any kind may bring fresh credentials.
-    this.#reconfigure();
     if (resumed) return;
     for (const peer of this.peers.values()) {
       if (!entries.has(peer.id)) this.#doubt(peer, frame.grace_ms);
@@ -158,6 +160,7 @@ export class Mesh extends EventTarget {
       offers,
       send: (body) => this.client.signal(entry.peer, body),
       configuration: this.configure(this.client.ice),
+      credentials_end: this.#credentials_end,
       createConnection: this.createConnection,
       clock: this.clock,
     });
@@ -214,10 +217,11 @@ export class Mesh extends EventTarget {
     this.#emit("gone", { peer, reason });
   }
 
-  /** Fresh TURN credentials are used from the next gathering on; what flows over the old ones is left alone. */
-  #reconfigure() {
+  /** Fresh TURN credentials are used from the next gathering on. @param {{ expires_in_ms?: number }} ice */
+  #reconfigure({ expires_in_ms = Infinity }) {
+    this.#credentials_end = this.clock.now() + expires_in_ms;
     const configuration = this.configure(this.client.ice);
-    for (const peer of this.peers.values()) peer.connection.setConfiguration(configuration);
+    for (const peer of this.peers.values()) peer.configure(configuration, this.#credentials_end);
   }
 
   /** @param {{ url: string, code: number }} error */

@@ -17,6 +17,7 @@
 
 import { Timer, systemClock } from "./clock.js";
 import { randomText } from "./protocol.js";
+import { Renewal } from "./renewal.js";
 
 /** An existing member offers at once; if none did by then, the joiner stops waiting for it. */
 const OFFER_PATIENCE_MS = 5_000;
@@ -63,10 +64,11 @@ export class Peer extends EventTarget {
    * @param {boolean} options.offers whether we were here first, and so make the first offer
    * @param {(body: SignalBody) => void} options.send
    * @param {RTCConfiguration} options.configuration
+   * @param {number} [options.credentials_end] when its TURN credentials end, by the clock
    * @param {(configuration: RTCConfiguration) => RTCPeerConnection} [options.createConnection]
    * @param {Clock} [options.clock]
    */
-  constructor({ id, instance, name, polite, offers, send, configuration, createConnection = (c) => new RTCPeerConnection(c), clock = systemClock }) {
+  constructor({ id, instance, name, polite, offers, send, configuration, credentials_end = Infinity, createConnection = (c) => new RTCPeerConnection(c), clock = systemClock }) {
     super();
     this.id = id;
     this.instance = instance;
@@ -79,6 +81,8 @@ export class Peer extends EventTarget {
     this.prefix = randomText(6);
     this.connection = createConnection(configuration);
     this.channel = this.connection.createDataChannel("call", { negotiated: true, id: 0 });
+    this.renewal = new Renewal({ connection: this.connection, restart: () => this.restartIce(), clock });
+    this.renewal.configured(credentials_end);
     this.offerTimer = new Timer(clock, () => this.#negotiate());
     this.restartTimer = new Timer(clock, () => this.#repair());
     this.anewTimer = new Timer(clock, () => this.#emit("begin_anew", {}));
@@ -233,6 +237,7 @@ export class Peer extends EventTarget {
   #sendDescription(negotiation) {
     const description = this.connection.localDescription;
     if (description === null || this.#closed) return;
+    this.renewal.gathered(iceUfrag(description));
     this.send({ negotiation, description: { type: description.type, sdp: description.sdp } });
   }
 
@@ -263,7 +268,17 @@ export class Peer extends EventTarget {
     else this.#repair();
   }
 
-  /** Restarts ICE now, e.g. because fresh TURN credentials came for a relayed pair. */
+  /**
+   * Other ICE servers, from the next gathering on.
+   * @param {RTCConfiguration} configuration
+   * @param {number} credentials_end when their credentials end, by the clock
+   */
+  configure(configuration, credentials_end) {
+    this.connection.setConfiguration(configuration);
+    this.renewal.configured(credentials_end);
+  }
+
+  /** Restarts ICE now. */
   restartIce() {
     this.#may_offer = true;
     if (this.connection.localDescription === null) void this.#negotiate();
@@ -316,6 +331,7 @@ export class Peer extends EventTarget {
     this.offerTimer.cancel();
     this.restartTimer.cancel();
     this.anewTimer.cancel();
+    this.renewal.cancel();
     this.connection.close();
   }
 

@@ -292,6 +292,29 @@ test("fresh ICE servers reach every connection", async () => {
   assert.deepEqual(member("old").link("new").configuration.iceServers, client.ice);
 });
 
+test("before its credentials end a relayed connection moves to fresh ones, of a push or of a welcome, and so does the other side", async () => {
+  const { room, member, clock } = twoInARoom("new", { servers: [], expires_in_ms: 20_000 });
+  await room.deliverAll();
+  const links = [member("old").link("new"), member("new").link("old")];
+  for (const link of links) link.become("connected");
+  links[0].pair = { local: "relay", remote: "host" };
+  const { client } = member("old");
+  const room_of_two = { name: "r", version: 1, peers: [entry("new", { polite: false })] };
+  const fresh = [
+    () => client.fire("ice", { servers: [], expires_in_ms: 20_000 }),
+    () => client.fire("welcome", welcome({ outcome: "resumed", ice: { servers: [], expires_in_ms: 20_000 }, room: room_of_two })),
+  ];
+  for (const [index, come] of fresh.entries()) {
+    clock.advance(5_000);
+    come();
+    await room.deliverAll();
+    assert.equal(links[0].restarts, index, "not before it has to be");
+    clock.advance(2_000);
+    assert.deepEqual(kinds(await room.deliverAll()), ["old offer", "new answer"]);
+    assert.deepEqual(links.map(({ restarts }) => restarts), [index + 1, 0]);
+  }
+});
+
 for (const outcome of ["resumed", "resync"]) {
   test(`the ICE servers of a welcome that says ${outcome} reach standing connections`, async () => {
     const { member } = await connectedPair();
@@ -353,11 +376,11 @@ test("a flood of nonsense from a peer neither throws nor stops what follows", as
 });
 
 /** "old" is in the room, "new" joins. */
-function twoInARoom(polite = "new") {
+function twoInARoom(polite = "new", ice = { servers: [] }) {
   const { add, ...rest } = lab();
   const [first, second] = [add("old"), add("new")];
-  first.client.fire("welcome", welcome());
-  second.client.fire("welcome", welcome({ room: { name: "r", version: 1, peers: [entry("old", { polite: polite === "new" })] } }));
+  first.client.fire("welcome", welcome({ ice }));
+  second.client.fire("welcome", welcome({ ice, room: { name: "r", version: 1, peers: [entry("old", { polite: polite === "new" })] } }));
   first.client.fire("peer_joined", { ...entry("new", { polite: polite === "old" }), resync: false });
   return rest;
 }

@@ -104,6 +104,8 @@ export class FakeConnection {
   remoteDescription = null;
   candidates = [];
   restarts = 0;
+  /** Types of the selected candidates. */
+  pair = { local: "host", remote: "host" };
   closed = false;
   #stable = { local: null, remote: null };
   #needed = false;
@@ -141,6 +143,16 @@ export class FakeConnection {
 
   setConfiguration(configuration) {
     this.configuration = configuration;
+  }
+
+  async getStats() {
+    const [localCandidateId, remoteCandidateId] = ["local", "remote"];
+    return new Map(Object.entries({
+      transport: { type: "transport", selectedCandidatePairId: "pair" },
+      pair: { type: "candidate-pair", localCandidateId, remoteCandidateId },
+      local: { type: "local-candidate", candidateType: this.pair.local },
+      remote: { type: "remote-candidate", candidateType: this.pair.remote },
+    }));
   }
 
   restartIce() {

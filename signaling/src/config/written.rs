@@ -121,7 +121,7 @@ pub struct Config {
     #[arg(long, value_name = "IP:PORT")]
     pub relay_listen: Option<String>,
 
-    /// Lifetime of TURN credentials in seconds; fresh ones are pushed at half of it [default: 43200]
+    /// Lifetime of TURN credentials in seconds; fresh ones are pushed at half of it, or 15 s before its end if that is sooner [default: 43200]
     #[arg(long, value_name = "SECONDS")]
     pub turn_credential_seconds: Option<u64>,
 
