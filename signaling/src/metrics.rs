@@ -184,6 +184,8 @@ pub(crate) enum Refusal {
     Sessions,
     /// More frames per second than the clients of one address may send; this one had a session.
     Frames,
+    /// A connection of an address in `proxy_protocol_from` that did not begin with a PROXY header.
+    Introduction,
     /// The TLS handshake failed or took too long.
     Tls,
     /// The `Host` is missing or malformed, or names somebody else.
@@ -208,6 +210,7 @@ impl EncodeLabelValue for Refusal {
             Self::Rate => "rate",
             Self::Sessions => "sessions",
             Self::Frames => "frames",
+            Self::Introduction => "introduction",
             Self::Tls => "tls",
             Self::Host => "host",
             Self::Origin => "origin",

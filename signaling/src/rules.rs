@@ -1,8 +1,9 @@
 //! What holds for connections that begin now. A reload exchanges it as a whole; a connection that has begun keeps what it began with.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
+use ipnet::IpNet;
 
 use crate::{
     config::Settings,
@@ -19,6 +20,8 @@ pub(crate) struct Rules {
     pub(crate) gate: Gate,
     /// Whose word counts about a client's address.
     pub(crate) forwarding: Arc<Forwarding>,
+    /// Whose connections begin with a PROXY header.
+    introducers: Vec<IpNet>,
     /// Where clients are sent while the server drains.
     pub(crate) elsewhere: Option<Origin>,
     pub(crate) outbox: OutboxLimits,
@@ -32,9 +35,16 @@ impl Rules {
         Self {
             gate: Gate::new(settings.public.clone(), settings.allowed.clone()),
             forwarding: Arc::new(settings.forwarding.clone()),
+            introducers: settings.introducers.clone(),
             elsewhere: settings.drain.url.clone(),
             outbox: outbox(&settings.limits),
         }
+    }
+
+    /// Whether connections from this address begin with a PROXY header.
+    pub(crate) fn introduces(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        self.introducers.iter().any(|proxy| proxy.contains(&ip))
     }
 }
 

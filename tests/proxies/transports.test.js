@@ -63,6 +63,23 @@ backend back
   return { command: 'haproxy', args: ['-db', '-f', configuration] };
 };
 
+/** Passes on what comes, as it comes, and says before it whose it is. @type {Proxy} */
+const passingHaproxy = async (stage, port, target) => {
+  const configuration = await stage.file('haproxy-tcp.cfg', `
+defaults
+  mode tcp
+  timeout connect 5s
+  timeout client 30s
+  timeout server 30s
+frontend front
+  bind 127.0.0.1:${port}
+  default_backend back
+backend back
+  server signaling 127.0.0.1:${target} send-proxy-v2 source 127.0.0.9
+`);
+  return { command: 'haproxy', args: ['-db', '-f', configuration] };
+};
+
 for (const [name, proxy] of /** @type {const} */ ([['nginx', nginx(UPGRADE)], ['HAProxy', haproxy]])) {
   for (const [transport, Socket] of /** @type {const} */ ([['a WebSocket', QuietWebSocket], ['an event stream', EventStreamSocket], ['polls', PollSocket]])) {
     scenario(`through ${name} over ${transport}, and over its restart, every signal arrives once and in order`, async (stage) => {
@@ -81,12 +98,20 @@ scenario('through an nginx that nobody told of WebSockets a client falls back by
   assert.deepEqual(ada.welcomes, ['new']);
 });
 
-for (const [name, proxy] of /** @type {const} */ ([['nginx', nginx(UPGRADE)], ['HAProxy', haproxy]])) {
+/** @type {[string, Proxy, string[], unknown][]} */
+const COUNTING = [
+  ['nginx', nginx(UPGRADE), ['--forwarded-from', '127.0.0.1'], 429],
+  ['HAProxy', haproxy, ['--forwarded-from', '127.0.0.1'], 429],
+  // Here a connection is one client's, and ends before there is anything to answer.
+  ['an HAProxy that passes TCP on', passingHaproxy, ['--proxy-protocol-from', '127.0.0.9'], 'closed'],
+];
+
+for (const [name, proxy, trust, refused] of COUNTING) {
   scenario(`clients behind ${name} count for themselves, whatever they say of themselves`, async (stage) => {
     const port = await freePort();
     const signaling = await startSignaling(stage, {
       relay: false,
-      args: ['--no-embedded-relay', '--public-url', `http://127.0.0.1:${port}`, '--forwarded-from', '127.0.0.1', '--max-connections-per-address', '1'],
+      args: ['--no-embedded-relay', '--public-url', `http://127.0.0.1:${port}`, ...trust, '--max-connections-per-address', '1'],
     });
     const { command, args } = await proxy(stage, port, signaling.port);
     await stage.program(command, args).answers(`http://127.0.0.1:${port}/`);
@@ -96,11 +121,11 @@ for (const [name, proxy] of /** @type {const} */ ([['nginx', nginx(UPGRADE)], ['
         stage.atEnd(async () => socket.terminate());
         socket.on('open', () => resolve(101));
         socket.on('unexpected-response', (_, response) => resolve(response.statusCode));
-        socket.on('error', () => undefined);
+        socket.on('error', () => resolve('closed'));
       });
     assert.equal(await from('127.0.0.2'), 101);
-    assert.equal(await from('127.0.0.2'), 429);
-    assert.equal(await from('127.0.0.2', { 'X-Forwarded-For': '6.6.6.6', Forwarded: 'for=6.6.6.6' }), 429);
+    assert.equal(await from('127.0.0.2'), refused);
+    assert.equal(await from('127.0.0.2', { 'X-Forwarded-For': '6.6.6.6', Forwarded: 'for=6.6.6.6' }), refused);
     assert.equal(await from('127.0.0.3'), 101);
   });
 }

@@ -87,6 +87,7 @@ scenario('signaling refuses a TURN URL that is none', async (stage) => {
 for (const [args, names] of /** @type {[string[], RegExp][]} */ ([
   [['--forwarded-from', '10.0.0.7/8'], /did you mean 10\.0\.0\.0\/8/],
   [['--forwarded-from', 'proxy.example'], /forwarded_from: "proxy\.example"/],
+  [['--proxy-protocol-from', '10.0.0.7/8'], /proxy_protocol_from: .*did you mean 10\.0\.0\.0\/8/],
   [['--forwarded-from', '10.0.0.7', '--forwarded-header', 'x-real-ip'], /forwarded_header: "x-real-ip"/],
   [['--forwarded-header', 'forwarded'], /forwarded_header.*forwarded_from/],
 ])) {

@@ -29,6 +29,7 @@ impl Settings {
             public,
             allowed,
             forwarding,
+            introducers,
             access,
             tls,
             relay,
@@ -48,6 +49,7 @@ impl Settings {
             &new.forwarding.proxies,
             ToString::to_string,
         );
+        list(&mut changed, "proxy_protocol_from", introducers, &new.introducers, ToString::to_string);
         if forwarding.header != new.forwarding.header {
             changed.push("forwarded_header".to_owned());
         }

@@ -14,7 +14,8 @@ mod written;
 
 use std::{net::SocketAddr, time::Duration};
 
-use turn_relay::operation::StartError;
+use ipnet::IpNet;
+use turn_relay::{config::networks, operation::StartError};
 
 pub(crate) use self::{
     access::Access,
@@ -41,6 +42,8 @@ pub struct Settings {
     pub(crate) public: Option<Origin>,
     pub(crate) allowed: Vec<Origin>,
     pub(crate) forwarding: Forwarding,
+    /// Whose connections begin with a PROXY header.
+    pub(crate) introducers: Vec<IpNet>,
     pub(crate) access: Access,
     pub(crate) tls: Tls,
     pub(crate) relay: RelayChoice,
@@ -101,6 +104,7 @@ impl TryFrom<Config> for Settings {
                 .map(|text| doors::origin("allow_origin", text))
                 .collect::<Result<_, _>>()?,
             forwarding: doors::forwarding(&config)?,
+            introducers: networks("proxy_protocol_from", &config.proxy_protocol_from)?,
             access: access::access(&config)?,
             tls: doors::security(&config)?,
             turn_admin: relay::turn_admin(&config, &relay)?,

@@ -49,6 +49,10 @@ pub struct Config {
     #[arg(long, value_name = "HEADER")]
     pub forwarded_header: Option<String>,
 
+    /// Proxies in front whose connections begin with a PROXY header, version 1 or 2, that says who the client is (repeatable)
+    #[arg(long, value_name = "NETWORK", value_delimiter = ',')]
+    pub proxy_protocol_from: Vec<String>,
+
     /// Let in whoever shows a token signed (HS256) with a secret of this file, instead of everybody
     #[arg(long, value_name = "FILE")]
     pub token_secret_file: Option<PathBuf>,
@@ -133,7 +137,7 @@ pub struct Config {
     #[arg(long, value_name = "N")]
     pub max_connections: Option<u32>,
 
-    /// Connections of one address (IPv6: one /64); behind a proxy see --forwarded-from [default: 1000]
+    /// Connections of one address (IPv6: one /64); behind a proxy see --forwarded-from and --proxy-protocol-from [default: 1000]
     #[arg(long, value_name = "N")]
     pub max_connections_per_address: Option<u32>,
 

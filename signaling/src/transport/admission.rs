@@ -235,6 +235,21 @@ impl Admitted {
         })
     }
 
+    /// A connection that a proxy of ours introduced: it counts for its client from now on.
+    pub(crate) fn identify(&mut self, client: IpAddr) -> Result<(), Refusal> {
+        let (limits, now) = (self.admission.0.limits.load(), Instant::now());
+        let mut counts = self.admission.0.lock();
+        if counts.pending >= limits.pending {
+            return Err(Refusal::Pending);
+        }
+        let address = counts.address(client, now);
+        lock(&address).enter(now, self.in_total, &limits)?;
+        counts.pending += 1;
+        drop(counts);
+        (self.address, self.pending) = (Some(address), AtomicBool::new(true));
+        Ok(())
+    }
+
     /// A part of this connection that a proxy brings for a client of its own.
     pub(crate) fn for_client(&self, client: IpAddr) -> Result<Self, Refusal> {
         self.admission.count(Some(client), InTotal::Already)
@@ -435,6 +450,26 @@ mod tests {
         assert!(admission.admit("192.0.2.2".parse().expect("an address")).is_ok());
         let brought = admission.count(Some(here), InTotal::Already);
         assert!(brought.is_ok(), "requests that a proxy brings are no handshakes");
+    }
+
+    #[test]
+    fn a_connection_that_a_proxy_introduces_counts_like_one_of_its_client() {
+        let limits = ConnectionLimits { pending: 2, pending_per_address: 1, ..ConnectionLimits::default() };
+        let admission = Admission::new(limits);
+        let client = |last: u8| IpAddr::from([203, 0, 113, last]);
+        let mut introduced = [(); 4].map(|()| admission.count(None, InTotal::OneMore).expect("a proxy's"));
+        let [first, second, third, fourth] = &mut introduced;
+        assert_eq!(first.identify(client(1)), Ok(()));
+        assert_eq!(second.identify(client(1)), Err(Refusal::Address));
+        assert_eq!(third.identify(client(2)), Ok(()));
+        assert_eq!(fourth.identify(client(3)), Err(Refusal::Pending));
+        first.greeted();
+        assert_eq!(second.identify(client(1)), Ok(()));
+        drop(introduced);
+        let counts = admission.0.lock();
+        let open: usize = counts.addresses.values().map(|address| lock(address).open).sum();
+        let pending: usize = counts.addresses.values().map(|address| lock(address).pending).sum();
+        assert_eq!((counts.total, counts.pending, open, pending), (0, 0, 0, 0));
     }
 
     #[test]

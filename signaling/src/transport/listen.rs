@@ -38,6 +38,7 @@ use tracing::{debug, warn};
 use super::{
     admission::{Admission, Admitted, InTotal, accountable},
     forwarded::Forwarding,
+    introduction,
 };
 use crate::{
     metrics::{Metrics, Refusal},
@@ -135,12 +136,12 @@ impl Listener {
     }
 
     fn admit(&self, stream: TcpStream, peer: SocketAddr) {
-        let rules = self.rules.load();
-        let proxy = rules.forwarding.believes(peer.ip()).then(|| (peer.ip(), rules.forwarding.clone()));
-        // A proxy's connections are as many as its clients': each request counts for its own.
-        let address = proxy.is_none().then(|| accountable(peer.ip()));
+        let (rules, ip) = (self.rules.load(), peer.ip());
+        let introduced = rules.introduces(ip);
+        // A proxy's connections are as many as its clients': each connection, or each request, counts for its own.
+        let address = (!introduced && !rules.forwarding.believes(ip)).then(|| accountable(ip));
         let admitted = match self.admission.count(address, InTotal::OneMore) {
-            Ok(admitted) => Arc::new(admitted),
+            Ok(admitted) => admitted,
             Err(refusal) => return self.metrics.refused(refusal),
         };
         if let Err(error) = prepare(&stream) {
@@ -148,15 +149,32 @@ impl Listener {
             return;
         }
         let listener = self.clone();
-        self.tasks.spawn(async move { listener.connection(stream, admitted, proxy).await });
+        if introduced {
+            self.tasks.spawn(async move { listener.introduced(stream, admitted, ip).await });
+        } else {
+            self.tasks.spawn(async move { listener.connection(stream, admitted, ip).await });
+        }
     }
 
-    async fn connection(
-        self,
-        stream: TcpStream,
-        admitted: Arc<Admitted>,
-        proxy: Option<(IpAddr, Arc<Forwarding>)>,
-    ) {
+    /// A connection that begins with a PROXY header, which says whose it is.
+    async fn introduced(self, mut stream: TcpStream, mut admitted: Admitted, proxy: IpAddr) {
+        let client = match timeout(INTRODUCTION_DEADLINE, introduction::read(&mut stream)).await {
+            Ok(Ok(client)) => client.map_or(proxy, |client| client.ip()),
+            Ok(Err(_)) | Err(_) => return self.metrics.refused(Refusal::Introduction),
+        };
+        if !self.rules.load().forwarding.believes(client)
+            && let Err(refusal) = admitted.identify(accountable(client))
+        {
+            return self.metrics.refused(refusal);
+        }
+        self.connection(stream, admitted, client).await;
+    }
+
+    /// Serves whoever is at the other end, or on the far side of a proxy.
+    async fn connection(self, stream: TcpStream, admitted: Admitted, ip: IpAddr) {
+        let forwarding = self.rules.load().forwarding.clone();
+        let proxy = forwarding.believes(ip).then_some((ip, forwarding));
+        let admitted = Arc::new(admitted);
         let info = |scheme| ConnectionInfo { scheme, admitted, proxy, long_answers: LongAnswers::default() };
         let Some(tls) = self.tls.clone() else {
             return self.requests(stream, info(Scheme::Http)).await;
@@ -242,6 +260,8 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED))
 }
 
+/// A proxy sends its header at once.
+const INTRODUCTION_DEADLINE: Duration = Duration::from_secs(5);
 /// A handshake takes two round trips; the rest is patience with a phone on a bad network.
 const TLS_DEADLINE: Duration = Duration::from_secs(10);
 /// For a request head to arrive, and for an idle connection to send its next one: clients without a WebSocket answer

@@ -11,6 +11,7 @@ pub(crate) mod events;
 pub(crate) mod forwarded;
 mod framing;
 pub(crate) mod guest;
+mod introduction;
 pub(crate) mod keyed;
 pub(crate) mod listen;
 pub(crate) mod poll;

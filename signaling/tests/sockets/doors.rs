@@ -1,15 +1,12 @@
 //! What a connection must show before it gets anywhere: Host, Origin, handshake, TLS; and the page.
 
-use std::sync::Arc;
-
-use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 use serde_json::json;
 use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
-use tokio_rustls::TlsConnector;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 
 use super::{
-    Client, PATIENCE, config, get, http, metric, metric_becomes, open, request, requests::hello, start,
+    Client, PATIENCE, certificate::Certificate, config, get, http, metric, metric_becomes, open, request,
+    requests::hello, start,
 };
 
 const UPGRADE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
@@ -242,25 +239,10 @@ pub(super) async fn assert_not_served_because(server: &signaling::Server, reason
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rooms_are_entered_over_tls_with_a_certificate_from_files() {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-    let dir = tempfile::tempdir().expect("a directory");
-    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
-    std::fs::write(&cert, made.cert.pem()).expect("written");
-    std::fs::write(&key, made.signing_key.serialize_pem()).expect("written");
-    let server = start(signaling::Config { tls_cert: Some(cert), tls_key: Some(key), ..config() });
-
-    let mut roots = RootCertStore::empty();
-    roots.add(made.cert.der().clone()).expect("a root");
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let client = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let certificate = Certificate::new();
+    let server = start(certificate.served_by(config()));
     let tcp = TcpStream::connect(server.address()).await.expect("connects");
-    let name = ServerName::try_from("localhost").expect("a name");
-    let tls =
-        TlsConnector::from(Arc::new(client)).connect(name, tcp).await.expect("the certificate is served");
+    let tls = certificate.secure(tcp, &[]).await.expect("the certificate is served");
     let mut request = request(server.address(), "lobby");
     let origin = format!("https://{}", server.address());
     request.headers_mut().insert("origin", origin.parse().expect("a header value"));

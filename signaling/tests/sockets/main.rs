@@ -5,11 +5,13 @@
 mod abuse;
 mod admin;
 mod admission;
+mod certificate;
 mod doors;
 mod drain;
 mod limits;
 mod moving;
 mod process;
+mod proxy_protocol;
 mod put_out;
 mod reload;
 mod requests;
