@@ -1,12 +1,12 @@
-// An HTTP proxy of the kind that stands in the way of WebSockets: it refuses them, or lets them open and then passes nothing on, and it may hold an
-// answer back until it is complete.
+// An HTTP proxy of the kind that stands in the way of WebSockets: it refuses them, does not answer them, or lets them open and then passes nothing on, and
+// it may hold an answer back until it is complete.
 
 import { once } from 'node:events';
 import http from 'node:http';
 import net from 'node:net';
 
 export class WebProxy {
-  /** @type {'pass' | 'refuse' | 'swallow'} */
+  /** @type {'pass' | 'refuse' | 'ignore' | 'swallow'} */
   websockets = 'pass';
   /** Whether event streams are passed on as they come, or only once they have ended. @type {'pass' | 'hold'} */
   streams = 'pass';
@@ -62,6 +62,10 @@ export class WebProxy {
   #upgrade(request, client, head) {
     if (this.websockets === 'refuse') {
       client.end('HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n');
+      return;
+    }
+    if (this.websockets === 'ignore') {
+      client.resume();
       return;
     }
     const server = net.connect(this.#target, '127.0.0.1');

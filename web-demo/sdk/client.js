@@ -35,15 +35,12 @@
 
 import { Backoff } from "./backoff.js";
 import { Timer, systemClock } from "./clock.js";
-import { Ladder } from "./ladder.js";
+import { Ladder, climbAfter, pageHandshake } from "./ladder.js";
 import { Outgoing } from "./outgoing.js";
-import { CLOSE_NAMES, DEFAULT_GRANTED, DEFAULT_LIMITS, KNOCKING, SUBPROTOCOL, TOKEN_EXPIRED, UNAUTHORIZED, UNVERIFIED, comeBack, parseFrame, relocated } from "./protocol.js";
+import { CLOSE_NAMES, DEFAULT_GRANTED, DEFAULT_LIMITS, KNOCKING, REPORT_URL_CHARACTERS, SUBPROTOCOL, TOKEN_EXPIRED, UNAUTHORIZED, UNVERIFIED, comeBack, parseFrame, relocated } from "./protocol.js";
 import { EventStreamSocket, PollSocket } from "./requests.js";
 import { TokenSource } from "./token.js";
 
-/** On a lower rung, the first wait before a better one is tried; each further one is twice as long. */
-const CLIMB_AFTER_MS = 30_000;
-const CLIMB_CAP_MS = 600_000;
 /** The session goes on meanwhile, so there is time. */
 const CLIMB_DEADLINE_MS = 5_000;
 /** The contract asks for an acknowledgement after at most 1 s or 16 frames. */
@@ -53,8 +50,6 @@ const ACK_AFTER_FRAMES = 16;
 const BYE_DEADLINE_MS = 1_000;
 /** Wait before coming back when the server asked for patience and named no time. */
 const PATIENCE_MS = 5_000;
-/** The contract bounds what a report may quote; TURN urls are ASCII. */
-const REPORT_URL_CHARACTERS = 256;
 /** A further token that could not be had, or not be verified, is tried again. */
 const TOKEN_AGAIN_MS = 5_000;
 
@@ -126,7 +121,7 @@ export class SignalingClient extends EventTarget {
     this.name = name;
     this.password = password;
     this.transports = [WebSocket, ...fallbacks];
-    this.ladder = new Ladder(this.transports.length);
+    this.ladder = new Ladder(this.transports.length, pageHandshake(url));
     this.clock = clock;
     this.random = random;
     this.backoff = new Backoff({ random });
@@ -242,9 +237,16 @@ export class SignalingClient extends EventTarget {
   }
 
   #dial() {
-    const { rung, deadline_ms } = this.ladder;
-    this.#connection = this.#connect(rung, this.#target());
-    this.deadTimer.arm(deadline_ms);
+    this.ladder.dialed(this.clock.now());
+    this.#connection = this.#connect(this.ladder.rung, this.#target());
+    this.deadTimer.arm(this.ladder.deadline_ms);
+  }
+
+  /** The handshake of a WebSocket has its answer; the others have no handshake of their own. */
+  #answered() {
+    if (this.state !== "connecting" || this.#connection?.rung !== 0) return;
+    this.ladder.answered(this.clock.now());
+    this.deadTimer.arm(this.ladder.deadline_ms);
   }
 
   async #fetchAndDial() {
@@ -272,7 +274,7 @@ export class SignalingClient extends EventTarget {
     // A socket that was given up may still speak; only the present one, and one that may become it, are listened to.
     const present = () => this.#connection?.socket === socket;
     const climbing = () => this.#climbing?.socket === socket;
-    socket.onopen = () => (present() || climbing()) && this.#hello(socket);
+    socket.onopen = () => (present() || climbing()) && this.#opened(socket);
     socket.onmessage = ({ data }) => {
       if (climbing()) this.#takeOver(data);
       else if (present()) this.#receive(data);
@@ -284,8 +286,9 @@ export class SignalingClient extends EventTarget {
     return { socket, rung, url };
   }
 
-  /** @param {Socket} socket */
-  #hello(socket) {
+  /** Says hello. @param {Socket} socket */
+  #opened(socket) {
+    if (socket === this.#connection?.socket) this.#answered();
     const ack = this.#resume === undefined ? 0 : this.#received;
     const { secret, instance, name, password, tokens: { token } } = this;
     this.#hellos += 1;
@@ -331,8 +334,7 @@ export class SignalingClient extends EventTarget {
   }
 
   #climbLater() {
-    const wait_ms = Math.min(CLIMB_CAP_MS, CLIMB_AFTER_MS * 2 ** this.#climbs);
-    this.climbTimer.arm(wait_ms * (1 + this.random()) / 2);
+    this.climbTimer.arm(climbAfter(this.#climbs) * (1 + this.random()) / 2);
   }
 
   /**
@@ -362,6 +364,7 @@ export class SignalingClient extends EventTarget {
       this.#become("connecting");
       return;
     }
+    this.#answered();
     this.#lost(code);
   }
 

@@ -50,6 +50,9 @@ export const DEFAULT_LIMITS = /** @type {Limits} */ ({
 /** What everybody may where the server asks for no token. */
 export const DEFAULT_GRANTED = /** @type {Granted} */ (Object.freeze({ may_publish: true, may_kick: false, may_lock: false }));
 
+/** What a report may quote; TURN urls are ASCII. */
+export const REPORT_URL_CHARACTERS = 256;
+
 /** The close code that asks to come back for an answer. */
 export const KNOCKING = 4104;
 

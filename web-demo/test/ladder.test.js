@@ -35,12 +35,44 @@ test("a WebSocket that is refused gives way to the next transport at once", () =
   assert.deepEqual([client.state, client.rung], ["open", 1]);
 });
 
-test("a WebSocket that opens and then passes nothing on gives way after two seconds", () => {
-  const { client, web, events, clock } = start();
-  web.last().open();
+test("a WebSocket that is not answered at all gives way after two seconds", () => {
+  const { web, events, clock } = start();
   clock.advance(1_999);
   assert.equal(events.sockets.length, 0);
   clock.advance(1);
+  assert.deepEqual([web.last().readyState, events.sockets.length], [3, 1]);
+});
+
+for (const [opens_after_ms, patience_ms] of [[20, 500], [300, 1_200], [1_500, 2_000]]) {
+  test(`a WebSocket that opens after ${opens_after_ms} ms has to bring a welcome within ${patience_ms} ms, and so has the next transport`, () => {
+    const { web, events, polls, clock } = start();
+    clock.advance(opens_after_ms);
+    web.last().open();
+    clock.advance(patience_ms - 1);
+    assert.equal(events.sockets.length, 0);
+    clock.advance(1);
+    events.last().open();
+    clock.advance(patience_ms - 1);
+    assert.deepEqual([events.last().readyState, polls.sockets.length], [1, 0]);
+    clock.advance(1);
+    assert.deepEqual([events.last().readyState, polls.sockets.length], [3, 1]);
+  });
+}
+
+test("how fast the page came bounds the wait for a WebSocket that is not answered", () => {
+  assert.equal(new Ladder(3).deadline_ms, 2_000);
+  assert.equal(new Ladder(3, 15).deadline_ms, 500);
+  assert.equal(new Ladder(3, 250).deadline_ms, 1_000);
+  const ladder = new Ladder(3, 250);
+  ladder.answered(400);
+  ladder.answered(100);
+  assert.equal(ladder.deadline_ms, 1_600);
+});
+
+test("a WebSocket that opens and then passes nothing on gives way, and the session begins on the next transport", () => {
+  const { client, web, events, clock } = start();
+  web.last().open();
+  clock.advance(500);
   assert.equal(web.last().readyState, 3);
   events.last().open();
   assert.equal(events.last().sent[0].resume, undefined);
@@ -51,7 +83,7 @@ test("a WebSocket that opens and then passes nothing on gives way after two seco
 test("when neither gets through, the last one is given ten seconds, and then the first is tried again", () => {
   const { client, web, events, polls, clock } = start();
   web.last().cut();
-  clock.advance(2_000);
+  clock.advance(500);
   assert.equal(events.sockets.length, 1);
   clock.advance(9_999);
   assert.deepEqual([polls.sockets.length, client.state], [1, "connecting"]);
