@@ -1,7 +1,7 @@
 //! Frames that a client sends: bytes from the network become a [`ClientFrame`] or a [`FrameError`], never anything
 //! in between.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
@@ -144,16 +144,23 @@ impl ClientFrame {
         if !text.trim_ascii_start().starts_with('{') {
             return Err(FrameError::NotFrame("it does not begin with {".into()));
         }
-        let Envelope { kind, seq, ack } =
+        let Head { kind, seq, ack, to, negotiation, description, candidate } =
             serde_json::from_str(text).map_err(|error| FrameError::NotFrame(place(&error)))?;
         if seq > MAX_SEQ || ack > MAX_SEQ {
             return Err(FrameError::BadShape("seq and ack are at most 2^53 - 1".into()));
         }
-        let message = match kind.0.as_str() {
+        let message = match kind.as_ref() {
             "hello" => ClientMessage::Hello(
                 serde_json::from_str(text).map_err(|error| FrameError::BadHello(place(&error)))?,
             ),
-            "signal" => ClientMessage::Signal(signal(text)?),
+            "signal" => ClientMessage::Signal(Signal {
+                to: field::<Cow<'_, str>>("to", to)?.parse().ok(),
+                negotiation: field("negotiation", negotiation)?,
+                payload: exactly_one(description.map(RawValue::to_owned), candidate.map(RawValue::to_owned))
+                    .ok_or_else(|| {
+                        FrameError::BadShape("signal has either a description or a candidate".into())
+                    })?,
+            }),
             "bye" => ClientMessage::Bye,
             "kick" => ClientMessage::Kick(kick(text)?),
             "door" => ClientMessage::Door(fields::<DoorFields>(text)?.checked()),
@@ -173,7 +180,7 @@ impl ClientFrame {
             } else {
                 "is not sequenced: its seq is 0"
             };
-            return Err(FrameError::BadShape(format!("{} {rule}", kind.0)));
+            return Err(FrameError::BadShape(format!("{kind} {rule}")));
         }
         Ok(Self { seq, ack, message })
     }
@@ -248,6 +255,24 @@ pub(crate) struct Envelope {
     pub(crate) ack: u64,
 }
 
+/// The same as a client sends it. The fields of a signal, which most frames are, are set aside on the way: descriptions are long,
+/// and to look for them again would be to go over them again.
+#[derive(Deserialize)]
+struct Head<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    seq: u64,
+    ack: u64,
+    #[serde(borrow, default, deserialize_with = "set_aside")]
+    to: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "set_aside")]
+    negotiation: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "set_aside")]
+    description: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "set_aside")]
+    candidate: Option<&'a RawValue>,
+}
+
 /// A message type's name.
 pub(crate) struct Kind(pub(crate) String);
 
@@ -293,20 +318,11 @@ fn fields<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, FrameError> {
     serde_json::from_str(text).map_err(|error| FrameError::BadShape(place(&error)))
 }
 
-fn signal(text: &str) -> Result<Signal, FrameError> {
-    #[derive(Deserialize)]
-    struct Wire {
-        to: String,
-        negotiation: Negotiation,
-        #[serde(default, deserialize_with = "present")]
-        description: Option<Box<RawValue>>,
-        #[serde(default, deserialize_with = "present")]
-        candidate: Option<Box<RawValue>>,
-    }
-    let wire: Wire = fields(text)?;
-    let payload = exactly_one(wire.description, wire.candidate)
-        .ok_or_else(|| FrameError::BadShape("signal has either a description or a candidate".into()))?;
-    Ok(Signal { to: wire.to.parse().ok(), negotiation: wire.negotiation, payload })
+/// A field that was set aside.
+fn field<'a, T: Deserialize<'a>>(name: &str, raw: Option<&'a RawValue>) -> Result<T, FrameError> {
+    let raw = raw.ok_or_else(|| FrameError::BadShape(format!("missing field `{name}`")))?;
+    serde_json::from_str(raw.get())
+        .map_err(|error| FrameError::BadShape(format!("in `{name}`: {}", place(&error))))
 }
 
 pub(crate) fn exactly_one(
@@ -323,6 +339,11 @@ pub(crate) fn exactly_one(
 /// A field that is there counts as there, even if its value is `null` (the browser's end-of-candidates).
 pub(crate) fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
     Box::<RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// The same for a value that stays where it is.
+fn set_aside<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 /// What the parser says, in bounded length and without the client's own text.

@@ -442,8 +442,8 @@ const UPGRADE_DEADLINE: Duration = Duration::from_secs(5);
 const FAREWELL_DEADLINE: Duration = Duration::from_secs(2);
 /// A client that was told `too_large` may be in the middle of its message.
 const MAX_SWALLOWED_BYTES: usize = 16 * 1024 * 1024;
-/// A burst of an offer and its candidates.
-const READ_BYTES: usize = 16 * 1024;
+/// A burst of offers and candidates; for all connections of a thread.
+const READ_BYTES: usize = 64 * 1024;
 /// What is waiting goes out in writes of this and one frame at most.
 const WRITE_BYTES: usize = 16 * 1024;
 /// Answers to pings, when nothing can be written.

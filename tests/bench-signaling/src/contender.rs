@@ -198,6 +198,7 @@ fn ours(command: &mut Command, address: SocketAddr, tls: Option<&Tls>) {
     command.args(["--listen", &address.to_string(), "--admin", "off", "--no-embedded-relay"]);
     command.args(["--log-level", "warn"]);
     command.args(["--messages-per-second", "1000000", "--message-burst", "1000000"]);
+    command.args(["--messages-per-second-per-address", "1000000"]);
     if let Some(tls) = tls {
         command.arg("--tls-cert").arg(tls.folder.path().join("cert.pem"));
         command.arg("--tls-key").arg(tls.folder.path().join("key.pem"));
