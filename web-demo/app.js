@@ -1,6 +1,7 @@
 // @ts-check
 /**
- * The page from its address to the call and back. The room is the fragment: `#name`; the query may carry
+ * The page from its address to the call and back. The room is the fragment: `#name`, or `#name&token=...` where the server asks for a
+ * token; the query may carry
  * `?name=`, `?lang=en|ko`, `?relay=udp|tcp|any` and `?media=test|none` (no devices; used where there are none).
  * `globalThis.call` is a window into the running call for curious people and for tests.
  */
@@ -8,6 +9,7 @@
 import { Call } from "./call.js";
 import { LocalMedia } from "./devices.js";
 import { byId } from "./element.js";
+import { askPassword, keepToken, takeToken } from "./entry.js";
 import { language, preferredLanguage, setText, t } from "./i18n/text.js";
 import { copyInvitation, invitation, randomRoom, roomOfAddress } from "./link.js";
 import { remember } from "./memory.js";
@@ -23,7 +25,9 @@ async function main() {
   startLanguage(query.get("lang"));
   startLinks();
   startDialogs();
+  const found = takeToken();
   const { room, shown } = roomOfAddress();
+  const token = keepToken(room, found);
   byId("room-name").textContent = shown;
   const media = new LocalMedia();
   const wish = query.get("media");
@@ -31,11 +35,19 @@ async function main() {
   const identity = holdSecret(room);
   void prepareMedia(media);
 
-  for (let name = query.get("name"); ; ) {
-    name = await prejoin(media, { name });
-    const call = new Call({ room, secret: await identity, instance: randomText(9), name, media, relay: relayOption(query.get("relay")) });
+  /** @type {string | undefined} */
+  let password;
+  for (let [name, asked] = [query.get("name"), false]; ; ) {
+    if (!asked) name = await prejoin(media, { name });
+    const call = new Call({ room, secret: await identity, instance: randomText(9), name: name ?? "", token, password, media, relay: relayOption(query.get("relay")) });
     Object.assign(globalThis, { call: { client: call.client, peers: call.mesh.peers, mesh: call.mesh } });
     const code = await call.run();
+    if (code === WRONG_PASSWORD) {
+      password = await askPassword(password !== undefined);
+      asked = password !== undefined;
+      continue;
+    }
+    asked = false;
     media.stop();
     await ended(code);
     void media.start();
@@ -66,8 +78,11 @@ function ended(code) {
   });
 }
 
-/** Ends that have words of their own. @type {Record<number, "left" | "replaced" | "kicked" | "banned" | "locked" | "unauthorized" | "denied" | "password" | "elsewhere">} */
-const ENDS = { 1000: "left", 4203: "replaced", 4204: "kicked", 4205: "banned", 4206: "locked", 4207: "unauthorized", 4208: "unauthorized", 4209: "denied", 4210: "password", 4211: "elsewhere" };
+/** The room has a password, which is asked for instead of saying that this is the end. */
+const WRONG_PASSWORD = 4210;
+
+/** Ends that have words of their own. @type {Record<number, "left" | "replaced" | "kicked" | "banned" | "locked" | "unauthorized" | "denied" | "elsewhere">} */
+const ENDS = { 1000: "left", 4203: "replaced", 4204: "kicked", 4205: "banned", 4206: "locked", 4207: "unauthorized", 4208: "unauthorized", 4209: "denied", 4211: "elsewhere" };
 
 /** @param {string | null} asked */
 function startLanguage(asked) {
@@ -91,9 +106,10 @@ function startLinks() {
 }
 
 function startDialogs() {
-  for (const name of ["settings", "help"]) {
+  for (const name of ["settings", "help", "door", "remove"]) {
     const dialog = byId(name, HTMLDialogElement);
-    byId(`${name}-open`).addEventListener("click", () => dialog.showModal());
+    // Whom to remove is asked at a tile.
+    if (name !== "remove") byId(`${name}-open`).addEventListener("click", () => dialog.showModal());
     dialog.addEventListener("click", (event) => {
       const closes = event.target === dialog || (event.target instanceof Element && event.target.closest("[data-close]") !== null);
       if (closes) dialog.close();

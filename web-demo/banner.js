@@ -26,7 +26,8 @@ export function bannerFor({ signaling, everOpen, code, peers, lost }) {
   const names = lost.join(", ");
   if (lost.length > 0) return { state: "media-lost", text: t(signalingLost ? "banner_both" : "banner_media", { names }) };
   if (!signalingLost) return { state: "ok", text: "" };
-  if (code === 4104) return { state: "signaling-lost", text: t("banner_knocking") };
+  // Who is not in yet sees it in the room's place.
+  if (code === 4104) return everOpen ? { state: "signaling-lost", text: t("banner_knocking") } : { state: "ok", text: "" };
   if (code === 4102) return { state: "signaling-lost", text: t("banner_full") };
   if (!everOpen && signaling === "connecting") return { state: "signaling-lost", text: t("banner_connecting") };
   return { state: "signaling-lost", text: t(peers > 0 ? "banner_signaling" : "banner_signaling_alone") };

@@ -5,7 +5,7 @@
  * @import { LocalMedia, Problem } from "./devices.js"
  * @import { Peer, Kind } from "./sdk/peer.js"
  * @import { ClientState } from "./sdk/client.js"
- * @typedef {{ room: string, secret: string, instance: string, name: string, media: LocalMedia, relay: "udp" | "tcp" | "any" | null }} CallOptions
+ * @typedef {{ room: string, secret: string, instance: string, name: string, token?: string, password?: string, media: LocalMedia, relay: "udp" | "tcp" | "any" | null }} CallOptions
  * @typedef {{ muted: boolean, camera: boolean, screen: boolean }} SharedState
  */
 
@@ -15,11 +15,12 @@ import { byId, setIcon } from "./element.js";
 import { language, t } from "./i18n/text.js";
 import { listenToKeys } from "./keyboard.js";
 import { invitation } from "./link.js";
+import { Moderation } from "./moderation.js";
 import { selectedPath, videoLimit } from "./path.js";
 import { showToggles } from "./prejoin.js";
 import { iceConfiguration } from "./relay.js";
 import { SignalingClient } from "./sdk/client.js";
-import { CLOSE_NAMES } from "./sdk/protocol.js";
+import { CLOSE_NAMES, KNOCKING } from "./sdk/protocol.js";
 import { Mesh } from "./sdk/mesh.js";
 import { Stage } from "./stage.js";
 import { toast } from "./toast.js";
@@ -55,13 +56,16 @@ export class Call extends EventTarget {
       secret: options.secret,
       instance: options.instance,
       name: options.name || undefined,
+      token: options.token,
+      password: options.password,
     });
     this.mesh = new Mesh({
       client: this.client,
       stream: this.media.stream,
       configure: (servers) => iceConfiguration(servers, options.relay),
     });
-    this.stage = new Stage();
+    this.moderation = new Moderation(this.client, this.#listening.signal);
+    this.stage = new Stage((peer, name) => this.moderation.askToRemove(peer, name));
     this.banner = new Banner();
     this.chat = new Chat((text) => this.#sendChat(text));
   }
@@ -251,6 +255,7 @@ export class Call extends EventTarget {
 
   #showBanner() {
     const peers = [...this.mesh.peers.values()];
+    this.stage.wait(!this.#everOpen && this.#code === KNOCKING);
     const lost = peers.filter((peer) => peer.wasConnected && ["disconnected", "failed"].includes(peer.connection.connectionState));
     this.banner.show({
       signaling: this.client.state,

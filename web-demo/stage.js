@@ -14,9 +14,14 @@ export class Stage {
   #pinned;
   #grid = byId("grid");
   #invite = byId("invite");
+  /** In its place while somebody inside is asked whether to let us in. */
+  #waiting = byId("waiting");
+  #atDoor = false;
   #observer = new ResizeObserver(() => this.arrange());
 
-  constructor() {
+  /** @param {(peer: string, name: string) => void} onRemove asks whether somebody is to be removed */
+  constructor(onRemove) {
+    this.onRemove = onRemove;
     this.own = new Tile({ onPin: () => this.#pin(this.own) });
     this.#grid.prepend(this.own.element);
     this.#observer.observe(this.#grid);
@@ -26,7 +31,7 @@ export class Stage {
   tile(peer) {
     const known = this.tiles.get(peer);
     if (known !== undefined) return known;
-    const tile = new Tile({ peer, onPin: () => this.#pin(tile) });
+    const tile = new Tile({ peer, onPin: () => this.#pin(tile), onRemove: () => this.onRemove(peer, tile.name) });
     this.tiles.set(peer, tile);
     this.#grid.insertBefore(tile.element, this.#invite);
     this.arrange();
@@ -43,12 +48,20 @@ export class Stage {
     this.arrange();
   }
 
+  /** @param {boolean} atDoor */
+  wait(atDoor) {
+    if (this.#atDoor === atDoor) return;
+    this.#atDoor = atDoor;
+    this.arrange();
+  }
+
   arrange() {
     const alone = this.tiles.size === 0;
-    this.#invite.hidden = !alone;
+    this.#invite.hidden = !alone || this.#atDoor;
+    this.#waiting.hidden = !this.#atDoor;
     const tiles = [this.own, ...this.tiles.values()];
     const elements = tiles.map((tile) => tile.element);
-    if (alone) elements.push(this.#invite);
+    if (alone) elements.push(this.#atDoor ? this.#waiting : this.#invite);
     const area = { width: this.#grid.clientWidth, height: this.#grid.clientHeight, gap: GAP };
     const large = alone ? -1 : this.#large(tiles);
     const boxes = large < 0 ? grid(area, elements.length) : spotlight(area, elements.length, large);
@@ -83,6 +96,7 @@ export class Stage {
 
   close() {
     this.#observer.disconnect();
+    this.#waiting.hidden = true;
     for (const peer of [...this.tiles.keys()]) this.remove(peer);
     this.own.remove();
   }

@@ -24,8 +24,9 @@ export class Tile {
    * @param {object} options
    * @param {string} [options.peer] absent on our own tile
    * @param {() => void} options.onPin
+   * @param {() => void} [options.onRemove] asks whether this person is to be removed
    */
-  constructor({ peer, onPin }) {
+  constructor({ peer, onPin, onRemove }) {
     this.element = make("article", "tile");
     this.video = make("video");
     this.avatar = make("div", "avatar");
@@ -34,9 +35,12 @@ export class Tile {
     this.muted = make("span", "tile-muted", icon("mic-off"));
     this.badge = make("span", "badge");
     this.pin = make("button", "tile-pin", icon("pin"));
+    // Shown to those who may.
+    this.kick = make("button", "tile-pin tile-remove", icon("remove"));
     this.#assemble(peer);
     this.pin.addEventListener("click", onPin);
     if (peer === undefined) return;
+    if (onRemove !== undefined) this.kick.addEventListener("click", onRemove);
     speaker.addEventListener("change", () => this.#useSpeaker(), { signal: this.#listening.signal });
     this.#useSpeaker();
     this.setPath({ kind: "connecting" });
@@ -48,7 +52,7 @@ export class Tile {
     this.video.playsInline = true;
     this.video.muted = peer === undefined;
     this.video.srcObject = this.stream;
-    this.pin.type = "button";
+    this.pin.type = this.kick.type = "button";
     this.muted.hidden = true;
     this.muted.setAttribute("role", "img");
     this.avatar.setAttribute("aria-hidden", "true");
@@ -60,6 +64,7 @@ export class Tile {
       bar.append(this.badge);
     }
     this.element.append(this.avatar, this.video, this.note, bar, this.pin);
+    if (peer !== undefined) this.element.append(this.kick);
   }
 
   /**
@@ -141,6 +146,8 @@ export class Tile {
       delete this.pin.dataset.tLabel;
       delete this.pin.dataset.tTitle;
     }
+    this.kick.title = t("remove", { name: shown });
+    this.kick.setAttribute("aria-label", this.kick.title);
     if (!own) this.setPath(this.path);
     this.setStatus(this.#status);
   }

@@ -8,6 +8,7 @@ import { ko } from "../i18n/ko.js";
 import { grid, spotlight } from "../layout.js";
 import { pathOf, videoLimit } from "../path.js";
 import { iceConfiguration } from "../relay.js";
+import { splitFragment } from "../entry.js";
 import { copyText } from "../link.js";
 import { shortcutOf } from "../keyboard.js";
 import { roomName } from "../sdk/protocol.js";
@@ -75,6 +76,20 @@ test("the banner tells a lost server from lost media", () => {
   assert.equal(state({ lost: ["Ada"] }), "media-lost");
   assert.equal(state({ signaling: "waiting", lost: ["Ada"] }), "media-lost");
   assert.match(bannerFor({ ...facts, lost: ["Ada", "Grace"] }).text, /Ada, Grace/);
+});
+
+test("who knocks and was never in the room sees it in the room's place, who was in it is told", () => {
+  const facts = { signaling: "waiting", peers: 0, lost: [], code: 4104 };
+  assert.equal(bannerFor({ ...facts, everOpen: false }).text, "");
+  assert.match(bannerFor({ ...facts, everOpen: true }).text, /knocking/);
+});
+
+test("a token is taken from the end of the fragment, whatever the room is called", () => {
+  const jwt = "eyJhbGciOiJIUzI1NiJ9.eyJyb29tIjoiciJ9.c2ln_-";
+  assert.deepEqual(splitFragment(`#room&token=${jwt}`), { rest: "#room", token: jwt });
+  assert.deepEqual(splitFragment(`#%EC%9C%A0%EC%A7%84&token=${jwt}`), { rest: "#%EC%9C%A0%EC%A7%84", token: jwt });
+  assert.deepEqual(splitFragment(`#token=${jwt}`), { rest: "#", token: jwt });
+  for (const none of ["", "#room", "#room&token=", "#mytoken=abc", "#a&token=b c"]) assert.deepEqual(splitFragment(none), { rest: none, token: undefined });
 });
 
 test("relay options keep only the TURN urls of that transport and force the relay", () => {

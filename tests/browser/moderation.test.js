@@ -1,0 +1,144 @@
+// A room that somebody looks after, on the call page: the token in the link, the door, knocking, the password, and removing somebody. On a desktop and on
+// a phone, with pictures for people to look at in tests/.cache/screenshots.
+
+import assert from 'node:assert/strict';
+import { mkdirSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { scenario, until } from '../harness/scenario.js';
+import { startSignaling } from '../harness/servers.js';
+import { inCall, roomUrl, startBrowser } from '../harness/tab.js';
+import { token } from '../harness/token.js';
+
+const FOLDER = fileURLToPath(new URL('../.cache/screenshots/', import.meta.url));
+const SECRET = 'a secret of more than thirty-two characters';
+const ROOM = 'team-garden';
+const HOST = { sub: 'ada', room: 'team-*', role: 'host', may_kick: true, may_lock: true };
+const GUEST = { room: ROOM };
+
+const SCREENS = {
+  desktop: { viewport: { width: 1280, height: 800 } },
+  phone: { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true },
+};
+
+scenario('the token of the link lets a person in, also after a reload, and is in no address, no copied link and no request line', async (stage) => {
+  const { signaling, open } = await guarded(stage);
+  const tab = await open(GUEST);
+  const requested = /** @type {string[]} */ ([]);
+  tab.page.on('request', (request) => requested.push(request.url()));
+  const address = () => tab.run(() => location.href);
+  assert.equal(await address(), roomUrl(signaling.port, ROOM));
+  await tab.join();
+  assert.equal(await tab.page.locator('#link').inputValue(), `http://127.0.0.1:${signaling.port}/#${ROOM}`);
+  await tab.page.reload();
+  await tab.join();
+  assert.equal(await address(), roomUrl(signaling.port, ROOM));
+  assert.ok(requested.length > 10 && requested.every((url) => !url.includes('eyJ')));
+});
+
+scenario('without a token the page says that an invitation is needed', async (stage) => {
+  const { browser, signaling } = await guarded(stage);
+  const tab = await browser.tab(roomUrl(signaling.port, ROOM));
+  await press(tab);
+  await ended(tab, 'You need an invitation');
+});
+
+for (const [screen, options] of Object.entries(SCREENS)) {
+  scenario(`on a ${screen} who knocks waits until the host lets them in or refuses, and only the host is asked`, async (stage) => {
+    const { open } = await guarded(stage, options);
+    const [host, guest] = [await (await open(HOST)).join('Ada'), await (await open(GUEST)).join('Grace')];
+    await inCall([host, guest], 'direct');
+    assert.ok(!(await guest.page.locator('#door-open').isVisible()) && !(await guest.page.locator('.tile-remove').isVisible()));
+    await chooseDoor(host, 'knock', `${screen}-door.png`);
+    await guest.page.getByText('Newcomers have to knock now').waitFor();
+
+    const [bo, eve] = [await open(GUEST), await open(GUEST)];
+    await press(bo, 'Bo');
+    await bo.page.getByRole('heading', { name: 'You are at the door' }).waitFor();
+    await picture(bo, `${screen}-waiting.png`);
+    await host.page.getByText('Bo is at the door').waitFor();
+    await press(eve, 'Eve');
+    await host.page.getByText('Eve is at the door').waitFor();
+    await picture(host, `${screen}-knocks.png`);
+    assert.ok(!(await guest.page.locator('#knocks').isVisible()));
+
+    await host.page.getByRole('button', { name: 'Let Bo in' }).click();
+    await inCall([host, guest, await bo.joined()], 'direct');
+    assert.ok(!(await bo.page.locator('#waiting').isVisible()));
+    await host.page.getByRole('button', { name: 'Refuse Eve' }).click();
+    await ended(eve, 'Nobody let you in');
+    await until('nobody to be shown at the door', async () => !(await host.page.locator('#knocks').isVisible()));
+  });
+
+  scenario(`on a ${screen} a newcomer is asked for the password until it is the right one`, async (stage) => {
+    const { open } = await guarded(stage, options);
+    const host = await (await open(HOST)).join('Ada');
+    await host.page.locator('#door-open').click();
+    await host.page.getByLabel('Password for newcomers').fill('open sesame');
+    await host.page.getByRole('button', { name: 'Set', exact: true }).click();
+    await host.page.getByText('Newcomers have to know the password.').and(host.page.locator('#room-password-state')).waitFor();
+    await host.page.keyboard.press('Escape');
+
+    const bo = await open(GUEST);
+    await press(bo, 'Bo');
+    await bo.page.getByRole('heading', { name: 'This room has a password' }).waitFor();
+    await bo.page.locator('#password').fill('open barley');
+    await bo.page.getByRole('button', { name: 'Come in' }).click();
+    await bo.page.getByText('That is not the password of this room.').waitFor();
+    await picture(bo, `${screen}-password.png`);
+    await bo.page.locator('#password').fill('open sesame');
+    await bo.page.keyboard.press('Enter');
+    await inCall([host, await bo.joined()], 'direct');
+    await bo.seesPictureOf(host);
+  });
+
+  scenario(`on a ${screen} the host locks the room and removes somebody, who does not come back`, async (stage) => {
+    const { open } = await guarded(stage, options);
+    const [host, guest] = [await (await open(HOST)).join('Ada'), await (await open(GUEST)).join('Grace')];
+    await inCall([host, guest], 'direct');
+    await chooseDoor(host, 'locked');
+    await guest.page.locator('#door-sign').waitFor();
+    await host.page.locator('.tile-remove').hover();
+    await host.page.getByRole('button', { name: 'Remove Grace from the room' }).click();
+    await picture(host, `${screen}-remove.png`);
+    await host.page.getByRole('button', { name: 'Remove', exact: true }).click();
+    await ended(guest, 'You were removed from the room');
+    await until('the tile to be gone', async () => (await host.tiles()).length === 0);
+    await guest.page.getByRole('button', { name: 'Join again' }).click();
+    await press(guest);
+    await ended(guest, 'This room is locked');
+  });
+}
+
+/** A server that asks for tokens. @param {import('../harness/scenario.js').Stage} stage @param {object} [options] of the browser */
+async function guarded(stage, options) {
+  mkdirSync(FOLDER, { recursive: true });
+  const signaling = await startSignaling(stage, { args: ['--token-secret-file', await stage.file('token-secret', `${SECRET}\n`)] });
+  const browser = await startBrowser(stage, { colorScheme: 'light', ...options });
+  const open = (/** @type {object} */ claims) => browser.tab(roomUrl(signaling.port, `${ROOM}&token=${token(SECRET, claims)}`));
+  return { signaling, browser, open };
+}
+
+/** Asks to come in, whatever follows. @param {import('../harness/tab.js').Tab} tab @param {string} [name] */
+async function press(tab, name = 'Somebody') {
+  await tab.page.locator('#name').fill(name);
+  await tab.page.locator('#join').click();
+}
+
+/** @param {import('../harness/tab.js').Tab} tab @param {string} title */
+const ended = (tab, title) => tab.page.getByRole('heading', { name: title }).waitFor();
+
+/** @param {import('../harness/tab.js').Tab} tab @param {string} door @param {string} [shot] */
+async function chooseDoor(tab, door, shot) {
+  await tab.page.locator('#door-open').click();
+  await tab.page.locator(`#door-form [value=${door}]`).check();
+  await tab.page.locator('#door-sign').waitFor();
+  if (shot) await picture(tab, shot);
+  await tab.page.keyboard.press('Escape');
+}
+
+/** @param {import('../harness/tab.js').Tab} tab @param {string} name */
+async function picture(tab, name) {
+  await tab.page.screenshot({ path: FOLDER + name });
+  const [content, window] = await tab.run(() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]);
+  assert.ok(content <= window, `the page is ${content} wide in a window of ${window}`);
+}
