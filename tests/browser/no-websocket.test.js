@@ -2,6 +2,7 @@
 // WebSocket when one does.
 
 import assert from 'node:assert/strict';
+import { cameSoon, joinAtOnce } from '../harness/hurry.js';
 import { scenario, until } from '../harness/scenario.js';
 import { startSignaling } from '../harness/servers.js';
 import { inCall, roomUrl, startBrowser } from '../harness/tab.js';
@@ -9,8 +10,6 @@ import { WebProxy } from '../harness/web-proxy.js';
 
 const ROOM = 'blocked';
 const [WEBSOCKET, EVENT_STREAM, POLLS] = [0, 1, 2];
-/** From the start of the navigation to the first picture of the other, who was there before; for a person who joins as soon as the page lets them. */
-const SOON_MS = 3_000;
 
 for (const { what, websockets, streams, rung } of /** @type {const} */ ([
   { what: 'refuses WebSockets', websockets: 'refuse', streams: 'pass', rung: EVENT_STREAM },
@@ -22,9 +21,7 @@ for (const { what, websockets, streams, rung } of /** @type {const} */ ([
     const { one, two } = await startCall(stage, websockets, streams);
     assert.equal(await rungOf(one), rung);
     assert.equal(await rungOf(two), WEBSOCKET);
-    const marks = await one.run(() => globalThis.marks);
-    stage.say(`ms after the navigation began: joined ${marks.joined}, in the room ${marks.welcome}, first picture ${marks.picture}`);
-    assert.ok(marks.picture < SOON_MS, `the first picture came after ${marks.picture} ms`);
+    await cameSoon(stage, one);
   });
 }
 
@@ -55,34 +52,11 @@ async function startCall(stage, websockets, streams) {
   const browser = await startBrowser(stage);
   const two = await (await browser.tab(roomUrl(signaling.port, ROOM))).join();
   const one = await browser.tab('about:blank');
-  await one.page.addInitScript(hurry);
-  await one.page.goto(roomUrl(proxy.port, ROOM, { name: 'One' }));
-  await one.joined();
+  await joinAtOnce(one, proxy.port, ROOM);
   await inCall([one, two], 'direct');
   await one.seesPictureOf(two);
   await two.seesPictureOf(one);
   return { proxy, one, two };
-}
-
-/** Runs in the page before anything else: joins as soon as that is possible, and notes when what happened, by the page's own clock. */
-function hurry() {
-  const marks = /** @type {Record<string, number>} */ ({});
-  globalThis.marks = marks;
-  const mark = (/** @type {string} */ name) => { marks[name] ??= Math.round(performance.now()); };
-  const look = () => {
-    // The page has put our name from the address there, so it listens to the button too.
-    const ready = /** @type {HTMLInputElement | null} */ (document.querySelector('#name'))?.value !== '';
-    const button = /** @type {HTMLButtonElement | null} */ (document.querySelector('#join'));
-    if (button && ready && marks.joined === undefined) {
-      mark('joined');
-      button.click();
-    }
-    if (globalThis.call?.client?.peer) mark('welcome');
-    const video = document.querySelector('[data-peer] video');
-    if (video === null) setTimeout(look, 5);
-    else /** @type {HTMLVideoElement} */ (video).requestVideoFrameCallback(() => mark('picture'));
-  };
-  look();
 }
 
 /** @param {import('../harness/tab.js').Tab} tab @returns {Promise<number>} */

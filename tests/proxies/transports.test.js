@@ -7,12 +7,12 @@ import { SignalingClient } from '../../web-demo/sdk/client.js';
 import { randomText } from '../../web-demo/sdk/protocol.js';
 import { EventStreamSocket, PollSocket } from '../../web-demo/sdk/requests.js';
 import { freePort } from '../harness/ports.js';
+import { haproxy, nginx, passingHaproxy, startProxy } from '../harness/reverse-proxies.js';
 import { scenario, until } from '../harness/scenario.js';
 import { startSignaling } from '../harness/servers.js';
 
 const ROOM = 'proxied';
 const SIGNALS = 120;
-const UPGRADE = 'proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;';
 
 /** One that says nothing when it is refused but by its close, as in a browser. */
 class QuietWebSocket extends WebSocket {
@@ -23,64 +23,7 @@ class QuietWebSocket extends WebSocket {
   }
 }
 
-/** @typedef {(stage: import('../harness/scenario.js').Stage, port: number, target: number) => Promise<{ command: string, args: string[] }>} Proxy */
-
-/** The upgrade has to be asked for in nginx; everything else is its default. @param {string} websockets @returns {Proxy} */
-const nginx = (websockets) => async (stage, port, target) => {
-  const folder = await stage.folder();
-  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((name) => `${name}_temp_path ${folder}/${name};`).join(' ');
-  const configuration = await stage.file('nginx.conf', `
-    ${process.getuid?.() === 0 ? 'user root;' : ''}
-    daemon off; master_process off; pid ${folder}/pid; error_log stderr;
-    events {}
-    http {
-      access_log off; ${temporary}
-      server {
-        listen 127.0.0.1:${port};
-        proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-        location / { proxy_pass http://127.0.0.1:${target}; }
-        location ~ ^/v1/rooms/[^/]+/ws$ { proxy_pass http://127.0.0.1:${target}; ${websockets} proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; }
-      }
-    }`);
-  return { command: 'nginx', args: ['-p', folder, '-e', 'stderr', '-c', configuration] };
-};
-
-/** @type {Proxy} */
-const haproxy = async (stage, port, target) => {
-  const configuration = await stage.file('haproxy.cfg', `
-defaults
-  mode http
-  timeout connect 5s
-  timeout client 30s
-  timeout server 30s
-  option forwardfor
-frontend front
-  bind 127.0.0.1:${port}
-  default_backend back
-backend back
-  server signaling 127.0.0.1:${target}
-`);
-  return { command: 'haproxy', args: ['-db', '-f', configuration] };
-};
-
-/** Passes on what comes, as it comes, and says before it whose it is. @type {Proxy} */
-const passingHaproxy = async (stage, port, target) => {
-  const configuration = await stage.file('haproxy-tcp.cfg', `
-defaults
-  mode tcp
-  timeout connect 5s
-  timeout client 30s
-  timeout server 30s
-frontend front
-  bind 127.0.0.1:${port}
-  default_backend back
-backend back
-  server signaling 127.0.0.1:${target} send-proxy-v2 source 127.0.0.9
-`);
-  return { command: 'haproxy', args: ['-db', '-f', configuration] };
-};
-
-for (const [name, proxy] of /** @type {const} */ ([['nginx', nginx(UPGRADE)], ['HAProxy', haproxy]])) {
+for (const [name, proxy] of /** @type {const} */ ([['nginx', nginx()], ['HAProxy', haproxy]])) {
   for (const [transport, Socket] of /** @type {const} */ ([['a WebSocket', QuietWebSocket], ['an event stream', EventStreamSocket], ['polls', PollSocket]])) {
     scenario(`through ${name} over ${transport}, and over its restart, every signal arrives once and in order`, async (stage) => {
       const { ada, bob, restart } = await meet(stage, proxy, { WebSocket: Socket, fallbacks: [] });
@@ -92,7 +35,7 @@ for (const [name, proxy] of /** @type {const} */ ([['nginx', nginx(UPGRADE)], ['
 }
 
 scenario('through an nginx that nobody told of WebSockets a client falls back by itself', async (stage) => {
-  const { ada, bob } = await meet(stage, nginx(''), { WebSocket: QuietWebSocket });
+  const { ada, bob } = await meet(stage, nginx({ websockets: false }), { WebSocket: QuietWebSocket });
   assert.equal(ada.client.rung, 1);
   await talk(ada, bob, async () => undefined);
   assert.deepEqual(ada.welcomes, ['new']);
@@ -100,7 +43,7 @@ scenario('through an nginx that nobody told of WebSockets a client falls back by
 
 /** @type {[string, Proxy, string[], unknown][]} */
 const COUNTING = [
-  ['nginx', nginx(UPGRADE), ['--forwarded-from', '127.0.0.1'], 429],
+  ['nginx', nginx(), ['--forwarded-from', '127.0.0.1'], 429],
   ['HAProxy', haproxy, ['--forwarded-from', '127.0.0.1'], 429],
   // Here a connection is one client's, and ends before there is anything to answer.
   ['an HAProxy that passes TCP on', passingHaproxy, ['--proxy-protocol-from', '127.0.0.9'], 'closed'],
@@ -113,8 +56,7 @@ for (const [name, proxy, trust, refused] of COUNTING) {
       relay: false,
       args: ['--no-embedded-relay', '--public-url', `http://127.0.0.1:${port}`, ...trust, '--max-connections-per-address', '1'],
     });
-    const { command, args } = await proxy(stage, port, signaling.port);
-    await stage.program(command, args).answers(`http://127.0.0.1:${port}/`);
+    await startProxy(stage, proxy, port, signaling.port);
     const from = (/** @type {string} */ localAddress, /** @type {Record<string, string>} */ headers = {}) =>
       new Promise((resolve) => {
         const socket = new WebSocket(`ws://127.0.0.1:${port}/v1/rooms/${ROOM}/ws`, ['signaling.v1'], { localAddress, headers });
@@ -132,25 +74,19 @@ for (const [name, proxy, trust, refused] of COUNTING) {
 
 /**
  * Ada is behind the proxy, Bob is not.
- * @param {import('../harness/scenario.js').Stage} stage @param {Proxy} proxy @param {object} transports
+ * @param {import('../harness/scenario.js').Stage} stage @param {import('../harness/reverse-proxies.js').Proxy} proxy @param {object} transports
  */
 async function meet(stage, proxy, transports) {
   const port = await freePort();
   const signaling = await startSignaling(stage, { relay: false, args: ['--no-embedded-relay', '--public-url', `http://127.0.0.1:${port}`] });
-  const { command, args } = await proxy(stage, port, signaling.port);
-  const start = async () => {
-    const program = stage.program(command, args);
-    await program.answers(`http://127.0.0.1:${port}/`);
-    return program;
-  };
-  let program = await start();
+  const { kill, start } = await startProxy(stage, proxy, port, signaling.port);
   const ada = enter(stage, port, transports);
   const bob = enter(stage, signaling.port, { WebSocket: QuietWebSocket, fallbacks: [] });
   await until('both to be in the room', () => ada.client.state === 'open' && bob.client.state === 'open');
   const restart = async () => {
-    await program.kill();
+    await kill();
     await until('Ada to notice', () => ada.client.state !== 'open');
-    program = await start();
+    await start();
   };
   return { ada, bob, restart };
 }
