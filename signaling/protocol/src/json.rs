@@ -19,16 +19,16 @@ pub(crate) fn bounded(bytes: &[u8]) -> Result<&str, FrameError> {
         return Err(FrameError::TooLarge { bytes: bytes.len() });
     }
     let text = str::from_utf8(bytes).map_err(|_| FrameError::NotText)?;
-    // Few brackets cannot nest deeply, and counting them is the cheaper by far.
-    if brackets(bytes) > MAX_FRAME_DEPTH && depth(bytes) > MAX_FRAME_DEPTH {
+    // Few brackets cannot nest deeply, and most frames have few.
+    if may_be_too_deep(bytes) && depth(bytes) > MAX_FRAME_DEPTH {
         return Err(FrameError::TooDeep);
     }
     Ok(text)
 }
 
-/// How many brackets open, those within strings too.
-fn brackets(bytes: &[u8]) -> usize {
-    bytes.iter().filter(|&&byte| matches!(byte, b'{' | b'[')).count()
+/// Whether more brackets open than may nest, those within strings too.
+fn may_be_too_deep(bytes: &[u8]) -> bool {
+    memchr::memchr2_iter(b'{', b'[', bytes).nth(MAX_FRAME_DEPTH).is_some()
 }
 
 /// Deepest nesting of brackets outside strings. Of text that is not JSON it gives some number: the parser refuses it.
