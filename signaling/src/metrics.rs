@@ -43,6 +43,7 @@ pub(crate) struct Metrics {
     welcomes: Family<WelcomeLabel, Counter>,
     ended: Family<EndLabel, Counter>,
     turn_errors: Family<TurnErrorLabel, Counter>,
+    opened: Family<HttpLabel, Counter>,
 }
 
 impl Metrics {
@@ -74,6 +75,7 @@ impl Metrics {
             "Sessions lost because too much was sent to them",
             this.overflows.clone(),
         );
+        registry.register("websockets", "WebSockets opened, by the version of HTTP", this.opened.clone());
         registry.register("frame_errors", "Frames answered with an error", this.frame_errors.clone());
         registry.register(
             "refused",
@@ -93,6 +95,11 @@ impl Metrics {
 
     pub(crate) fn refused(&self, reason: Refusal) {
         self.refused.get_or_create(&RefusalLabel { reason }).inc();
+    }
+
+    /// A WebSocket, over this version of HTTP.
+    pub(crate) fn opened(&self, http: &'static str) {
+        self.opened.get_or_create(&HttpLabel { http }).inc();
     }
 
     /// `None`: the client closed it, or the network did.
@@ -225,6 +232,11 @@ impl EncodeLabelValue for Refusal {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RefusalLabel {
     reason: Refusal,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HttpLabel {
+    http: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

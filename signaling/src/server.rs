@@ -104,6 +104,8 @@ impl Server {
         let shards = Arc::new(shards);
         let (tasks, stop, ready) = (TaskTracker::new(), CancellationToken::new(), Readiness::default());
         let access = Arc::new(settings.admin.access.clone());
+        let certificate = certificate.map(|certificate| Arc::new(ServedCertificate::new(certificate)));
+        let tls = acceptor(certificate.clone(), settings.http2)?;
         let reins = Arc::new(Reins {
             rules: Arc::new(ArcSwap::from_pointee(Rules::new(&settings))),
             admission: Admission::new(settings.connections),
@@ -111,7 +113,7 @@ impl Server {
             settings: Mutex::new(settings),
             ice: ice.clone(),
             shards: shards.clone(),
-            certificate: certificate.map(|certificate| Arc::new(ServedCertificate::new(certificate))),
+            certificate,
             ready: ready.clone(),
             metrics: metrics.clone(),
             stop: stop.clone(),
@@ -130,7 +132,7 @@ impl Server {
         });
         let listener = Listener {
             routes: routes::router(app),
-            tls: acceptor(reins.certificate.clone())?,
+            tls,
             admission: reins.admission.clone(),
             rules: reins.rules.clone(),
             metrics: metrics.clone(),
@@ -257,9 +259,12 @@ fn serve_admin(admin: Admin, console: Console, stop: &CancellationToken) {
     tokio::spawn(admin.serve(routes, stop.clone().cancelled_owned()));
 }
 
-fn acceptor(certificate: Option<Arc<ServedCertificate>>) -> Result<Option<TlsAcceptor>, StartError> {
+fn acceptor(
+    certificate: Option<Arc<ServedCertificate>>,
+    http2: bool,
+) -> Result<Option<TlsAcceptor>, StartError> {
     let Some(certificate) = certificate else { return Ok(None) };
-    let config = certificate.config().map_err(|error| StartError::new(format!("tls: {error}")))?;
+    let config = certificate.config(http2).map_err(|error| StartError::new(format!("tls: {error}")))?;
     Ok(Some(TlsAcceptor::from(Arc::new(config))))
 }
 

@@ -3,7 +3,7 @@
 //! Browsers hand out camera and microphone only in a secure context, and `http://192.168.x.y` is none. The
 //! certificate made here is trusted by nobody: the browser warns once, and the printed fingerprint is what a
 //! careful person compares. It lives as long as the process.
-//! One from files is exchanged while the server runs. HTTP/1.1 only; TLS 1.2 and 1.3.
+//! One from files is exchanged while the server runs. TLS 1.2 and 1.3.
 
 use std::{
     fmt::{self, Write as _},
@@ -21,6 +21,8 @@ use rustls::{
 };
 use sha2::{Digest, Sha256};
 use turn_relay::operation::certificate::{self, CertificateError};
+
+use crate::transport::http2::ALPN;
 
 /// Why there is no usable certificate; each text is one line that says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -57,15 +59,16 @@ impl ServedCertificate {
         former.fingerprint != self.0.load().fingerprint
     }
 
-    /// For `tokio_rustls::TlsAcceptor`.
-    pub(crate) fn config(self: Arc<Self>) -> Result<ServerConfig, TlsError> {
+    /// For `tokio_rustls::TlsAcceptor`; with HTTP/2 before HTTP/1.1, or without.
+    pub(crate) fn config(self: Arc<Self>, http2: bool) -> Result<ServerConfig, TlsError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|e| TlsError::Unusable(e.to_string()))?
             .with_no_client_auth()
             .with_cert_resolver(self);
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols =
+            http2.then(|| ALPN.to_vec()).into_iter().chain([b"http/1.1".to_vec()]).collect();
         Ok(config)
     }
 }

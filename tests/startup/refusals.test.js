@@ -90,6 +90,7 @@ for (const [args, names] of /** @type {[string[], RegExp][]} */ ([
   [['--proxy-protocol-from', '10.0.0.7/8'], /proxy_protocol_from: .*did you mean 10\.0\.0\.0\/8/],
   [['--forwarded-from', '10.0.0.7', '--forwarded-header', 'x-real-ip'], /forwarded_header: "x-real-ip"/],
   [['--forwarded-header', 'forwarded'], /forwarded_header.*forwarded_from/],
+  [['--http2'], /http2: .*give tls/],
 ])) {
   scenario(`signaling refuses ${args.join(' ')}`, (stage) => refusesSignaling(stage, ['--listen', '127.0.0.1:0', ...args], names));
 }

@@ -32,6 +32,7 @@ impl Settings {
             introducers,
             access,
             tls,
+            http2,
             relay,
             turn_admin,
             credential_lifetime,
@@ -83,6 +84,7 @@ impl Settings {
             &mut new.access,
         );
         keep(&mut needs_restart, "turn_admin_url", turn_admin, &mut new.turn_admin);
+        keep(&mut needs_restart, "http2", http2, &mut new.http2);
         keep(&mut needs_restart, "listen", listen, &mut new.listen);
         keep(&mut needs_restart, "admin", &admin.address, &mut new.admin.address);
         keep(&mut needs_restart, "admin_token_file", &admin.access.token, &mut new.admin.access.token);

@@ -52,6 +52,16 @@ pub(super) fn forwarding(config: &Config) -> Result<Forwarding, StartError> {
     Ok(Forwarding { proxies, header })
 }
 
+pub(super) fn http2(config: &Config) -> Result<bool, StartError> {
+    let wanted = config.http2.unwrap_or(false);
+    if wanted && security(config)? == Tls::Off {
+        return Err(StartError::new(
+            "http2: clients find it in the TLS handshake; give tls, or tls_cert and tls_key",
+        ));
+    }
+    Ok(wanted)
+}
+
 pub(super) fn security(config: &Config) -> Result<Tls, StartError> {
     match (config.tls.as_deref(), &config.tls_cert, &config.tls_key) {
         (None, None, None) => Ok(Tls::Off),

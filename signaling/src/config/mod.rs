@@ -46,6 +46,8 @@ pub struct Settings {
     pub(crate) introducers: Vec<IpNet>,
     pub(crate) access: Access,
     pub(crate) tls: Tls,
+    /// HTTP/2 is offered beside HTTP/1.1.
+    pub(crate) http2: bool,
     pub(crate) relay: RelayChoice,
     pub(crate) turn_admin: Option<TurnAdmin>,
     pub(crate) credential_lifetime: Duration,
@@ -107,6 +109,7 @@ impl TryFrom<Config> for Settings {
             introducers: networks("proxy_protocol_from", &config.proxy_protocol_from)?,
             access: access::access(&config)?,
             tls: doors::security(&config)?,
+            http2: doors::http2(&config)?,
             turn_admin: relay::turn_admin(&config, &relay)?,
             relay,
             credential_lifetime: relay::credential_lifetime(&config)?,

@@ -101,6 +101,10 @@ pub struct Config {
     #[arg(long, value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
 
+    /// Offer HTTP/2 beside HTTP/1.1, also for WebSockets; needs TLS, and more memory for each client
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]
+    pub http2: Option<bool>,
+
     /// Send clients to this TURN server, such as turn:relay.example:3478?transport=udp, instead of the embedded relay (repeatable)
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     pub turn_url: Vec<String>,

@@ -6,7 +6,7 @@ use axum::{
     Extension, Router,
     body::Body,
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, Response, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header},
     middleware::{self, Next},
     routing::{any, post},
 };
@@ -73,12 +73,7 @@ async fn admit_host(
         Err(refusal) => return refuse(&app, refusal, TOO_MANY),
     };
     request.extensions_mut().insert(connection.clone());
-    let mut hosts = request.headers().get_all(header::HOST).iter();
-    let host = match (hosts.next(), hosts.next()) {
-        (Some(host), None) => host.to_str().ok(),
-        (Some(_), Some(_)) | (None, _) => None,
-    };
-    match app.rules.load().gate.admit_host(connection.scheme, host) {
+    match app.rules.load().gate.admit_host(connection.scheme, host(&request)) {
         Ok(own) => {
             request.extensions_mut().insert(own);
             next.run(request).await
@@ -96,6 +91,18 @@ async fn admit_host(
                 ),
             }
         }
+    }
+}
+
+/// Whom a request is for, if it says so once. Over HTTP/2 it does by `:authority` (RFC 9113 section 8.3.1).
+fn host(request: &Request) -> Option<&str> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let authority = request.uri().authority().filter(|_| request.version() == Version::HTTP_2);
+    match (authority, hosts.next(), hosts.next()) {
+        (None, Some(host), None) => host.to_str().ok(),
+        (Some(authority), None, _) => Some(authority.as_str()),
+        (Some(authority), Some(host), None) if host == authority.as_str() => Some(authority.as_str()),
+        (_, Some(_), _) | (None, None, _) => None,
     }
 }
 
@@ -167,6 +174,7 @@ fn guest(
         token,
         authority: app.authority.clone(),
         admitted: connection.admitted.clone(),
+        carrier: None,
         shards: app.shards.clone(),
         metrics: app.metrics.clone(),
         reports: app.reports.clone(),

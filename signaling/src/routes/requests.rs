@@ -127,7 +127,7 @@ impl Door {
         }
         // Before the hello: the hub tells by the number that a hello was held up behind that of a later connection.
         let conn = self.app.shards.number();
-        let text = match read(body, MAX_HELLO_BYTES, HELLO_DEADLINE).await {
+        let text = match self.read(body, MAX_HELLO_BYTES, HELLO_DEADLINE).await {
             Ok(text) => text,
             Err(Unread::Lost) => return self.refuse(Refusal::Handshake, LOST),
             Err(Unread::Late) => {
@@ -197,13 +197,30 @@ impl Door {
             .and_then(|key| self.app.keyed.find(&self.room, key.to_str().ok()?))
             .ok_or_else(|| self.refuse(Refusal::Key, NO_CONNECTION))?;
         self.connection.admitted.greeted();
-        let heard = match read(body, MAX_FRAME_BYTES, BODY_DEADLINE).await {
+        let heard = match self.read(body, MAX_FRAME_BYTES, BODY_DEADLINE).await {
             Ok(body) => keyed.hear(&body).await,
             Err(Unread::TooLarge) => keyed.too_large(MAX_FRAME_BYTES + 1).await,
             Err(Unread::Late | Unread::Lost) => return Err(self.refuse(Refusal::Handshake, LOST)),
         };
         heard.map_err(|_stopped| self.refuse(Refusal::Stopping, STOPPING))?;
         Ok(keyed)
+    }
+
+    /// Reads a body of at most this size, when it is its turn.
+    async fn read(&self, body: Body, most: usize, deadline: Duration) -> Result<Bytes, Unread> {
+        let read = async {
+            let _turn = match &self.connection.bodies {
+                Some(bodies) => Some(bodies.acquire().await),
+                None => None,
+            };
+            Limited::new(body, most).collect().await
+        };
+        match timeout(deadline, read).await {
+            Ok(Ok(collected)) => Ok(collected.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Unread::TooLarge),
+            Ok(Err(_)) => Err(Unread::Lost),
+            Err(_elapsed) => Err(Unread::Late),
+        }
     }
 
     /// Refuses a hello in the form in which its connection would have been closed.
@@ -240,16 +257,6 @@ enum Unread {
     TooLarge,
     Late,
     Lost,
-}
-
-/// Reads a body of at most the size of the largest frame.
-async fn read(body: Body, most: usize, deadline: Duration) -> Result<Bytes, Unread> {
-    match timeout(deadline, Limited::new(body, most).collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Unread::TooLarge),
-        Ok(Err(_)) => Err(Unread::Lost),
-        Err(_elapsed) => Err(Unread::Late),
-    }
 }
 
 fn typed(body: Body, kind: &'static str) -> Response<Body> {

@@ -8,7 +8,7 @@ use signaling_protocol::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::admission::Admitted;
+use super::{admission::Admitted, listen::LongAnswer};
 use crate::{
     authority::{Authority, Denial, PATIENCE},
     hub::{ConnId, Frame, GoneReason, Grant},
@@ -47,12 +47,20 @@ pub(crate) struct Guest {
     pub(crate) token: Option<AccessToken>,
     pub(crate) authority: Arc<Authority>,
     pub(crate) admitted: Arc<Admitted>,
+    pub(crate) carrier: Option<Carrier>,
     pub(crate) shards: Arc<Shards>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) reports: Arc<Reports>,
     pub(crate) outbox: OutboxLimits,
     pub(crate) budget: Arc<Budget>,
     pub(crate) stop: CancellationToken,
+}
+
+/// The connection of HTTP/2 that carries this one.
+pub(crate) struct Carrier {
+    pub(crate) admitted: Arc<Admitted>,
+    /// It stands as long as this one does.
+    pub(crate) _stands: LongAnswer,
 }
 
 /// A hello, and what its client may do.
@@ -111,6 +119,14 @@ pub(crate) fn farewell(code: CloseCode, why: String) -> Option<Frame> {
 }
 
 impl Guest {
+    /// The client said a good hello.
+    pub(crate) fn greeted(&self) {
+        self.admitted.greeted();
+        if let Some(carrier) = &self.carrier {
+            carrier.admitted.greeted();
+        }
+    }
+
     /// Asks what the client may do; otherwise says how the connection is to be closed. `None`: it may resume what it has.
     pub(crate) async fn authorize(&self, hello: &mut Hello) -> Result<Option<Grant>, (CloseCode, String)> {
         let token = hello.token.take();

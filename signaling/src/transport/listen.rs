@@ -19,7 +19,7 @@ use std::{
 use axum::{
     Router,
     body::Body,
-    http::{HeaderMap, Request},
+    http::{HeaderMap, Request, Response},
 };
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -27,7 +27,7 @@ use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{Semaphore, watch},
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
@@ -38,7 +38,7 @@ use tracing::{debug, warn};
 use super::{
     admission::{Admission, Admitted, InTotal, accountable},
     forwarded::Forwarding,
-    introduction,
+    http2, introduction,
 };
 use crate::{
     metrics::{Metrics, Refusal},
@@ -66,6 +66,8 @@ pub(crate) struct ConnectionInfo {
     pub(crate) long_answers: LongAnswers,
     /// The connection is a proxy's of ours, with this address.
     proxy: Option<(IpAddr, Arc<Forwarding>)>,
+    /// Over HTTP/2: whose turn it is to have its body read.
+    pub(crate) bodies: Option<Arc<Semaphore>>,
 }
 
 impl ConnectionInfo {
@@ -92,9 +94,15 @@ impl LongAnswers {
         LongAnswer(self.0.clone())
     }
 
-    async fn none(&self) {
+    /// Waits until none is under way.
+    pub(super) async fn none(&self) {
         // It fails only when there is no sender, and `self` is one.
         let _ = self.0.subscribe().wait_for(|count| *count == 0).await;
+    }
+
+    /// Waits until one is.
+    pub(super) async fn some(&self) {
+        let _ = self.0.subscribe().wait_for(|count| *count > 0).await;
     }
 }
 
@@ -175,11 +183,21 @@ impl Listener {
         let forwarding = self.rules.load().forwarding.clone();
         let proxy = forwarding.believes(ip).then_some((ip, forwarding));
         let admitted = Arc::new(admitted);
-        let info = |scheme| ConnectionInfo { scheme, admitted, proxy, long_answers: LongAnswers::default() };
+        let info = |scheme| ConnectionInfo {
+            scheme,
+            admitted,
+            long_answers: LongAnswers::default(),
+            proxy,
+            bodies: None,
+        };
         let Some(tls) = self.tls.clone() else {
             return self.requests(stream, info(Scheme::Http)).await;
         };
         match timeout(TLS_DEADLINE, tls.accept(stream)).await {
+            Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(http2::ALPN) => {
+                // Large, and rare among those that are held for long.
+                Box::pin(self.multiplexed(stream, info(Scheme::Https))).await;
+            }
             Ok(Ok(stream)) => self.requests(stream, info(Scheme::Https)).await,
             Ok(Err(error)) => {
                 self.metrics.refused(Refusal::Tls);
@@ -197,13 +215,8 @@ impl Listener {
         let routes = self.routes;
         let long_answers = info.long_answers.clone();
         let service = service_fn(move |request: Request<Incoming>| {
-            let mut request = request.map(Body::new);
-            request.extensions_mut().insert(info.clone());
-            let answer = routes.clone().oneshot(request);
-            async move {
-                let Ok(response) = answer.await;
-                Ok::<_, Infallible>(response)
-            }
+            let answer = answer(&routes, &info, request);
+            async move { Ok::<_, Infallible>(answer.await) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -240,6 +253,21 @@ impl Listener {
     }
 }
 
+/// Hands a request to its route, which sees by what connection it came.
+pub(super) fn answer(
+    routes: &Router,
+    info: &ConnectionInfo,
+    request: Request<Incoming>,
+) -> impl Future<Output = Response<Body>> + Send + use<> {
+    let mut request = request.map(Body::new);
+    request.extensions_mut().insert(info.clone());
+    let answer = routes.clone().oneshot(request);
+    async move {
+        let Ok(response) = answer.await;
+        response
+    }
+}
+
 /// Binds the listening socket. A second listener on the same port is refused by the system: no `SO_REUSEPORT`.
 pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     use socket2::{Domain, Protocol, Socket, Type};
@@ -266,13 +294,13 @@ const INTRODUCTION_DEADLINE: Duration = Duration::from_secs(5);
 const TLS_DEADLINE: Duration = Duration::from_secs(10);
 /// For a request head to arrive, and for an idle connection to send its next one: clients without a WebSocket answer
 /// our pings, one every ten seconds, on the same connection.
-const HEAD_DEADLINE: Duration = Duration::from_secs(15);
+pub(super) const HEAD_DEADLINE: Duration = Duration::from_secs(15);
 /// How long a connection that is not upgraded takes requests: the page has a few hundred KiB to load.
-const REQUESTS_LIFE: Duration = Duration::from_secs(120);
+pub(super) const REQUESTS_LIFE: Duration = Duration::from_secs(120);
 /// After that, and after a stop, for the answer that is under way. Polls and event streams end by themselves first.
-const LAST_ANSWER: Duration = Duration::from_secs(2);
+pub(super) const LAST_ANSWER: Duration = Duration::from_secs(2);
 /// hyper's smallest permitted buffer; a browser's request head has about 1 KiB.
-const MAX_HEAD_BYTES: usize = 8 * 1024;
+pub(super) const MAX_HEAD_BYTES: usize = 8 * 1024;
 const MAX_HEADERS: usize = 64;
 /// Twice the largest frame; the kernel doubles it for its own bookkeeping.
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
@@ -282,9 +310,11 @@ const BACKLOG: i32 = 1024;
 const CROWD_PATIENCE: Duration = Duration::from_millis(100);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Connections for tests of what is done with them.
 #[cfg(test)]
-mod tests {
+pub(super) mod testing {
     use arc_swap::ArcSwap;
+    use axum::routing::{MethodRouter, get};
 
     use super::{super::admission::ConnectionLimits, *};
     use crate::{
@@ -292,17 +322,17 @@ mod tests {
         rules::Rules,
     };
 
-    /// A connection to a listener whose one route answers after a while, and the far end of it.
-    fn connection(
-        answer_after: Duration,
-        long: bool,
-    ) -> (tokio::task::JoinHandle<()>, tokio::io::DuplexStream) {
-        let route =
-            axum::routing::get(move |axum::Extension(info): axum::Extension<ConnectionInfo>| async move {
-                let _under_way = long.then(|| info.long_answers.begin());
-                sleep(answer_after).await;
-                "at last"
-            });
+    /// Answers after a while.
+    pub(in super::super) fn route(answer_after: Duration, long: bool) -> MethodRouter {
+        get(move |axum::Extension(info): axum::Extension<ConnectionInfo>| async move {
+            let _under_way = long.then(|| info.long_answers.begin());
+            sleep(answer_after).await;
+            "at last"
+        })
+    }
+
+    /// A listener with this one route, and a connection of it.
+    pub(in super::super) fn connection(route: MethodRouter) -> (Listener, ConnectionInfo) {
         let settings = Settings::try_from(Config::default()).expect("the defaults are good");
         let listener = Listener {
             rules: Arc::new(ArcSwap::from_pointee(Rules::new(&settings))),
@@ -315,22 +345,33 @@ mod tests {
         };
         let here = "192.0.2.1".parse().expect("an address");
         let admitted = listener.admission.count(Some(here), InTotal::OneMore).expect("admitted");
-        let admitted = Arc::new(admitted);
-        let long_answers = LongAnswers::default();
-        let info = ConnectionInfo { scheme: Scheme::Http, admitted, long_answers, proxy: None };
-        let (near, far) = tokio::io::duplex(1024);
-        (tokio::spawn(listener.requests(near, info)), far)
+        let info = ConnectionInfo {
+            scheme: Scheme::Http,
+            admitted: Arc::new(admitted),
+            long_answers: LongAnswers::default(),
+            proxy: None,
+            bodies: None,
+        };
+        (listener, info)
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        time::Instant,
+    };
+
+    use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_stands_for_as_long_as_a_long_answer_takes_and_no_longer() {
-        use tokio::{
-            io::{AsyncReadExt as _, AsyncWriteExt as _},
-            time::Instant,
-        };
         for (long, arrives) in [(true, true), (false, false)] {
             let start = Instant::now();
-            let (task, mut far) = connection(10 * REQUESTS_LIFE, long);
+            let (listener, info) = testing::connection(testing::route(10 * REQUESTS_LIFE, long));
+            let (near, mut far) = tokio::io::duplex(1024);
+            let task = tokio::spawn(listener.requests(near, info));
             far.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("writes");
             let mut answer = String::new();
             far.read_to_string(&mut answer).await.expect("reads");

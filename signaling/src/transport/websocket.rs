@@ -60,7 +60,7 @@ async fn converse(mut socket: Socket<TokioIo<Upgraded>>, guest: &Guest) -> Optio
     let conn = guest.shards.number();
     let greeting = match greet(&mut socket, guest).await {
         Ok(greeting) => {
-            guest.admitted.greeted();
+            guest.greeted();
             socket.decoder.take_up_to(MAX_FRAME_BYTES);
             greeting
         }

@@ -8,6 +8,7 @@ mod admission;
 mod certificate;
 mod doors;
 mod drain;
+mod http2;
 mod limits;
 mod moving;
 mod process;
