@@ -61,6 +61,8 @@ export class Moderation {
     const ban_ms = byId("remove-ban", HTMLInputElement).checked ? BAN_MS : undefined;
     this.client.kick(this.#removing, { ban_ms });
     byId("remove", HTMLDialogElement).close();
+    // The button that asked goes with the tile.
+    byId("mute").focus();
   }
 
   /** @param {Welcome} frame */

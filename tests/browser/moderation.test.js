@@ -103,11 +103,26 @@ for (const [screen, options] of Object.entries(SCREENS)) {
     await host.page.getByRole('button', { name: 'Remove', exact: true }).click();
     await ended(guest, 'You were removed from the room');
     await until('the tile to be gone', async () => (await host.tiles()).length === 0);
+    assert.equal(await host.run(() => document.activeElement?.id), 'mute', 'the focus is still in the page');
     await guest.page.getByRole('button', { name: 'Join again' }).click();
     await press(guest);
     await ended(guest, 'This room is locked');
   });
 }
+
+scenario('the host keeps somebody out for an hour, who cannot come back into a room that is open', async (stage) => {
+  const { open } = await guarded(stage);
+  const [host, guest] = [await (await open(HOST)).join('Ada'), await (await open(GUEST)).join('Grace')];
+  await inCall([host, guest], 'direct');
+  await host.page.locator('.tile-remove').hover();
+  await host.page.getByRole('button', { name: 'Remove Grace from the room' }).click();
+  await host.page.getByLabel('Keep them out for an hour').check();
+  await host.page.getByRole('button', { name: 'Remove', exact: true }).click();
+  await ended(guest, 'You cannot enter this room for now');
+  await guest.page.getByRole('button', { name: 'Join again' }).click();
+  await press(guest);
+  await ended(guest, 'You cannot enter this room for now');
+});
 
 /** A server that asks for tokens. @param {import('../harness/scenario.js').Stage} stage @param {object} [options] of the browser */
 async function guarded(stage, options) {
