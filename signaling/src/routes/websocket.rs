@@ -47,7 +47,7 @@ pub(super) async fn upgrade(
             Err(refusal) => return refuse(&app, refusal, TOO_MANY),
         }
         let _stands = connection.long_answers.begin();
-        guest.carrier = Some(Carrier { admitted: connection.admitted.clone(), _stands });
+        guest.carrier = Some(Carrier { admitted: connection.admitted, _stands });
     }
     if let Some(upgrade) = upgrade {
         app.metrics.opened(opening.http());

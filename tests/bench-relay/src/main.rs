@@ -24,7 +24,7 @@ use server::{Contender, Kind, Server};
 
 /// Compares turn-relay with coturn: server CPU per packet, packets per second, latency, memory and CPU per allocation.
 ///
-/// Takes root (network namespaces), two cores and some 50 seconds a round. Writes results.txt and results.json.
+/// Takes root (network namespaces), two cores and some 90 seconds a round. Writes results.txt and results.json.
 #[derive(Parser)]
 struct Arguments {
     /// Rounds; figures are medians over them, ratios are taken within each
@@ -36,7 +36,7 @@ struct Arguments {
     /// Seconds that each load plays on each server
     #[arg(long, default_value_t = 1.5)]
     seconds: f64,
-    /// Only figures whose name contains this, of: audio, video, capacity, allocation, xdp
+    /// Only figures whose name contains this, of: audio, video, capacity, growth, allocation, xdp
     #[arg(long, value_name = "WORD")]
     only: Option<String>,
     /// The turn-relay to compare
@@ -149,6 +149,7 @@ impl Bench {
         let mut ports = 10_000..;
         self.many(&servers, &order, &mut ports)?;
         self.few(&servers, &order, &mut ports)?;
+        self.growing(&servers, &order, &mut ports)?;
         if self.arguments.xdp && self.wants("xdp") {
             self.whole_machine(&servers, &mut ports)?;
             drop(servers);
@@ -190,9 +191,7 @@ impl Bench {
         }
         let mut fleets = Vec::new();
         for server in servers {
-            let fleet = Fleet::allocate(&self.lab, server.address, FEW, ports)?;
-            fleet.bind()?;
-            fleets.push(Some(fleet));
+            fleets.push(Some(self.fleet(server, FEW, ports)?));
         }
         for direction in [Direction::ToPeer, Direction::ToClient] {
             for burst in [8, 4, 1] {
@@ -218,6 +217,43 @@ impl Bench {
         Ok(())
     }
 
+    /// As much video as before through more and more allocations: what those cost that do not send at the moment. One server has
+    /// them at a time, since the load may open no more sockets.
+    fn growing(&mut self, servers: &[Server], order: &[usize], ports: &mut RangeFrom<u16>) -> Result<()> {
+        if !self.wants("growth") {
+            return Ok(());
+        }
+        let mut few = vec![[f64::NAN; 2]; servers.len()];
+        for allocations in GROWING {
+            for &index in order {
+                let mut fleets: Vec<Option<Fleet>> = servers.iter().map(|_| None).collect();
+                fleets[index] = Some(self.fleet(&servers[index], allocations, ports)?);
+                for (way, direction) in [Direction::ToPeer, Direction::ToClient].into_iter().enumerate() {
+                    let plan = self.plan(direction, 8, VIDEO_BYTES, self.arguments.rate);
+                    let name = format!("growth, bursts of 8, {allocations} allocations");
+                    let cpu = self.compare(&name, &plan, servers, &mut fleets, &[index])?[index];
+                    if allocations == GROWING[0] {
+                        few[index][way] = cpu;
+                    } else if allocations == GROWING[GROWING.len() - 1] {
+                        let name =
+                            format!("growth of CPU per packet from 10 to 10,000, {}", towards(direction));
+                        self.report.add(&name, Better::Low, index, cpu / few[index][way]);
+                    }
+                }
+                fleets.into_iter().flatten().try_for_each(Fleet::release)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// So many allocations with a channel each.
+    fn fleet(&self, server: &Server, allocations: usize, ports: &mut RangeFrom<u16>) -> Result<Fleet> {
+        let fleet = Fleet::allocate(&self.lab, server.address, allocations, ports)?;
+        fleet.bind()?;
+        Ok(fleet)
+    }
+
+    /// One load on every server in turn; gives the CPU for a packet in microseconds, by server.
     fn compare(
         &mut self,
         name: &str,
@@ -225,23 +261,24 @@ impl Bench {
         servers: &[Server],
         fleets: &mut [Option<Fleet>],
         order: &[usize],
-    ) -> Result<()> {
+    ) -> Result<Vec<f64>> {
+        let mut costs = vec![f64::NAN; servers.len()];
         for &index in order {
             let Some(fleet) = &mut fleets[index] else { continue };
             let before = cost::cpu(servers[index].id())?;
             let outcome = fleet.play(plan)?;
             let cpu = (cost::cpu(servers[index].id())? - before) as f64;
             let name = format!("{name}, {}", towards(plan.direction));
-            let per_packet = cpu / outcome.received.max(1) as f64 / 1000.0;
-            self.report.add(&format!("{name}: server CPU, us/packet"), Better::Low, index, per_packet);
+            costs[index] = cpu / outcome.received.max(1) as f64 / 1000.0;
+            self.report.add(&format!("{name}: server CPU, us/packet"), Better::Low, index, costs[index]);
             self.latencies(&name, index, &outcome);
             self.report.add(&format!("{name}: lost, %"), Better::Low, index, 100.0 * outcome.loss());
         }
-        Ok(())
+        Ok(costs)
     }
 
     fn latencies(&mut self, name: &str, index: usize, outcome: &Outcome) {
-        for percent in [50.0, 99.0] {
+        for percent in [50.0, 99.0, 99.9] {
             let figure = format!("{name}: latency p{percent}, us");
             self.report.add(&figure, Better::Low, index, outcome.percentile(percent) / 1000.0);
         }
@@ -251,7 +288,7 @@ impl Bench {
     fn direct(&mut self) -> Result<()> {
         let plan = self.plan(Direction::ToPeer, 8, VIDEO_BYTES, self.arguments.rate);
         let outcome = load::direct(&self.lab, &plan, lab::CLIENT, lab::PEER)?;
-        for percent in [50.0, 99.0] {
+        for percent in [50.0, 99.0, 99.9] {
             self.report.direct(&format!("p{percent}"), outcome.percentile(percent) / 1000.0);
         }
         Ok(())
@@ -298,6 +335,7 @@ fn towards(direction: Direction) -> &'static str {
 
 const MANY: usize = 1000;
 const FEW: usize = 20;
+const GROWING: [usize; 4] = [10, 100, 1000, 10_000];
 /// 20 ms of Opus at 64 kbit/s.
 const AUDIO_BYTES: usize = 160;
 /// Packets per second of one stream.
