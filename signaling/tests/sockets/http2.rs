@@ -24,8 +24,11 @@ use tokio_tungstenite::{
 };
 
 use super::{
-    PATIENCE, certificate::Certificate, closed, config, metric, metric_becomes, next_message,
-    requests::hello, start,
+    PATIENCE,
+    certificate::Certificate,
+    closed, config, metric, metric_becomes, next_message,
+    requests::{KEY, hello},
+    start,
 };
 
 /// A server that offers it, and a client's connection to it.
@@ -239,13 +242,59 @@ async fn each_session_counts_as_a_connection_and_a_hello_speaks_for_the_one_that
     assert_eq!(connection.open().await.err(), Some(StatusCode::TOO_MANY_REQUESTS));
     say(&mut silent, &hello(1, &json!({}))).await;
     heard(&mut silent, "welcome").await;
-    let _second = connection.join(2).await;
-    let _third = connection.join(3).await;
+    // It spoke for the connection too: two more may be silent.
+    let mut others =
+        [connection.open().await.expect("the second"), connection.open().await.expect("the third")];
+    for (socket, seed) in others.iter_mut().zip(2..) {
+        say(socket, &hello(seed, &json!({}))).await;
+        heard(socket, "welcome").await;
+    }
     assert_eq!(connection.open().await.err(), Some(StatusCode::TOO_MANY_REQUESTS));
     assert_eq!(metric(&bench.server, "signaling_refused_total{reason=\"address\"}").await, 2);
     silent.close(None).await.expect("a close");
     let again = async { while connection.open().await.is_err() {} };
     timeout(PATIENCE, again).await.expect("its place is free again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_keeps_its_connection_up_while_nothing_else_is_under_way() {
+    // The first ping comes when a connection that only waits for requests is over.
+    let bench = Bench::new(|config| config.ping_interval_seconds = Some(18));
+    let (mut ada, _) = bench.connect().await.join(1).await;
+    heard(&mut ada, "ping").await;
+    say(&mut ada, r#"{"type":"bye","seq":1,"ack":0}"#).await;
+    assert_eq!(closed(&mut ada).await.0, 1000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_stream_and_its_posts_share_a_connection_with_a_websocket() {
+    let bench = Bench::new(|_| ());
+    let mut connection = bench.connect().await;
+    let (mut ada, welcome) = connection.join(1).await;
+    let post = |what: &str, key: Option<&str>| {
+        let request = Request::post(format!("https://{}/v1/rooms/lobby/{what}", connection.authority));
+        let request = key.into_iter().fold(request, |request, key| request.header(KEY, key));
+        request.body(()).expect("a request")
+    };
+    let mut requests = connection.requests.clone();
+    let (answer, mut body) = requests.send_request(post("events", None), false).expect("a stream");
+    body.send_data(hello(2, &json!({})).into(), true).expect("sent");
+    let mut events = answer.await.expect("an answer").into_body();
+    let mut text = String::new();
+    while !text.contains("welcome") {
+        let part = timeout(PATIENCE, events.data()).await.expect("in time").expect("more").expect("more");
+        text.push_str(str::from_utf8(&part).expect("text"));
+    }
+    let key = text.split("data: ").nth(1).and_then(|rest| rest.lines().next()).expect("a key");
+    let key: Value = serde_json::from_str(key).expect("JSON");
+    let messages = post("messages", key["connection"].as_str());
+    let (answer, mut body) = requests.send_request(messages, false).expect("a stream");
+    let signal = json!({
+        "type": "signal", "seq": 1, "ack": 0, "to": welcome["peer"], "negotiation": "n", "candidate": "c",
+    });
+    body.send_data(signal.to_string().into(), true).expect("sent");
+    assert_eq!(answer.await.expect("an answer").status(), StatusCode::NO_CONTENT);
+    assert_eq!(heard(&mut ada, "signal").await["candidate"], "c");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
