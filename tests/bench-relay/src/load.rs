@@ -104,12 +104,11 @@ impl Fleet {
         let peers = lab.within(Host::Peer, || {
             (0..allocations.min(PEERS)).map(|_| Ok(UdpSocket::bind((PEER, 0))?)).collect::<Result<Vec<_>>>()
         })?;
-        let mut clients = Vec::with_capacity(allocations);
-        for socket in sockets {
+        for socket in &sockets {
             socket.connect(server)?;
-            setsockopt(&socket, sockopt::RcvBufForce, &CLIENT_QUEUE).context("a receive queue")?;
-            clients.push(Client::allocate(socket)?);
+            setsockopt(socket, sockopt::RcvBufForce, &CLIENT_QUEUE).context("a receive queue")?;
         }
+        let clients = Client::allocate(sockets)?;
         for peer in &peers {
             setsockopt(peer, sockopt::RcvBufForce, &PEER_QUEUE).context("a receive queue")?;
         }

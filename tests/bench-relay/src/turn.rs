@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use stun_types::attribute::{ErrorCode, Nonce, Realm, Username};
 use stun_types::message::{
     BINDING, IntegrityAlgorithm, LongTermCredentials, Message, MessageIntegrityCredentials,
-    MessageWrite as _, MessageWriteExt as _, MessageWriteVec, Method, TransactionId,
+    MessageWrite as _, MessageWriteExt as _, MessageWriteVec, Method,
 };
 use turn_types::attribute::{ChannelNumber, Lifetime, RequestedTransport, XorPeerAddress, XorRelayedAddress};
 use turn_types::message::{ALLOCATE, CHANNEL_BIND, REFRESH};
@@ -35,49 +35,68 @@ enum Ask {
 }
 
 impl Client {
-    /// Allocates on the connected `socket`.
-    pub(crate) fn allocate(socket: UdpSocket) -> Result<Self> {
-        let mut client = Self {
+    /// Allocates on each of the connected `sockets`, on some at the same time, as clients of a busy server do.
+    pub(crate) fn allocate(sockets: Vec<UdpSocket>) -> Result<Vec<Self>> {
+        let mut clients = sockets.into_iter().map(Self::new).collect::<Result<Vec<_>>>()?;
+        for some in clients.chunks_mut(AT_ONCE) {
+            let asked = some.iter().map(|client| client.ask(&Ask::Allocate)).collect::<Result<Vec<_>>>()?;
+            for (client, asked) in some.iter_mut().zip(asked) {
+                client.challenged(&client.answer(&asked)?)?;
+            }
+            let asked = some.iter().map(|client| client.ask(&Ask::Allocate)).collect::<Result<Vec<_>>>()?;
+            for (client, asked) in some.iter_mut().zip(asked) {
+                client.allocated(&client.answer(&asked)?)?;
+            }
+        }
+        Ok(clients)
+    }
+
+    fn new(socket: UdpSocket) -> Result<Self> {
+        Ok(Self {
             relayed: socket.local_addr()?,
             socket,
-            credentials: LongTermCredentials::new(USER.into(), PASSWORD.into()).to_key(String::new()).into(),
+            credentials: key(""),
             realm: String::new(),
             nonce: String::new(),
-        };
-        let challenge = client.exchange(&Ask::Allocate)?;
-        let challenge = Message::from_bytes(&challenge)?;
-        client.realm = challenge.attribute::<Realm>().context("a challenge has a realm")?.realm().into();
-        client.nonce = challenge.attribute::<Nonce>().context("a challenge has a nonce")?.nonce().into();
-        client.credentials =
-            LongTermCredentials::new(USER.into(), PASSWORD.into()).to_key(client.realm.clone()).into();
-        let answer = client.succeed(&Ask::Allocate)?;
-        let answer = Message::from_bytes(&answer)?;
-        client.relayed = answer.attribute::<XorRelayedAddress>()?.addr(answer.transaction_id());
-        Ok(client)
+        })
+    }
+
+    fn challenged(&mut self, answer: &[u8]) -> Result<()> {
+        let challenge = Message::from_bytes(answer)?;
+        self.realm = challenge.attribute::<Realm>().context("a challenge has a realm")?.realm().into();
+        self.nonce = challenge.attribute::<Nonce>().context("a challenge has a nonce")?.nonce().into();
+        self.credentials = key(&self.realm);
+        Ok(())
+    }
+
+    fn allocated(&mut self, answer: &[u8]) -> Result<()> {
+        let answer = success(answer)?;
+        self.relayed = answer.attribute::<XorRelayedAddress>()?.addr(answer.transaction_id());
+        Ok(())
     }
 
     pub(crate) fn bind(&self, peer: SocketAddr) -> Result<()> {
-        self.succeed(&Ask::Bind(peer)).map(drop)
+        self.succeed(&Ask::Bind(peer))
     }
 
     pub(crate) fn release(&self) -> Result<()> {
-        self.succeed(&Ask::Release).map(drop)
+        self.succeed(&Ask::Release)
     }
 
-    fn succeed(&self, ask: &Ask) -> Result<Vec<u8>> {
-        let answer = self.exchange(ask)?;
-        let message = Message::from_bytes(&answer)?;
-        if let Ok(error) = message.attribute::<ErrorCode>() {
-            bail!("the server answers {} {}", error.code(), error.reason());
-        }
-        Ok(answer)
+    fn succeed(&self, ask: &Ask) -> Result<()> {
+        success(&self.answer(&self.ask(ask)?)?).map(drop)
     }
 
-    /// Sends a request, again if nothing comes, and gives the answer to it.
-    fn exchange(&self, ask: &Ask) -> Result<Vec<u8>> {
+    /// Sends a request.
+    fn ask(&self, ask: &Ask) -> Result<Vec<u8>> {
         let request = self.request(ask)?;
-        let transaction = Message::from_bytes(&request)?.transaction_id();
-        answer_to(&self.socket, &request, transaction).context("no answer from the server")
+        self.socket.send(&request)?;
+        Ok(request)
+    }
+
+    /// Waits for the answer to a request, and sends it again if nothing comes.
+    fn answer(&self, request: &[u8]) -> Result<Vec<u8>> {
+        answer_to(&self.socket, request).context("no answer from the server")
     }
 
     fn request(&self, ask: &Ask) -> Result<Vec<u8>> {
@@ -106,37 +125,50 @@ impl Client {
     }
 }
 
+fn key(realm: &str) -> MessageIntegrityCredentials {
+    LongTermCredentials::new(USER.into(), PASSWORD.into()).to_key(realm.into()).into()
+}
+
+fn success(answer: &[u8]) -> Result<Message<'_>> {
+    let message = Message::from_bytes(answer)?;
+    if let Ok(error) = message.attribute::<ErrorCode>() {
+        bail!("the server answers {} {}", error.code(), error.reason());
+    }
+    Ok(message)
+}
+
 /// Waits until a server answers Binding requests.
 pub(crate) fn is_up(socket: &UdpSocket) -> Result<()> {
     let method: Method = BINDING;
-    let message = Message::builder_request(method, MessageWriteVec::new());
-    let transaction = message.transaction_id();
-    answer_to(socket, &message.finish(), transaction).map(drop)
+    let request = Message::builder_request(method, MessageWriteVec::new()).finish();
+    let _ = socket.send(&request);
+    answer_to(socket, &request).map(drop)
 }
 
-fn answer_to(socket: &UdpSocket, request: &[u8], transaction: TransactionId) -> Result<Vec<u8>> {
+/// Waits for the answer to a request that was sent, and sends it again from time to time.
+fn answer_to(socket: &UdpSocket, request: &[u8]) -> Result<Vec<u8>> {
+    let transaction = Message::from_bytes(request)?.transaction_id();
     let end = Instant::now() + PATIENCE;
     let mut buffer = vec![0; 2048];
+    socket.set_read_timeout(Some(AGAIN))?;
     while Instant::now() < end {
-        // A port that is not open yet answers with an error; the next attempt may find it open.
-        let _ = socket.send(request);
-        let again = Instant::now() + AGAIN;
-        while Instant::now() < again {
-            socket.set_read_timeout(Some(AGAIN))?;
-            let Ok(len) = socket.recv(&mut buffer) else {
-                std::thread::sleep(Duration::from_millis(20));
-                break;
-            };
-            if let Ok(message) = Message::from_bytes(&buffer[..len])
-                && message.transaction_id() == transaction
-            {
-                buffer.truncate(len);
-                return Ok(buffer);
-            }
+        let Ok(len) = socket.recv(&mut buffer) else {
+            // A port that is not open yet answers with an error; the next attempt may find it open.
+            std::thread::sleep(Duration::from_millis(20));
+            let _ = socket.send(request);
+            continue;
+        };
+        if let Ok(message) = Message::from_bytes(&buffer[..len])
+            && message.transaction_id() == transaction
+        {
+            buffer.truncate(len);
+            return Ok(buffer);
         }
     }
     bail!("nothing came within {PATIENCE:?}")
 }
 
+/// Clients that allocate at the same time.
+const AT_ONCE: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(20);
 const AGAIN: Duration = Duration::from_millis(500);
