@@ -16,6 +16,10 @@ use super::schedule::{Schedule, Step, Way};
 use super::wire::{Ear, Heard, Wire};
 use crate::PATIENCE;
 
+/// How long it takes the others to be told when a bye is lost: a ping, its deadline and the grace. A client waits a second for the
+/// answer to its bye and then lets go of the connection, which on a busy machine may not have sent it by then.
+pub(super) const BYE_IS_LOST: Duration = Duration::from_secs(10 + 5 + 30);
+
 pub(super) struct Sockets<'a> {
     server: &'a signaling::Server,
     room: String,
@@ -217,7 +221,7 @@ impl<'a> Sockets<'a> {
         self.tick();
     }
 
-    /// The network heals, and everything arrives.
+    /// The network heals, and everything arrives, or is told to be lost with those who left.
     async fn settle(&mut self) {
         for who in 0..self.people.len() {
             self.notice(who);
@@ -229,7 +233,7 @@ impl<'a> Sockets<'a> {
                 self.next().await;
             }
         };
-        if timeout(PATIENCE, healed).await.is_err() {
+        if timeout(BYE_IS_LOST + PATIENCE, healed).await.is_err() {
             panic!("{:?}", audit(&self.people));
         }
     }
