@@ -153,7 +153,7 @@ pub struct Config {
     #[arg(long, value_name = "N")]
     pub handshakes_per_second: Option<u32>,
 
-    /// Connections that one address may make per second, and five times that at once [default: 100]
+    /// Connections that one address may make per second, further hellos on them included, and five times that at once [default: 100]
     #[arg(long, value_name = "N")]
     pub handshakes_per_second_per_address: Option<u32>,
 

@@ -40,14 +40,17 @@ pub(super) async fn upgrade(
         (Err((refusal, answer)), _) => return refuse_handshake(&app, refusal, answer),
     };
     let mut guest = guest(&app, &own, &connection, room, Transport::WebSocket, token);
-    if matches!(opening, Opening::Connected) {
+    let counted = match opening {
+        Opening::Switched(_) => connection.admitted.handshake(),
         // As many as have connections of their own.
-        match connection.admitted.another() {
-            Ok(admitted) => guest.admitted = Arc::new(admitted),
-            Err(refusal) => return refuse(&app, refusal, TOO_MANY),
-        }
-        let _stands = connection.long_answers.begin();
-        guest.carrier = Some(Carrier { admitted: connection.admitted, _stands });
+        Opening::Connected => connection.admitted.another().map(|admitted| {
+            let _stands = connection.long_answers.begin();
+            guest.carrier = Some(Carrier { admitted: connection.admitted, _stands });
+            guest.admitted = Arc::new(admitted);
+        }),
+    };
+    if let Err(refusal) = counted {
+        return refuse(&app, refusal, TOO_MANY);
     }
     if let Some(upgrade) = upgrade {
         app.metrics.opened(opening.http());

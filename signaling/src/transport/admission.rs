@@ -35,7 +35,8 @@ pub(crate) struct ConnectionLimits {
     pub(crate) pending_per_address: usize,
     /// Connections that are accepted in a second. More wait.
     pub(crate) handshakes: Rate,
-    /// Connections that one address may make in a second. More are refused.
+    /// Connections that one address may make in a second, and WebSockets and hellos that are no connection of their own. More
+    /// are refused.
     pub(crate) handshakes_per_address: Rate,
     /// Sessions of one address, those that are away included.
     pub(crate) sessions_per_address: usize,
@@ -148,7 +149,8 @@ impl Admission {
             counts.total += 1;
             counts.pending += usize::from(address.is_some());
         }
-        Ok(Admitted { admission: self.clone(), address, in_total, pending })
+        let arrived = AtomicBool::new(in_total == InTotal::OneMore);
+        Ok(Admitted { admission: self.clone(), address, in_total, pending, arrived })
     }
 }
 
@@ -178,12 +180,17 @@ impl Address {
             return Err(Refusal::Address);
         }
         // A request that a proxy brings is no handshake: a client that polls makes many.
+        self.arrive(now, in_total, limits)?;
+        self.open += 1;
+        self.pending += 1;
+        Ok(())
+    }
+
+    fn arrive(&mut self, now: Instant, in_total: InTotal, limits: &ConnectionLimits) -> Result<(), Refusal> {
         if in_total == InTotal::OneMore && self.arrivals.take_one(now, limits.handshakes_per_address).is_err()
         {
             return Err(Refusal::Rate);
         }
-        self.open += 1;
-        self.pending += 1;
         Ok(())
     }
 
@@ -209,21 +216,28 @@ pub(crate) struct Admitted {
     address: Option<Arc<Mutex<Address>>>,
     in_total: InTotal,
     pending: AtomicBool,
+    /// Its arrival was counted, and no handshake needed that yet.
+    arrived: AtomicBool,
 }
 
 /// A counted session.
 pub(crate) struct Place(Option<Arc<Mutex<Address>>>);
 
 impl Admitted {
-    /// Counts one more of the same address.
+    /// Counts one more of the same address, which begins with a handshake on this connection. One beside a connection that
+    /// waited for its own turn need not wait for another, so that those of a rush do not keep each other out.
     pub(crate) fn another(&self) -> Result<Self, Refusal> {
         let (limits, now) = (self.admission.0.limits.load(), Instant::now());
         let mut counts = self.admission.0.lock();
         if counts.total >= limits.total {
             return Err(Refusal::Total);
         }
+        let arrives = self.arrives();
         if let Some(address) = &self.address {
-            lock(address).enter(now, InTotal::Already, &limits)?;
+            if arrives == InTotal::OneMore && counts.pending >= limits.pending {
+                return Err(Refusal::Pending);
+            }
+            lock(address).enter(now, arrives, &limits)?;
         }
         counts.total += 1;
         counts.pending += usize::from(self.address.is_some());
@@ -232,7 +246,20 @@ impl Admitted {
             address: self.address.clone(),
             in_total: InTotal::OneMore,
             pending: AtomicBool::new(self.address.is_some()),
+            arrived: AtomicBool::new(false),
         })
+    }
+
+    /// A handshake that makes this very connection a client's: of those that a proxy brings each counts.
+    pub(crate) fn handshake(&self) -> Result<(), Refusal> {
+        let (arrives, Some(address)) = (self.arrives(), &self.address) else { return Ok(()) };
+        let limits = self.admission.0.limits.load();
+        lock(address).arrive(Instant::now(), arrives, &limits)
+    }
+
+    /// Whether a handshake is an arrival of its own: the first one is part of that of the connection which brings it.
+    fn arrives(&self) -> InTotal {
+        if self.arrived.swap(false, Ordering::Relaxed) { InTotal::Already } else { InTotal::OneMore }
     }
 
     /// A connection that a proxy of ours introduced: it counts for its client from now on.
@@ -470,6 +497,41 @@ mod tests {
         let open: usize = counts.addresses.values().map(|address| lock(address).open).sum();
         let pending: usize = counts.addresses.values().map(|address| lock(address).pending).sum();
         assert_eq!((counts.total, counts.pending, open, pending), (0, 0, 0, 0));
+    }
+
+    #[test]
+    fn connections_within_one_that_say_nothing_are_bounded_like_others() {
+        let admission = Admission::new(ConnectionLimits { pending: 2, ..ConnectionLimits::default() });
+        let here = "192.0.2.1".parse().expect("an address");
+        let connection = admission.admit(here).expect("admitted");
+        let _waits = admission.admit("192.0.2.2".parse().expect("an address")).expect("admitted");
+        let first = connection.another().expect("it has waited with its connection");
+        assert_eq!(connection.another().err(), Some(Refusal::Pending));
+        first.greeted();
+        connection.greeted();
+        assert!(connection.another().is_ok());
+    }
+
+    #[test]
+    fn handshakes_of_an_address_are_counted_whatever_brings_them() {
+        let handshakes_per_address = Rate { per_second: 1, burst: 3 };
+        let limits = ConnectionLimits { handshakes_per_address, ..ConnectionLimits::default() };
+        let here = "192.0.2.1".parse().expect("an address");
+
+        let connection = Admission::new(limits).admit(here).expect("admitted");
+        assert_eq!(connection.handshake(), Ok(()), "this one is counted already");
+        for _ in 0..2 {
+            assert!(connection.another().is_ok());
+        }
+        assert_eq!(connection.another().err(), Some(Refusal::Rate));
+
+        let proxy = Admission::new(limits).count(None, InTotal::OneMore).expect("a proxy of ours");
+        let brought = || proxy.for_client(here).expect("no handshake");
+        for _ in 0..3 {
+            assert_eq!(brought().handshake(), Ok(()));
+        }
+        assert_eq!(brought().handshake(), Err(Refusal::Rate));
+        assert_eq!(brought().another().err(), Some(Refusal::Rate));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //!
 //! What a client of HTTP/1.1 can do with as many connections as it may have, one can do here with one, so what one can make us
 //! hold is bounded by its windows, by [`MAX_STREAMS`], and by [`BODIES`] that are read at the same time. Each WebSocket counts
-//! as a connection of its own. One on which nothing is under way is closed as early as one of HTTP/1.1.
+//! as a connection of its own, and after the first also as one that arrives. A connection on which nothing is under way is closed
+//! as early as one of HTTP/1.1.
 
 use std::{
     convert::Infallible,

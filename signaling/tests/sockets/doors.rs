@@ -190,6 +190,31 @@ async fn clients_of_a_proxy_count_for_themselves_by_the_header_that_it_writes() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_of_a_proxy_shakes_hands_as_often_as_one_that_connects_itself() {
+    let server = start(signaling::Config {
+        forwarded_from: vec!["127.0.0.1".to_owned()],
+        handshakes_per_second_per_address: Some(1),
+        max_pending_per_address: Some(10_000),
+        ..config()
+    });
+    let from = async |client: &'static str| {
+        let mut request = request(server.address(), "lobby");
+        request.headers_mut().insert("x-forwarded-for", HeaderValue::from_static(client));
+        tokio_tungstenite::connect_async(request).await
+    };
+    let refused = async {
+        loop {
+            if let Err(refused) = from("203.0.113.7").await {
+                return refused.to_string();
+            }
+        }
+    };
+    let refused = timeout(PATIENCE, refused).await.expect("it is refused some time");
+    assert!(refused.contains("429"), "{refused}");
+    from("203.0.113.8").await.expect("another client");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_polling_client_behind_a_proxy_counts_as_long_as_its_connection() {
     let server = start(signaling::Config {
         forwarded_from: vec!["127.0.0.0/8".to_owned()],

@@ -298,6 +298,24 @@ async fn an_event_stream_and_its_posts_share_a_connection_with_a_websocket() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn handshakes_on_one_connection_are_no_faster_than_connections() {
+    let bench = Bench::new(|config| {
+        (config.handshakes_per_second_per_address, config.max_pending_per_address) = (Some(1), Some(10_000));
+    });
+    let mut connection = bench.connect().await;
+    let refused = async {
+        loop {
+            if let Err(status) = connection.open().await {
+                return status;
+            }
+        }
+    };
+    let status = timeout(PATIENCE, refused).await.expect("it is refused some time");
+    assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(metric(&bench.server, "signaling_refused_total{reason=\"rate\"}").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_and_headers_are_bounded() {
     let bench = Bench::new(|_| ());
     let mut connection = bench.connect().await;
