@@ -4,10 +4,11 @@
 //! test of a server that makes such buffers. A load that falls behind, because somebody else had the core, goes on from there and
 //! does not catch up: a burst that nobody asked for is no load.
 
+use std::cell::RefCell;
 use std::io::{IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::ops::RangeFrom;
-use std::os::fd::{AsFd, AsRawFd as _, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -18,6 +19,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::lab::{CLIENT, Host, Lab, PEER};
 use crate::turn::{CHANNEL, Client};
+use crate::wire::{Frames, Leg, Wire};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
@@ -89,26 +91,26 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// Opens sockets, on the next of `ports`, and allocates; no channel is bound yet. A server may remember for a while who released
-    /// an allocation, so no port is to be used twice.
+    /// Opens sockets, for UDP on the next of `ports`, and allocates; no channel is bound yet. A server may remember for a while who
+    /// released an allocation, so no port is to be used twice.
     pub(crate) fn allocate(
         lab: &Lab,
         server: SocketAddr,
+        leg: &Leg,
         allocations: usize,
         ports: &mut RangeFrom<u16>,
     ) -> Result<Self> {
-        let sockets = lab.within(Host::Client, || {
-            let ports = ports.take(allocations);
-            ports.map(|port| Ok(UdpSocket::bind((CLIENT, port))?)).collect::<Result<Vec<_>>>()
+        let wires = lab.within(Host::Client, || {
+            let mut wire = || match leg {
+                Leg::Udp => datagrams(server, ports.next().context("a port")?),
+                Leg::Tcp | Leg::Tls(_) => Wire::stream(server, leg),
+            };
+            (0..allocations).map(|_| wire()).collect::<Result<Vec<_>>>()
         })?;
         let peers = lab.within(Host::Peer, || {
             (0..allocations.min(PEERS)).map(|_| Ok(UdpSocket::bind((PEER, 0))?)).collect::<Result<Vec<_>>>()
         })?;
-        for socket in &sockets {
-            socket.connect(server)?;
-            setsockopt(socket, sockopt::RcvBufForce, &CLIENT_QUEUE).context("a receive queue")?;
-        }
-        let clients = Client::allocate(sockets)?;
+        let clients = Client::allocate(wires)?;
         for peer in &peers {
             setsockopt(peer, sockopt::RcvBufForce, &PEER_QUEUE).context("a receive queue")?;
         }
@@ -175,10 +177,10 @@ impl Fleet {
         Ok(outcome)
     }
 
-    fn receivers(&self, direction: Direction) -> Vec<&UdpSocket> {
+    fn receivers(&self, direction: Direction) -> Vec<End<'_>> {
         match direction {
-            Direction::ToPeer => self.peers.iter().collect(),
-            Direction::ToClient => self.clients.iter().map(|client| &client.socket).collect(),
+            Direction::ToPeer => self.peers.iter().map(|peer| End::Datagrams(peer.as_fd(), None)).collect(),
+            Direction::ToClient => self.clients.iter().map(|client| End::of(&client.wire)).collect(),
         }
     }
 
@@ -186,9 +188,9 @@ impl Fleet {
         let mut streams = Vec::with_capacity(self.clients.len());
         for (index, client) in self.clients.iter().enumerate() {
             streams.push(match (plan.direction, client.relayed) {
-                (Direction::ToPeer, _) => (client.socket.as_raw_fd(), None),
+                (Direction::ToPeer, _) => End::of(&client.wire),
                 (Direction::ToClient, SocketAddr::V4(to)) => {
-                    (self.peers[index % self.peers.len()].as_raw_fd(), Some(SockaddrIn::from(to)))
+                    End::Datagrams(self.peers[index % self.peers.len()].as_fd(), Some(SockaddrIn::from(to)))
                 }
                 (Direction::ToClient, SocketAddr::V6(_)) => anyhow::bail!("the lab has IPv4 alone"),
             });
@@ -203,7 +205,6 @@ impl Fleet {
             start,
             burst: plan.burst,
             headers: MultiHeaders::preallocate(plan.burst, None),
-            _of: self,
         })
     }
 }
@@ -235,28 +236,58 @@ fn phases(streams: usize, period: f64) -> Vec<(Duration, usize)> {
     phases
 }
 
+/// One end of a stream of the load.
+#[derive(Clone, Copy)]
+enum End<'a> {
+    /// A socket, and where it sends to if it is not connected.
+    Datagrams(BorrowedFd<'a>, Option<SockaddrIn>),
+    Frames(&'a RefCell<Frames>),
+}
+
+impl<'a> End<'a> {
+    fn of(wire: &'a Wire) -> Self {
+        match wire {
+            Wire::Datagrams(socket) => Self::Datagrams(socket.as_fd(), None),
+            Wire::Frames(frames) => Self::Frames(frames),
+        }
+    }
+}
+
+/// A client's socket, on this port.
+fn datagrams(server: SocketAddr, port: u16) -> Result<Wire> {
+    let socket = UdpSocket::bind((CLIENT, port))?;
+    socket.connect(server)?;
+    setsockopt(&socket, sockopt::RcvBufForce, &CLIENT_QUEUE).context("a receive queue")?;
+    Ok(Wire::Datagrams(socket))
+}
+
 struct Senders<'a> {
-    streams: Vec<(RawFd, Option<SockaddrIn>)>,
+    streams: Vec<End<'a>>,
     /// ChannelData around a payload that begins with the run and the time.
     datagram: Vec<u8>,
     /// Where the datagram begins in it: without the header where a peer sends.
     start: usize,
     burst: usize,
     headers: MultiHeaders<SockaddrIn>,
-    /// The descriptors stay open as long.
-    _of: &'a Fleet,
 }
 
 impl Senders<'_> {
     /// One burst; tells how many datagrams went out.
     fn send(&mut self, stream: usize, run: u32, began: Instant) -> Result<u64> {
-        let (socket, to) = self.streams[stream];
         self.datagram[4..8].copy_from_slice(&run.to_be_bytes());
         let now = u64::try_from(began.elapsed().as_nanos())?;
         self.datagram[8..16].copy_from_slice(&now.to_be_bytes());
+        let burst = self.burst.min(BATCH);
+        let (socket, to) = match self.streams[stream] {
+            End::Datagrams(socket, to) => (socket.as_raw_fd(), to),
+            // One record, or one segment, holds what a client has to say at a time.
+            End::Frames(frames) => {
+                frames.borrow_mut().write(&self.datagram.repeat(burst))?;
+                return Ok(burst as u64);
+            }
+        };
         let vectors = [[IoSlice::new(&self.datagram[self.start..])]; BATCH];
         let addresses = [to; BATCH];
-        let burst = self.burst.min(BATCH);
         let sent = sendmmsg(
             socket,
             &mut self.headers,
@@ -274,9 +305,9 @@ impl Senders<'_> {
     }
 }
 
-struct Inbox {
+struct Inbox<'a> {
     epoll: Epoll,
-    sockets: Vec<RawFd>,
+    ends: Vec<End<'a>>,
     headers: MultiHeaders<SockaddrIn>,
     buffers: Box<[[u8; 2048]; BATCH]>,
     run: u32,
@@ -286,18 +317,21 @@ struct Inbox {
     work: Duration,
 }
 
-impl Inbox {
-    fn new(sockets: Vec<&UdpSocket>, run: u32, began: Instant) -> Result<Self> {
+impl<'a> Inbox<'a> {
+    fn new(ends: Vec<End<'a>>, run: u32, began: Instant) -> Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::empty())?;
-        for (index, socket) in sockets.iter().enumerate() {
-            epoll.add(socket.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, index as u64))?;
+        for (index, end) in ends.iter().enumerate() {
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, index as u64);
+            match end {
+                End::Datagrams(socket, _) => epoll.add(socket, event)?,
+                End::Frames(frames) => epoll.add(frames.borrow().socket(), event)?,
+            }
         }
-        let sockets = sockets.iter().map(|socket| socket.as_raw_fd()).collect();
         let headers = MultiHeaders::preallocate(BATCH, None);
         let buffers = Box::new([[0; 2048]; BATCH]);
         Ok(Self {
             epoll,
-            sockets,
+            ends,
             headers,
             buffers,
             run,
@@ -317,7 +351,15 @@ impl Inbox {
         }
         let began = thread_cpu()?;
         for event in &events[..ready] {
-            self.receive(self.sockets[usize::try_from(event.data())?])?;
+            match self.ends[usize::try_from(event.data())?] {
+                End::Datagrams(socket, _) => self.receive(socket.as_raw_fd())?,
+                End::Frames(frames) => {
+                    let now = self.began.elapsed().as_nanos();
+                    while let Some(frame) = frames.borrow_mut().next()? {
+                        note(frame, self.run, now, &mut self.latencies);
+                    }
+                }
+            }
         }
         self.work += thread_cpu()? - began;
         Ok(self.latencies.len() - before)
@@ -334,15 +376,20 @@ impl Inbox {
         let now = self.began.elapsed().as_nanos();
         for message in received {
             let Some(datagram) = message.iovs().next() else { continue };
-            let payload = if datagram[0] == 0x40 { &datagram[4..] } else { datagram };
-            let Some((run, rest)) = payload.split_first_chunk() else { continue };
-            let Some((sent, _)) = rest.split_first_chunk() else { continue };
-            if u32::from_be_bytes(*run) == self.run {
-                let latency = now.saturating_sub(u64::from_be_bytes(*sent).into());
-                self.latencies.push(u32::try_from(latency).unwrap_or(u32::MAX));
-            }
+            note(datagram, self.run, now, &mut self.latencies);
         }
         Ok(())
+    }
+}
+
+/// How long a datagram took that belongs to this run.
+fn note(datagram: &[u8], run: u32, now: u128, latencies: &mut Vec<u32>) {
+    let payload = if datagram[0] == 0x40 { &datagram[4..] } else { datagram };
+    let Some((of, rest)) = payload.split_first_chunk() else { return };
+    let Some((sent, _)) = rest.split_first_chunk() else { return };
+    if u32::from_be_bytes(*of) == run {
+        let latency = now.saturating_sub(u64::from_be_bytes(*sent).into());
+        latencies.push(u32::try_from(latency).unwrap_or(u32::MAX));
     }
 }
 
@@ -368,23 +415,22 @@ pub(crate) fn direct(lab: &Lab, plan: &Plan, client: Ipv4Addr, peer: Ipv4Addr) -
     let SocketAddr::V4(address) = to.local_addr()? else { anyhow::bail!("the lab has IPv4 alone") };
     let address: SocketAddrV4 = address;
     setsockopt(to, sockopt::RcvBufForce, &PEER_QUEUE)?;
-    let fleet = Fleet { clients: vec![], peers: vec![], began: Instant::now(), run: 1 };
-    let mut inbox = Inbox::new(vec![to], 1, fleet.began)?;
+    let began = Instant::now();
+    let mut inbox = Inbox::new(vec![End::Datagrams(to.as_fd(), None)], 1, began)?;
     let mut senders = Senders {
-        streams: vec![(from.as_raw_fd(), Some(SockaddrIn::from(address)))],
+        streams: vec![End::Datagrams(from.as_fd(), Some(SockaddrIn::from(address)))],
         datagram: vec![0; 4 + plan.bytes],
         start: 4,
         burst: plan.burst,
         headers: MultiHeaders::preallocate(plan.burst, None),
-        _of: &fleet,
     };
     let start = Instant::now();
     let mut outcome = Outcome::default();
     while start.elapsed() < plan.time {
         if start.elapsed().as_secs_f64() * plan.rate >= outcome.sent as f64 {
-            let began = thread_cpu()?;
-            outcome.sent += senders.send(0, 1, fleet.began)?;
-            outcome.work += thread_cpu()? - began;
+            let worked = thread_cpu()?;
+            outcome.sent += senders.send(0, 1, began)?;
+            outcome.work += thread_cpu()? - worked;
         }
         inbox.drain()?;
     }

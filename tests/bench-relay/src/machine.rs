@@ -15,13 +15,14 @@ use crate::lab::{CLIENT_AT_PEER, PEER_AT_CLIENT};
 use crate::load::{self, Direction, Fleet, Outcome, Plan};
 
 use crate::server::{Kind, Server};
+use crate::wire::Leg;
 use crate::{Bench, FEW, VIDEO_BYTES, towards};
 
 impl Bench {
     /// The servers in user space.
     pub(crate) fn whole_machine(&mut self, servers: &[Server], ports: &mut RangeFrom<u16>) -> Result<()> {
         for (index, server) in servers.iter().enumerate() {
-            let mut fleet = Fleet::allocate(&self.lab, server.address, FEW, ports)?;
+            let mut fleet = Fleet::allocate(&self.lab, server.address, &Leg::Udp, FEW, ports)?;
             fleet.bind()?;
             for plan in self.plans() {
                 let cost = self.beyond_the_load(server, &mut fleet, &plan)?;
@@ -42,8 +43,8 @@ impl Bench {
         contender.kind = Kind::InDriver;
         self.lab.take_from_drivers(true)?;
         let (server_cpu, load_cpu) = (self.arguments.server_cpu, self.arguments.load_cpu);
-        let server = Server::start(&self.lab, &contender, 0, server_cpu, load_cpu)?;
-        let mut fleet = Fleet::allocate(&self.lab, server.address, FEW, ports)?;
+        let server = Server::start(&self.lab, &contender, 0, server_cpu, load_cpu, &self.certificate)?;
+        let mut fleet = Fleet::allocate(&self.lab, server.address, &Leg::Udp, FEW, ports)?;
         fleet.bind()?;
         for plan in self.plans() {
             // The first packet of each flow goes through user space.

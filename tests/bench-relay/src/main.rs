@@ -7,24 +7,27 @@ mod load;
 mod machine;
 mod server;
 mod turn;
+mod wire;
 
 use std::ops::RangeFrom;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use bench::{Better, Report, cost};
+use bench::{Better, Certificate, Report, cost};
 use clap::Parser;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use lab::Lab;
 use load::{Direction, Fleet, Outcome, Plan};
 use server::{Contender, Kind, Server};
+use wire::Leg;
 
 /// Compares turn-relay with coturn: server CPU per packet, packets per second, latency, memory and CPU per allocation.
 ///
-/// Takes root (network namespaces), two cores and some 90 seconds a round. Writes results.txt and results.json.
+/// Takes root (network namespaces), two cores and some 100 seconds a round. Writes results.txt and results.json.
 #[derive(Parser)]
 struct Arguments {
     /// Rounds; figures are medians over them, ratios are taken within each
@@ -36,7 +39,7 @@ struct Arguments {
     /// Seconds that each load plays on each server
     #[arg(long, default_value_t = 1.5)]
     seconds: f64,
-    /// Only figures whose name contains this, of: audio, video, capacity, growth, allocation, xdp
+    /// Only figures whose name contains this, of: audio, video, capacity, streams, growth, allocation, xdp
     #[arg(long, value_name = "WORD")]
     only: Option<String>,
     /// The turn-relay to compare
@@ -98,7 +101,8 @@ fn compare() -> Result<()> {
     }
     cost::pin(arguments.load_cpu)?;
     let lab = Lab::new(arguments.no_segmentation_offload)?;
-    let mut bench = Bench { report: Report::new(versions), lab, contenders, arguments };
+    let certificate = Certificate::new(&lab::RELAY.to_string())?;
+    let mut bench = Bench { report: Report::new(versions), lab, certificate, contenders, arguments };
     for round in 0..bench.arguments.rounds {
         println!("round {} of {}", round + 1, bench.arguments.rounds);
         bench.round(round).context("the round could not be finished")?;
@@ -131,6 +135,8 @@ struct Bench {
     arguments: Arguments,
     contenders: Vec<Contender>,
     lab: Lab,
+    /// What clients over TLS meet.
+    certificate: Certificate,
     report: Report,
 }
 
@@ -140,7 +146,14 @@ impl Bench {
         let Arguments { server_cpu, load_cpu, .. } = self.arguments;
         let mut servers = Vec::new();
         for (contender, index) in self.contenders.iter().zip(0..) {
-            servers.push(Server::start(&self.lab, contender, index, server_cpu, load_cpu)?);
+            servers.push(Server::start(
+                &self.lab,
+                contender,
+                index,
+                server_cpu,
+                load_cpu,
+                &self.certificate,
+            )?);
         }
         // Nobody is always the first.
         let mut order: Vec<usize> = (0..servers.len()).collect();
@@ -149,6 +162,7 @@ impl Bench {
         let mut ports = 10_000..;
         self.many(&servers, &order, &mut ports)?;
         self.few(&servers, &order, &mut ports)?;
+        self.streams(&servers, &order, &mut ports)?;
         self.growing(&servers, &order, &mut ports)?;
         if self.arguments.xdp && self.wants("xdp") {
             self.whole_machine(&servers, &mut ports)?;
@@ -167,9 +181,9 @@ impl Bench {
         for &index in order {
             let server = &servers[index];
             // What a server takes once, for whoever comes first, is no allocation's.
-            Fleet::allocate(&self.lab, server.address, WARM, ports)?.release()?;
+            Fleet::allocate(&self.lab, server.address, &Leg::Udp, WARM, ports)?.release()?;
             let (cpu, resident) = (cost::cpu(server.id())?, cost::resident(server.id())?);
-            let fleet = Fleet::allocate(&self.lab, server.address, MANY, ports)?;
+            let fleet = Fleet::allocate(&self.lab, server.address, &Leg::Udp, MANY, ports)?;
             let cpu = (cost::cpu(server.id())? - cpu) as f64 / 1e9;
             let grown = cost::resident(server.id())?.saturating_sub(resident) as f64;
             self.report.add("allocations per second of server CPU", Better::High, index, MANY as f64 / cpu);
@@ -193,7 +207,7 @@ impl Bench {
         }
         let mut fleets = Vec::new();
         for server in servers {
-            fleets.push(Some(self.fleet(server, FEW, ports)?));
+            fleets.push(Some(self.fleet(server, &Leg::Udp, FEW, ports)?));
         }
         for direction in [Direction::ToPeer, Direction::ToClient] {
             for burst in [8, 4, 1] {
@@ -219,6 +233,25 @@ impl Bench {
         Ok(())
     }
 
+    /// Video of clients that come by a stream.
+    fn streams(&mut self, servers: &[Server], order: &[usize], ports: &mut RangeFrom<u16>) -> Result<()> {
+        if !self.wants("streams") {
+            return Ok(());
+        }
+        for (name, leg) in [("TCP", Leg::Tcp), ("TLS", Leg::Tls(Arc::clone(&self.certificate.trust)))] {
+            let mut fleets = Vec::new();
+            for server in servers {
+                fleets.push(Some(self.fleet(server, &leg, FEW, ports)?));
+            }
+            for direction in [Direction::ToPeer, Direction::ToClient] {
+                let plan = self.plan(direction, 8, VIDEO_BYTES, self.arguments.rate / 2.0);
+                let name = format!("streams, clients over {name}, bursts of 8, 20 allocations");
+                self.compare(&name, &plan, servers, &mut fleets, order)?;
+            }
+        }
+        Ok(())
+    }
+
     /// As much video as before through more and more allocations: what those cost that do not send at the moment. One server has
     /// them at a time, since the load may open no more sockets.
     fn growing(&mut self, servers: &[Server], order: &[usize], ports: &mut RangeFrom<u16>) -> Result<()> {
@@ -229,7 +262,7 @@ impl Bench {
         for allocations in GROWING {
             for &index in order {
                 let mut fleets: Vec<Option<Fleet>> = servers.iter().map(|_| None).collect();
-                fleets[index] = Some(self.fleet(&servers[index], allocations, ports)?);
+                fleets[index] = Some(self.fleet(&servers[index], &Leg::Udp, allocations, ports)?);
                 for (way, direction) in [Direction::ToPeer, Direction::ToClient].into_iter().enumerate() {
                     let plan = self.plan(direction, 8, VIDEO_BYTES, self.arguments.rate);
                     let name = format!("growth, bursts of 8, {allocations} allocations");
@@ -249,8 +282,14 @@ impl Bench {
     }
 
     /// So many allocations with a channel each.
-    fn fleet(&self, server: &Server, allocations: usize, ports: &mut RangeFrom<u16>) -> Result<Fleet> {
-        let fleet = Fleet::allocate(&self.lab, server.address, allocations, ports)?;
+    fn fleet(
+        &self,
+        server: &Server,
+        leg: &Leg,
+        allocations: usize,
+        ports: &mut RangeFrom<u16>,
+    ) -> Result<Fleet> {
+        let fleet = Fleet::allocate(&self.lab, server.address, leg, allocations, ports)?;
         fleet.bind()?;
         Ok(fleet)
     }

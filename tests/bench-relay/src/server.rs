@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result};
-use bench::cost;
+use bench::{Certificate, cost};
 
 use crate::lab::{CLIENT, Host, Lab, RELAY, RELAYED};
 use crate::turn::{self, PASSWORD, USER};
@@ -56,6 +56,7 @@ impl Server {
         index: u16,
         cpu: usize,
         load: usize,
+        certificate: &Certificate,
     ) -> Result<Self> {
         let address = SocketAddr::new(RELAY.into(), 3478 + index);
         let ports = (20_000 + 12_000 * index, 31_999 + 12_000 * index);
@@ -66,6 +67,11 @@ impl Server {
             Kind::TurnRelay | Kind::InDriver => ours(&mut command, address, ports),
             Kind::Coturn => coturn(&mut command, address, ports),
         }
+        let key = match contender.kind {
+            Kind::TurnRelay | Kind::InDriver => ["--tls-cert", "--tls-key"],
+            Kind::Coturn => ["--cert", "--pkey"],
+        };
+        command.arg(key[0]).arg(certificate.certificate()).arg(key[1]).arg(certificate.key());
         command.args(&contender.arguments);
         if contender.kind == Kind::InDriver {
             command.args(["--xdp", "client/native,peer/native"]);
@@ -79,7 +85,7 @@ impl Server {
         let server = Self { child: child?, address };
         let socket = lab.within(Host::Client, || Ok(UdpSocket::bind((CLIENT, 0))?))?;
         socket.connect(address)?;
-        turn::is_up(&socket).with_context(|| format!("{} does not serve", contender.name))?;
+        turn::is_up(socket).with_context(|| format!("{} does not serve", contender.name))?;
         Ok(server)
     }
 
@@ -116,7 +122,7 @@ fn ours(command: &mut Command, address: SocketAddr, ports: (u16, u16)) {
 
 /// One relay thread for one core; everything that is off by its nature here is off.
 fn coturn(command: &mut Command, address: SocketAddr, ports: (u16, u16)) {
-    command.args(["-n", "--no-tls", "--no-dtls", "--no-cli", "--no-tcp-relay", "--no-rfc5780"]);
+    command.args(["-n", "--no-dtls", "--no-cli", "--no-tcp-relay", "--no-rfc5780"]);
     command.args(["--lt-cred-mech", "--realm", "bench", "--user", &format!("{USER}:{PASSWORD}")]);
     command.args(["--listening-ip", &address.ip().to_string()]);
     command.args(["--listening-port", &address.port().to_string()]);

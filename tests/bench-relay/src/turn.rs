@@ -1,6 +1,6 @@
 //! The client side of TURN, as far as a load needs it: an allocation, one channel, one request at a time.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -12,6 +12,8 @@ use stun_types::message::{
 use turn_types::attribute::{ChannelNumber, Lifetime, RequestedTransport, XorPeerAddress, XorRelayedAddress};
 use turn_types::message::{ALLOCATE, CHANNEL_BIND, REFRESH};
 
+use crate::wire::Wire;
+
 pub(crate) const USER: &str = "bench";
 pub(crate) const PASSWORD: &str = "a password for the lab";
 /// The channel that every client binds.
@@ -19,8 +21,8 @@ pub(crate) const CHANNEL: u16 = 0x4000;
 
 /// One client with its allocation.
 pub(crate) struct Client {
-    /// Connected with the server, blocking.
-    pub(crate) socket: UdpSocket,
+    /// Connected with the server.
+    pub(crate) wire: Wire,
     pub(crate) relayed: SocketAddr,
     credentials: MessageIntegrityCredentials,
     realm: String,
@@ -35,9 +37,9 @@ enum Ask {
 }
 
 impl Client {
-    /// Allocates on each of the connected `sockets`, on some at the same time, as clients of a busy server do.
-    pub(crate) fn allocate(sockets: Vec<UdpSocket>) -> Result<Vec<Self>> {
-        let mut clients = sockets.into_iter().map(Self::new).collect::<Result<Vec<_>>>()?;
+    /// Allocates by each of the connected `wires`, by some at the same time, as clients of a busy server do.
+    pub(crate) fn allocate(wires: Vec<Wire>) -> Result<Vec<Self>> {
+        let mut clients: Vec<_> = wires.into_iter().map(Self::new).collect();
         for some in clients.chunks_mut(AT_ONCE) {
             let asked = some.iter().map(|client| client.ask(&Ask::Allocate)).collect::<Result<Vec<_>>>()?;
             for (client, asked) in some.iter_mut().zip(asked) {
@@ -51,14 +53,9 @@ impl Client {
         Ok(clients)
     }
 
-    fn new(socket: UdpSocket) -> Result<Self> {
-        Ok(Self {
-            relayed: socket.local_addr()?,
-            socket,
-            credentials: key(""),
-            realm: String::new(),
-            nonce: String::new(),
-        })
+    fn new(wire: Wire) -> Self {
+        let nowhere = (Ipv4Addr::UNSPECIFIED, 0).into();
+        Self { wire, relayed: nowhere, credentials: key(""), realm: String::new(), nonce: String::new() }
     }
 
     fn challenged(&mut self, answer: &[u8]) -> Result<()> {
@@ -90,13 +87,13 @@ impl Client {
     /// Sends a request.
     fn ask(&self, ask: &Ask) -> Result<Vec<u8>> {
         let request = self.request(ask)?;
-        self.socket.send(&request)?;
+        self.wire.send(&request)?;
         Ok(request)
     }
 
     /// Waits for the answer to a request, and sends it again if nothing comes.
     fn answer(&self, request: &[u8]) -> Result<Vec<u8>> {
-        answer_to(&self.socket, request).context("no answer from the server")
+        answer_to(&self.wire, request).context("no answer from the server")
     }
 
     fn request(&self, ask: &Ask) -> Result<Vec<u8>> {
@@ -137,32 +134,33 @@ fn success(answer: &[u8]) -> Result<Message<'_>> {
     Ok(message)
 }
 
-/// Waits until a server answers Binding requests.
-pub(crate) fn is_up(socket: &UdpSocket) -> Result<()> {
+/// Waits until a server answers Binding requests on a connected socket.
+pub(crate) fn is_up(socket: UdpSocket) -> Result<()> {
     let method: Method = BINDING;
     let request = Message::builder_request(method, MessageWriteVec::new()).finish();
     let _ = socket.send(&request);
-    answer_to(socket, &request).map(drop)
+    answer_to(&Wire::Datagrams(socket), &request).map(drop)
 }
 
-/// Waits for the answer to a request that was sent, and sends it again from time to time.
-fn answer_to(socket: &UdpSocket, request: &[u8]) -> Result<Vec<u8>> {
+/// Waits for the answer to a request that was sent, and sends it again from time to time where it may be lost.
+fn answer_to(wire: &Wire, request: &[u8]) -> Result<Vec<u8>> {
     let transaction = Message::from_bytes(request)?.transaction_id();
     let end = Instant::now() + PATIENCE;
-    let mut buffer = vec![0; 2048];
-    socket.set_read_timeout(Some(AGAIN))?;
     while Instant::now() < end {
-        let Ok(len) = socket.recv(&mut buffer) else {
-            // A port that is not open yet answers with an error; the next attempt may find it open.
-            std::thread::sleep(Duration::from_millis(20));
-            let _ = socket.send(request);
-            continue;
-        };
-        if let Ok(message) = Message::from_bytes(&buffer[..len])
-            && message.transaction_id() == transaction
-        {
-            buffer.truncate(len);
-            return Ok(buffer);
+        match wire.receive(AGAIN)? {
+            Some(answer)
+                if Message::from_bytes(&answer)
+                    .is_ok_and(|message| message.transaction_id() == transaction) =>
+            {
+                return Ok(answer);
+            }
+            Some(_) => {}
+            None if matches!(wire, Wire::Datagrams(_)) => {
+                // A port that is not open yet answers with an error; the next attempt may find it open.
+                std::thread::sleep(Duration::from_millis(20));
+                let _ = wire.send(request);
+            }
+            None => {}
         }
     }
     bail!("nothing came within {PATIENCE:?}")

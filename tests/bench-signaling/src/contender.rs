@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use bench::cost;
+use bench::{Certificate, cost};
 use tokio_rustls::TlsConnector;
 
 /// What is compared, which is also how one talks to it.
@@ -43,7 +43,7 @@ pub(crate) struct Contender {
 /// A certificate for loopback, on both sides of the connection.
 #[derive(Clone)]
 pub(crate) struct Tls {
-    folder: Arc<tempfile::TempDir>,
+    certificate: Certificate,
     pub(crate) connector: TlsConnector,
 }
 
@@ -176,20 +176,9 @@ impl Drop for Server {
 
 impl Tls {
     fn new() -> Result<Self> {
-        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()])?;
-        let folder = tempfile::tempdir()?;
-        std::fs::write(folder.path().join("cert.pem"), made.cert.pem())?;
-        std::fs::write(folder.path().join("key.pem"), made.signing_key.serialize_pem())?;
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(made.cert.der().clone())?;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        // Tickets of thousands of clients would be memory of the load, and a full handshake is what they all do.
-        config.resumption = rustls::client::Resumption::disabled();
-        Ok(Self { folder: Arc::new(folder), connector: TlsConnector::from(Arc::new(config)) })
+        let certificate = Certificate::new("127.0.0.1")?;
+        let connector = TlsConnector::from(Arc::clone(&certificate.trust));
+        Ok(Self { certificate, connector })
     }
 }
 
@@ -200,8 +189,8 @@ fn ours(command: &mut Command, address: SocketAddr, tls: Option<&Tls>) {
     command.args(["--messages-per-second", "1000000", "--message-burst", "1000000"]);
     command.args(["--messages-per-second-per-address", "1000000"]);
     if let Some(tls) = tls {
-        command.arg("--tls-cert").arg(tls.folder.path().join("cert.pem"));
-        command.arg("--tls-key").arg(tls.folder.path().join("key.pem"));
+        command.arg("--tls-cert").arg(tls.certificate.certificate());
+        command.arg("--tls-key").arg(tls.certificate.key());
     }
 }
 
