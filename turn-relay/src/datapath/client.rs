@@ -290,13 +290,18 @@ impl Worker {
             }
             Transport::Tcp | Transport::Tls => {
                 let slot = self.connections.slot_of(to).ok_or(SendFailure::ClientGone)?;
-                self.connections.send(slot, frame).map_err(|refused| match refused {
-                    Refused::Full => SendFailure::SlowClient,
-                    Refused::Gone | Refused::Broken => SendFailure::ClientGone,
-                })
+                self.connections.send(slot, frame).map_err(not_taken)
             }
             Transport::Dtls => self.send_to_session(now, to, frame, traffic_class),
         }
+    }
+}
+
+/// How a frame is counted that a connection did not take.
+pub(super) fn not_taken(refused: Refused) -> SendFailure {
+    match refused {
+        Refused::Full => SendFailure::SlowClient,
+        Refused::Gone | Refused::Broken => SendFailure::ClientGone,
     }
 }
 

@@ -5,11 +5,13 @@ use std::io;
 use std::ops::Range;
 use std::time::Instant;
 
+use super::client::not_taken;
 use super::outgoing::{Packet, To, Way};
 use super::relayed::FromPeer;
 use super::{BUDGET, Worker, in_batches};
 use crate::address::{FiveTuple, PeerAddr, Transport};
 use crate::frame::HEADROOM;
+use crate::listen::stream::Refused;
 use crate::relay::{DropReason, Icmp, SocketSlot, Verdict};
 use crate::sys::batch::Batch;
 use crate::sys::error_queue::SendError;
@@ -35,15 +37,26 @@ impl Worker {
         want: usize,
     ) -> io::Result<usize> {
         let count = self.relayed.receive(slot, batch, want)?;
+        // The connection that waits for the end of the batch.
+        let mut put = None;
         for place in 0..count {
-            self.take_relayed(now, slot, batch, place);
+            self.take_relayed(now, slot, batch, place, &mut put);
         }
         self.flush(batch);
+        self.flush_connection(put);
         Ok(count)
     }
 
-    /// One datagram from a peer. What is for a client over UDP waits for the end of the batch.
-    fn take_relayed(&mut self, now: Instant, slot: SocketSlot, batch: &mut Batch, place: usize) {
+    /// One datagram from a peer. What is for a client over UDP, TCP or TLS waits for the end of the batch; `put` is the connection
+    /// on which something does.
+    fn take_relayed(
+        &mut self,
+        now: Instant,
+        slot: SocketSlot,
+        batch: &mut Batch,
+        place: usize,
+        put: &mut Option<usize>,
+    ) {
         let Some(FromPeer { len, from, traffic_class, overflows }) = self.relayed.from(slot, batch, place)
         else {
             return;
@@ -56,7 +69,29 @@ impl Worker {
             let packet = Packet { way, place, start: frame.start, len: frame.len(), payload: len };
             return self.outgoing.push(packet);
         }
-        self.deliver(now, &to, batch.bytes(place, frame), len, traffic_class);
+        let frame = batch.bytes(place, frame);
+        match to.transport {
+            Transport::Tcp | Transport::Tls => self.put(&to, frame, len, put),
+            Transport::Udp | Transport::Dtls => self.deliver(now, &to, frame, len, traffic_class),
+        }
+    }
+
+    /// Puts a frame with `len` bytes of a peer's on its client's connection.
+    fn put(&mut self, to: &FiveTuple, frame: &[u8], len: usize, put: &mut Option<usize>) {
+        let slot = self.connections.slot_of(to);
+        if *put != slot {
+            self.flush_connection(std::mem::replace(put, slot));
+        }
+        let taken = slot.map_or(Err(Refused::Gone), |slot| self.connections.put(slot, frame));
+        match taken {
+            Ok(()) => self.counters.to_client.add(len),
+            Err(refused) => self.counters.not_sent(not_taken(refused)),
+        }
+    }
+
+    /// One that failed is closed at its next event.
+    fn flush_connection(&mut self, slot: Option<usize>) {
+        let _ = slot.map(|slot| self.connections.flush(slot));
     }
 
     /// One ICMP message about a datagram that was sent; tells whether there may be another.

@@ -296,13 +296,22 @@ impl Connections {
 
     /// Sends `bytes` whole, now or when the client reads; or refuses them whole.
     pub(crate) fn send(&mut self, slot: usize, bytes: &[u8]) -> Result<(), Refused> {
+        self.with_room(slot, bytes)?.send(bytes).map_err(|_| Refused::Broken)
+    }
+
+    /// The same, but it may wait for the next [`Connections::flush`], with what follows it.
+    pub(crate) fn put(&mut self, slot: usize, bytes: &[u8]) -> Result<(), Refused> {
+        self.with_room(slot, bytes)?.put(bytes).map_err(|_| Refused::Broken)
+    }
+
+    fn with_room(&mut self, slot: usize, bytes: &[u8]) -> Result<&mut Wire, Refused> {
         let connection = self.slab.get_mut(slot).ok_or(Refused::Gone)?;
         let limit = if connection.phase == Phase::Allocated { MAX_UNSENT } else { MAX_UNSENT_OF_STRANGER };
         let waiting = connection.wire.unsent();
         if waiting > 0 && waiting + bytes.len() > limit {
             return Err(Refused::Full);
         }
-        connection.wire.send(bytes).map_err(|_| Refused::Broken)
+        Ok(&mut connection.wire)
     }
 
     /// Writes what waits. `Err` means that the connection must be removed: it failed, or it was to be closed after this.

@@ -39,6 +39,8 @@ pub(crate) struct Wire {
     layer: Layer,
     /// As it goes over the network, behind what the kernel took already.
     unsent: VecDeque<u8>,
+    /// Put there, or into TLS, since the last flush.
+    put: usize,
     /// Whom the proxy speaks for, where there is one and it has said so.
     client: Option<SocketAddr>,
 }
@@ -62,12 +64,12 @@ struct Session {
 impl Wire {
     /// An accepted connection; without `tls` every byte is the client's own.
     pub(crate) fn new(stream: TcpStream, tls: Option<Arc<ServerConfig>>) -> Self {
-        Self { stream, layer: first_layer(tls), unsent: VecDeque::new(), client: None }
+        Self { stream, layer: first_layer(tls), unsent: VecDeque::new(), put: 0, client: None }
     }
 
     /// The same behind a trusted proxy, which says first who its client is.
     pub(crate) fn behind_proxy(stream: TcpStream, tls: Option<Arc<ServerConfig>>) -> Self {
-        Self { stream, layer: Layer::Proxied(Vec::new(), tls), unsent: VecDeque::new(), client: None }
+        Self { stream, layer: Layer::Proxied(Vec::new(), tls), unsent: VecDeque::new(), put: 0, client: None }
     }
 
     /// The proxy has not said yet whom it speaks for.
@@ -134,8 +136,20 @@ impl Wire {
         }
     }
 
-    /// Sends what waits, as far as the kernel takes it.
+    /// Takes `bytes` whole, to be sent with what follows them until the next [`Wire::flush`], or before that if it is much.
+    pub(crate) fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.layer {
+            Layer::Plain | Layer::Unknown(_) | Layer::Proxied(..) => self.unsent.extend(bytes),
+            Layer::Tls(session) => session.tls.writer().write_all(bytes)?,
+        }
+        self.put += bytes.len();
+        if self.put < PUT_BYTES { Ok(()) } else { self.flush() }
+    }
+
+    /// Sends what was put and what waits, as far as the kernel takes it.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
+        self.put = 0;
+        self.send_records()?;
         while !self.unsent.is_empty() {
             let (front, _) = self.unsent.as_slices();
             match write_some(&mut self.stream, front)? {
@@ -313,6 +327,8 @@ fn is_temporary(error: &io::Error) -> bool {
 
 /// RFC 8446 section 5.1: the content type of the record that every TLS connection begins with.
 const TLS_HANDSHAKE: u8 = 22;
+/// What is put goes out when it is so much, which is well below what a client may let wait.
+const PUT_BYTES: usize = 16 * 1024;
 /// All that a client may send before its handshake is complete. A ClientHello with post-quantum key shares and every extension
 /// in use has less than 4 KiB; there may be two of it, and without client certificates the rest is some hundred bytes.
 const MAX_HANDSHAKE_BYTES: usize = 16 * 1024;

@@ -96,6 +96,45 @@ fn what_is_sent_arrives_whole_and_once_and_leaves_no_buffer_behind() {
 }
 
 #[test]
+fn what_is_put_goes_out_in_order_with_the_next_flush_or_when_it_is_much() {
+    let pair = Pair::connected();
+    let (plain, far) = connection(None);
+    far.set_nonblocking(true).expect("sets");
+    goes_out_together(plain, || there(&mut &far));
+    let (wire, mut client, mut tls) = (pair.wire, pair.client, pair.tls);
+    goes_out_together(wire, || {
+        while let Ok(1..) = tls.read_tls(&mut client) {
+            tls.process_new_packets().expect("the server speaks TLS");
+        }
+        there(&mut tls.reader())
+    });
+}
+
+fn goes_out_together(mut wire: Wire, mut heard: impl FnMut() -> Vec<u8>) {
+    wire.put(b"one ").expect("stands");
+    wire.put(b"two ").expect("stands");
+    assert_eq!(heard(), b"", "it waits");
+    // On loopback what was written is there when the call returns.
+    wire.flush().expect("stands");
+    assert_eq!(heard(), b"one two ");
+    wire.flush().expect("stands");
+    assert_eq!(heard(), b"");
+    wire.put(&[7; PUT_BYTES - 1]).expect("stands");
+    assert_eq!(heard(), b"");
+    wire.put(&[7]).expect("stands");
+    assert!(!heard().is_empty(), "it is much");
+    assert_eq!((wire.unsent(), wire.unsent.capacity()), (0, 0));
+}
+
+/// What can be read at once.
+fn there(from: &mut impl Read) -> Vec<u8> {
+    let mut room = vec![0; 64 * 1024];
+    let len = from.read(&mut room).unwrap_or(0);
+    room.truncate(len);
+    room
+}
+
+#[test]
 fn a_handshake_that_goes_on_and_on_is_given_up() {
     let (config, _) = configs();
     let (mut wire, mut client) = connection(Some(config));
@@ -173,6 +212,7 @@ fn connection(tls: Option<Arc<ServerConfig>>) -> (Wire, StdStream) {
     client.set_nodelay(true).expect("sets");
     let (stream, _) = listener.accept().expect("accepts");
     stream.set_nonblocking(true).expect("sets");
+    stream.set_nodelay(true).expect("sets");
     (Wire::new(TcpStream::from_std(stream), tls), client)
 }
 
