@@ -218,6 +218,13 @@ impl Worker {
 
     /// As many frames as the budget allows; the rest is kept. Tells whether the connection still stands.
     fn work_off(&mut self, now: Instant, slot: usize, unread: &[u8], budget: &mut usize) -> bool {
+        let stands = self.work_off_frames(now, slot, unread, budget);
+        self.flush(unread);
+        stands
+    }
+
+    /// The same; what is for peers waits for the end of it, or for a frame that must not overtake it.
+    fn work_off_frames(&mut self, now: Instant, slot: usize, unread: &[u8], budget: &mut usize) -> bool {
         let Some(tuple) = self.connections.tuple_of(slot) else { return false };
         let mut rest = unread;
         loop {
@@ -227,6 +234,7 @@ impl Worker {
                 Split::Invalid => (None, usize::MAX),
             };
             if whole > self.connections.longest_frame(slot) {
+                self.flush(unread);
                 self.counters.dropped(DropReason::Malformed);
                 self.close_connection(now, slot);
                 return false;
@@ -239,11 +247,23 @@ impl Worker {
             if is_connection_bind(frame) {
                 // What lies behind it may be the peer's, or another worker's to read: it goes where the connection goes.
                 self.connections.keep(slot, rest.get(whole..).unwrap_or_default(), true);
+                self.flush(unread);
                 self.frame(now, &tuple, frame, 0);
                 return self.connections.tuple_of(slot) == Some(tuple);
             }
-            // RFC 8656 section 15: Not-ECT, and best effort.
-            self.frame(now, &tuple, frame, 0);
+            let offset = unread.len() - rest.len();
+            match self.relay.route_client(now, &tuple, frame) {
+                Verdict::ToPeer { via, to: peer, start, len, dont_fragment } => {
+                    // RFC 8656 section 15: Not-ECT, and best effort.
+                    let way = Way { to: To::Peer { via, peer, dont_fragment }, traffic_class: 0 };
+                    let (start, len) = (offset + usize::from(start), usize::from(len));
+                    self.outgoing.push(Packet { way, place: 0, start, len, payload: len });
+                }
+                verdict @ (Verdict::Control | Verdict::Drop(_) | Verdict::ToClient { .. }) => {
+                    self.flush(unread);
+                    self.not_relayed(now, &tuple, frame, verdict);
+                }
+            }
             // Answering may have found the connection broken: what came behind is nobody's.
             if self.connections.tuple_of(slot) != Some(tuple) {
                 return false;
@@ -263,12 +283,21 @@ impl Worker {
                     Err(error) => self.counters.not_sent(failure(&error)),
                 }
             }
+            verdict @ (Verdict::Control | Verdict::Drop(_) | Verdict::ToClient { .. }) => {
+                self.not_relayed(now, from, frame, verdict);
+            }
+        }
+    }
+
+    /// A frame that goes to no peer: to the control path, or nowhere.
+    fn not_relayed(&mut self, now: Instant, from: &FiveTuple, frame: &[u8], verdict: Verdict) {
+        match verdict {
             Verdict::Control => {
                 self.control(now, Input::Message { from: *from, bytes: frame, wall: SystemTime::now() });
             }
             Verdict::Drop(reason) => self.counters.dropped(reason),
-            // Only a peer's datagram goes to a client.
-            Verdict::ToClient { .. } => {}
+            // Only a client's frame goes to a peer, and only a peer's datagram to a client.
+            Verdict::ToPeer { .. } | Verdict::ToClient { .. } => {}
         }
     }
 

@@ -1,9 +1,8 @@
-//! What one batch of received datagrams sends: put in runs that the kernel takes as one, in the order of each flow.
+//! What one batch of received datagrams, or of frames, sends: put in runs that the kernel takes as one, in the order of each flow.
 //!
 //! Nothing waits here for datagrams that are still to come: a batch is sent before the worker looks at anything else.
 
 use std::io::{self, IoSlice};
-use std::ops::Range;
 
 use super::Worker;
 use super::client::failure;
@@ -30,6 +29,24 @@ pub(super) enum To {
     },
     /// Over UDP.
     Client(FiveTuple),
+}
+
+/// Where the bytes lie of what is to be sent.
+pub(super) trait Places {
+    fn bytes(&self, packet: &Packet) -> &[u8];
+}
+
+impl Places for Batch {
+    fn bytes(&self, packet: &Packet) -> &[u8] {
+        self.bytes(packet.place, packet.start..packet.start + packet.len)
+    }
+}
+
+/// What was read from a stream, which is one place.
+impl Places for [u8] {
+    fn bytes(&self, packet: &Packet) -> &[u8] {
+        self.get(packet.start..packet.start + packet.len).unwrap_or_default()
+    }
 }
 
 /// One datagram to be sent, where it lies in the batch.
@@ -100,8 +117,8 @@ impl Outgoing {
 }
 
 impl Worker {
-    /// Sends what waits in `outgoing`, of which the bytes lie in `batch`.
-    pub(super) fn flush(&mut self, batch: &Batch) {
+    /// Sends what waits in `outgoing`, of which the bytes lie in `places`.
+    pub(super) fn flush(&mut self, places: &(impl Places + ?Sized)) {
         if self.outgoing.packets.is_empty() {
             return;
         }
@@ -111,10 +128,10 @@ impl Worker {
             let refused = match run {
                 [] => break,
                 [packet] => {
-                    self.send_alone(batch, packet);
+                    self.send_alone(places, packet);
                     None
                 }
-                run => self.send_together(batch, run).err(),
+                run => self.send_together(places, run).err(),
             };
             if refused.is_some_and(|error| is_incapable(&error)) {
                 outgoing.runs = false;
@@ -126,18 +143,18 @@ impl Worker {
         self.outgoing = outgoing;
     }
 
-    fn send_alone(&mut self, batch: &Batch, packet: &Packet) {
-        match self.transmit(packet.way, &[IoSlice::new(bytes(batch, packet))]) {
+    fn send_alone(&mut self, places: &(impl Places + ?Sized), packet: &Packet) {
+        match self.transmit(packet.way, &[IoSlice::new(places.bytes(packet))]) {
             Ok(()) => self.sent(packet),
             Err((failure, _)) => self.counters.not_sent(failure),
         }
     }
 
     /// Several as one; where that is refused each by itself, so that each meets its own fate. The error is that of the run.
-    fn send_together(&mut self, batch: &Batch, run: &[Packet]) -> Result<(), io::Error> {
+    fn send_together(&mut self, places: &(impl Places + ?Sized), run: &[Packet]) -> Result<(), io::Error> {
         let mut slices = [IoSlice::new(&[]); RUN];
         for (slice, packet) in slices.iter_mut().zip(run) {
-            *slice = IoSlice::new(bytes(batch, packet));
+            *slice = IoSlice::new(places.bytes(packet));
         }
         let Some(first) = run.first() else { return Ok(()) };
         match self.transmit(first.way, slices.get(..run.len()).unwrap_or_default()) {
@@ -146,7 +163,7 @@ impl Worker {
                 Ok(())
             }
             Err((_, error)) => {
-                run.iter().for_each(|packet| self.send_alone(batch, packet));
+                run.iter().for_each(|packet| self.send_alone(places, packet));
                 Err(error)
             }
         }
@@ -173,11 +190,6 @@ impl Worker {
             To::Client(_) => self.counters.to_client.add(packet.payload),
         }
     }
-}
-
-fn bytes<'a>(batch: &'a Batch, packet: &Packet) -> &'a [u8] {
-    let Range { start, end } = packet.start..packet.start + packet.len;
-    batch.bytes(packet.place, start..end)
 }
 
 /// It will not be different the next time: no checksum offload (EIO), no such option.
