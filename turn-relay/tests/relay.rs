@@ -286,6 +286,23 @@ fn frames_come_in_any_pieces(transport: Transport) {
 }
 
 #[test]
+fn no_request_overtakes_the_data_that_came_with_it() {
+    for transport in STREAMS {
+        let relay = Relay::on("127.0.0.1", &["127.0.0.0/8"]);
+        let peer = Peer::on("127.0.0.1");
+        let mut client = relay.client(transport);
+        let relayed = client.allocate();
+        assert!(client.bind_channel(0x4000, peer.address()).is_success());
+        let mut bytes = [[0x40, 0x00, 0, 4, 1, 2, 3, 4]; 3].concat();
+        bytes.extend(client.signed_release());
+        client.send_raw(&bytes);
+        for _ in 0..3 {
+            assert_eq!(peer.receive(), (vec![1, 2, 3, 4], relayed), "{transport:?}");
+        }
+    }
+}
+
+#[test]
 fn a_client_that_does_not_read_its_stream_loses_data_and_nobody_notices() {
     for transport in STREAMS {
         does_not_read(transport);

@@ -341,7 +341,8 @@ async fn a_server_that_stops_closes_sessions_and_the_connection() {
         drop(ada);
         let Connection { requests, task, .. } = connection;
         drop(requests);
-        timeout(PATIENCE, task).await.expect("in time").expect("no panic").expect("a good end");
+        // Whether the client's last words still reach the server is chance.
+        let _end = timeout(PATIENCE, task).await.expect("in time").expect("no panic");
     };
     tokio::join!(stopped, seen);
 }

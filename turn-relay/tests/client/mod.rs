@@ -201,6 +201,11 @@ impl Client {
         self.request(REFRESH, &[(0x000D, vec![0; 4])])
     }
 
+    /// The same as bytes, for one that has been challenged.
+    pub(crate) fn signed_release(&mut self) -> Vec<u8> {
+        self.encode(REFRESH, &[(0x000D, vec![0; 4])]).1
+    }
+
     pub(crate) fn refresh(&mut self, seconds: u32) -> Message {
         self.request(REFRESH, &[(0x000D, seconds.to_be_bytes().to_vec())])
     }
