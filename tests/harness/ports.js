@@ -6,12 +6,20 @@ import net from 'node:net';
 const FIRST = 20_000;
 const LAST = 31_999;
 
-/** A port free for UDP and TCP on `address`. @param {string} [address] @returns {Promise<number>} */
-export async function freePort(address = '127.0.0.1') {
+/** A port free for UDP and TCP on each of `addresses`, by default 127.0.0.1. @param {string[]} addresses @returns {Promise<number>} */
+export async function freePort(...addresses) {
   for (;;) {
     const port = FIRST + Math.floor(Math.random() * (LAST - FIRST + 1));
-    if ((await tcpIsFree(port, address)) && (await udpIsFree(port, address))) return port;
+    if (await isFree(port, addresses.length > 0 ? addresses : ['127.0.0.1'])) return port;
   }
+}
+
+/** @param {number} port @param {string[]} addresses */
+async function isFree(port, addresses) {
+  for (const address of addresses) {
+    if (!(await tcpIsFree(port, address)) || !(await udpIsFree(port, address))) return false;
+  }
+  return true;
 }
 
 /** @param {number} port @param {string} address */

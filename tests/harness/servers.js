@@ -65,7 +65,7 @@ export async function startSignaling(stage, { args = [], relay = true, host = '1
  * @param {string[]} [addresses] IPs to listen on; one free port is shared by all
  */
 export async function startRelay(stage, args, addresses = ['127.0.0.1']) {
-  const [port, admin] = [await freePort(addresses.at(-1)), await freePort()];
+  const [port, admin] = [await freePort(...addresses), await freePort()];
   const listen = addresses.flatMap((ip) => ['--listen', `${ip.includes(':') ? `[${ip}]` : ip}:${port}`]);
   const program = stage.program(binary('turn-relay'), [...listen, '--admin', `127.0.0.1:${admin}`, '--realm', 'example.org', ...args]);
   const adminUrl = `http://127.0.0.1:${admin}`;
