@@ -24,40 +24,27 @@ export const nginx = ({ websockets = true } = {}) => async (stage, port, target)
   return { command: 'nginx', args: ['-p', folder, '-e', 'stderr', '-c', configuration] };
 };
 
-/** @type {Proxy} */
-export const haproxy = async (stage, port, target) => {
+/** @param {string} mode how it passes on @param {string} server what it does towards the server @returns {Proxy} */
+const haproxyIn = (mode, server) => async (stage, port, target) => {
   const configuration = await stage.file('haproxy.cfg', `
 defaults
-  mode http
+  ${mode}
   timeout connect 5s
   timeout client 30s
   timeout server 30s
-  option forwardfor
 frontend front
   bind 127.0.0.1:${port}
   default_backend back
 backend back
-  server signaling 127.0.0.1:${target}
+  server signaling 127.0.0.1:${target} ${server}
 `);
   return { command: 'haproxy', args: ['-db', '-f', configuration] };
 };
 
-/** Passes on what comes, as it comes, and says before it whose it is. @type {Proxy} */
-export const passingHaproxy = async (stage, port, target) => {
-  const configuration = await stage.file('haproxy-tcp.cfg', `
-defaults
-  mode tcp
-  timeout connect 5s
-  timeout client 30s
-  timeout server 30s
-frontend front
-  bind 127.0.0.1:${port}
-  default_backend back
-backend back
-  server signaling 127.0.0.1:${target} send-proxy-v2 source 127.0.0.9
-`);
-  return { command: 'haproxy', args: ['-db', '-f', configuration] };
-};
+export const haproxy = haproxyIn('mode http\n  option forwardfor', '');
+
+/** Passes on what comes, as it comes, and says before it whose it is. */
+export const passingHaproxy = haproxyIn('mode tcp', 'send-proxy-v2 source 127.0.0.9');
 
 /**
  * A running proxy that can be ended and started again.

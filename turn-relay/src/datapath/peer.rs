@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::client::not_taken;
 use super::outgoing::{Packet, To, Way};
 use super::relayed::FromPeer;
-use super::{BUDGET, Worker, in_batches};
+use super::{BUDGET, Source, Worker, in_batches};
 use crate::address::{FiveTuple, PeerAddr, Transport};
 use crate::frame::HEADROOM;
 use crate::listen::stream::Refused;
@@ -37,25 +37,24 @@ impl Worker {
         want: usize,
     ) -> io::Result<usize> {
         let count = self.relayed.receive(slot, batch, want)?;
-        // The connection that waits for the end of the batch.
-        let mut put = None;
+        let mut corked = None;
         for place in 0..count {
-            self.take_relayed(now, slot, batch, place, &mut put);
+            self.take_relayed(now, slot, batch, place, &mut corked);
         }
         self.flush(batch);
-        self.flush_connection(put);
+        self.uncork(corked);
         Ok(count)
     }
 
-    /// One datagram from a peer. What is for a client over UDP, TCP or TLS waits for the end of the batch; `put` is the connection
-    /// on which something does.
+    /// One datagram from a peer. What is for a client over UDP, TCP or TLS waits for the end of the batch; `corked` is the
+    /// connection on which something does.
     fn take_relayed(
         &mut self,
         now: Instant,
         slot: SocketSlot,
         batch: &mut Batch,
         place: usize,
-        put: &mut Option<usize>,
+        corked: &mut Option<usize>,
     ) {
         let Some(FromPeer { len, from, traffic_class, overflows }) = self.relayed.from(slot, batch, place)
         else {
@@ -71,27 +70,31 @@ impl Worker {
         }
         let frame = batch.bytes(place, frame);
         match to.transport {
-            Transport::Tcp | Transport::Tls => self.put(&to, frame, len, put),
+            Transport::Tcp | Transport::Tls => self.cork(&to, frame, len, corked),
             Transport::Udp | Transport::Dtls => self.deliver(now, &to, frame, len, traffic_class),
         }
     }
 
     /// Puts a frame with `len` bytes of a peer's on its client's connection.
-    fn put(&mut self, to: &FiveTuple, frame: &[u8], len: usize, put: &mut Option<usize>) {
+    fn cork(&mut self, to: &FiveTuple, frame: &[u8], len: usize, corked: &mut Option<usize>) {
         let slot = self.connections.slot_of(to);
-        if *put != slot {
-            self.flush_connection(std::mem::replace(put, slot));
+        if *corked != slot {
+            self.uncork(std::mem::replace(corked, slot));
         }
-        let taken = slot.map_or(Err(Refused::Gone), |slot| self.connections.put(slot, frame));
+        let taken = slot.map_or(Err(Refused::Gone), |slot| self.connections.cork(slot, frame));
         match taken {
             Ok(()) => self.counters.to_client.add(len),
             Err(refused) => self.counters.not_sent(not_taken(refused)),
         }
     }
 
-    /// One that failed is closed at its next event.
-    fn flush_connection(&mut self, slot: Option<usize>) {
-        let _ = slot.map(|slot| self.connections.flush(slot));
+    /// Writes what waits on a connection. One that failed, or that was to close after this, is looked at in the next turn.
+    fn uncork(&mut self, slot: Option<usize>) {
+        if let Some(slot) = slot
+            && self.connections.flush(slot).is_err()
+        {
+            self.again.push(Source::Connection(slot).token());
+        }
     }
 
     /// One ICMP message about a datagram that was sent; tells whether there may be another.

@@ -300,8 +300,8 @@ impl Connections {
     }
 
     /// The same, but it may wait for the next [`Connections::flush`], with what follows it.
-    pub(crate) fn put(&mut self, slot: usize, bytes: &[u8]) -> Result<(), Refused> {
-        self.with_room(slot, bytes)?.put(bytes).map_err(|_| Refused::Broken)
+    pub(crate) fn cork(&mut self, slot: usize, bytes: &[u8]) -> Result<(), Refused> {
+        self.with_room(slot, bytes)?.cork(bytes).map_err(|_| Refused::Broken)
     }
 
     fn with_room(&mut self, slot: usize, bytes: &[u8]) -> Result<&mut Wire, Refused> {

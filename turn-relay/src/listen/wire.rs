@@ -39,8 +39,8 @@ pub(crate) struct Wire {
     layer: Layer,
     /// As it goes over the network, behind what the kernel took already.
     unsent: VecDeque<u8>,
-    /// Put there, or into TLS, since the last flush.
-    put: usize,
+    /// Bytes that were corked since the last flush.
+    corked: usize,
     /// Whom the proxy speaks for, where there is one and it has said so.
     client: Option<SocketAddr>,
 }
@@ -64,12 +64,18 @@ struct Session {
 impl Wire {
     /// An accepted connection; without `tls` every byte is the client's own.
     pub(crate) fn new(stream: TcpStream, tls: Option<Arc<ServerConfig>>) -> Self {
-        Self { stream, layer: first_layer(tls), unsent: VecDeque::new(), put: 0, client: None }
+        Self { stream, layer: first_layer(tls), unsent: VecDeque::new(), corked: 0, client: None }
     }
 
     /// The same behind a trusted proxy, which says first who its client is.
     pub(crate) fn behind_proxy(stream: TcpStream, tls: Option<Arc<ServerConfig>>) -> Self {
-        Self { stream, layer: Layer::Proxied(Vec::new(), tls), unsent: VecDeque::new(), put: 0, client: None }
+        Self {
+            stream,
+            layer: Layer::Proxied(Vec::new(), tls),
+            unsent: VecDeque::new(),
+            corked: 0,
+            client: None,
+        }
     }
 
     /// The proxy has not said yet whom it speaks for.
@@ -137,18 +143,18 @@ impl Wire {
     }
 
     /// Takes `bytes` whole, to be sent with what follows them until the next [`Wire::flush`], or before that if it is much.
-    pub(crate) fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn cork(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.layer {
             Layer::Plain | Layer::Unknown(_) | Layer::Proxied(..) => self.unsent.extend(bytes),
             Layer::Tls(session) => session.tls.writer().write_all(bytes)?,
         }
-        self.put += bytes.len();
-        if self.put < PUT_BYTES { Ok(()) } else { self.flush() }
+        self.corked += bytes.len();
+        if self.corked < CORKED_BYTES { Ok(()) } else { self.flush() }
     }
 
-    /// Sends what was put and what waits, as far as the kernel takes it.
+    /// Sends what was corked and what waits, as far as the kernel takes it.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
-        self.put = 0;
+        self.corked = 0;
         self.send_records()?;
         while !self.unsent.is_empty() {
             let (front, _) = self.unsent.as_slices();
@@ -327,8 +333,8 @@ fn is_temporary(error: &io::Error) -> bool {
 
 /// RFC 8446 section 5.1: the content type of the record that every TLS connection begins with.
 const TLS_HANDSHAKE: u8 = 22;
-/// What is put goes out when it is so much, which is well below what a client may let wait.
-const PUT_BYTES: usize = 16 * 1024;
+/// What is corked goes out when it is so much, which is well below what a client may let wait.
+const CORKED_BYTES: usize = 16 * 1024;
 /// All that a client may send before its handshake is complete. A ClientHello with post-quantum key shares and every extension
 /// in use has less than 4 KiB; there may be two of it, and without client certificates the rest is some hundred bytes.
 const MAX_HANDSHAKE_BYTES: usize = 16 * 1024;

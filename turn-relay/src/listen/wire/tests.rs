@@ -96,7 +96,7 @@ fn what_is_sent_arrives_whole_and_once_and_leaves_no_buffer_behind() {
 }
 
 #[test]
-fn what_is_put_goes_out_in_order_with_the_next_flush_or_when_it_is_much() {
+fn what_is_corked_goes_out_in_order_with_the_next_flush_or_when_it_is_much() {
     let pair = Pair::connected();
     let (plain, far) = connection(None);
     far.set_nonblocking(true).expect("sets");
@@ -111,17 +111,17 @@ fn what_is_put_goes_out_in_order_with_the_next_flush_or_when_it_is_much() {
 }
 
 fn goes_out_together(mut wire: Wire, mut heard: impl FnMut() -> Vec<u8>) {
-    wire.put(b"one ").expect("stands");
-    wire.put(b"two ").expect("stands");
+    wire.cork(b"one ").expect("stands");
+    wire.cork(b"two ").expect("stands");
     assert_eq!(heard(), b"", "it waits");
     // On loopback what was written is there when the call returns.
     wire.flush().expect("stands");
     assert_eq!(heard(), b"one two ");
     wire.flush().expect("stands");
     assert_eq!(heard(), b"");
-    wire.put(&[7; PUT_BYTES - 1]).expect("stands");
+    wire.cork(&[7; CORKED_BYTES - 1]).expect("stands");
     assert_eq!(heard(), b"");
-    wire.put(&[7]).expect("stands");
+    wire.cork(&[7]).expect("stands");
     assert!(!heard().is_empty(), "it is much");
     assert_eq!((wire.unsent(), wire.unsent.capacity()), (0, 0));
 }
