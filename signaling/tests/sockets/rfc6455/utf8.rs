@@ -88,43 +88,7 @@ fn failing_fast() -> Vec<Case> {
 /// From 6.5 on, in the suite's order; which of them are text, the standard library says.
 fn sequences() -> Vec<Vec<Vec<u8>>> {
     let prefixes = (1..=WORD.len()).map(|length| WORD.as_bytes()[..length].to_vec()).collect();
-    let lonely = |first: u8, last: u8| (first..=last).flat_map(|octet| [octet, b' ']).collect::<Vec<_>>();
-    let incomplete: Vec<Vec<u8>> = [
-        &[0xc0][..],
-        &[0xe0, 0x80],
-        &[0xf0, 0x80, 0x80],
-        &[0xf8, 0x80, 0x80, 0x80],
-        &[0xfc, 0x80, 0x80, 0x80, 0x80],
-        &[0xdf],
-        &[0xef, 0xbf],
-        &[0xf7, 0xbf, 0xbf],
-        &[0xfb, 0xbf, 0xbf, 0xbf],
-        &[0xfd, 0xbf, 0xbf, 0xbf, 0xbf],
-    ]
-    .map(<[u8]>::to_vec)
-    .into();
-    // `lead`, then as often as said a continuation octet, then the last.
-    let long = |lead: u8, second: u8, more: usize, last: u8| {
-        [vec![lead, second], vec![if last == 0xbf { 0xbf } else { 0x80 }; more], vec![last]].concat()
-    };
-    let overlong = |last: u8| {
-        let more = [(0xe0, 0), (0xf0, 1), (0xf8, 2), (0xfc, 3)];
-        let longer = more.map(|(lead, more)| long(lead, 0x80, more, last));
-        [vec![vec![0xc0, last]], longer.into()].concat()
-    };
-    let surrogates =
-        [[0xa0, 0x80], [0xad, 0xbf], [0xae, 0x80], [0xaf, 0xbf], [0xb0, 0x80], [0xbe, 0x80], [0xbf, 0xbf]];
-    let surrogate = |[second, third]: [u8; 2]| vec![0xed, second, third];
-    let highs = [[0xa0, 0x80], [0xad, 0xbf], [0xae, 0x80], [0xaf, 0xbf]];
-    let pairs = highs
-        .iter()
-        .flat_map(|high| [[0xb0, 0x80], [0xbf, 0xbf]].map(|low| [surrogate(*high), surrogate(low)].concat()));
-    let letters = |points: &[u32]| -> Vec<Vec<u8>> {
-        points
-            .iter()
-            .map(|point| char::from_u32(*point).expect("a letter").to_string().into_bytes())
-            .collect()
-    };
+    let lonely = |(first, last)| (first..=last).flat_map(|octet: u8| [octet, b' ']).collect::<Vec<_>>();
     let no_characters: Vec<u32> =
         (0..=16).flat_map(|plane| [plane << 16 | 0xfffe, plane << 16 | 0xffff]).collect();
     vec![
@@ -143,15 +107,9 @@ fn sequences() -> Vec<Vec<Vec<u8>>> {
             vec![(0x80..=0xbf).collect()],
         ]
         .concat(),
-        vec![
-            lonely(0xc0, 0xdf),
-            lonely(0xe0, 0xef),
-            lonely(0xf0, 0xf7),
-            lonely(0xf8, 0xfb),
-            lonely(0xfc, 0xfd),
-        ],
-        incomplete.clone(),
-        vec![incomplete.concat()],
+        [(0xc0, 0xdf), (0xe0, 0xef), (0xf0, 0xf7), (0xf8, 0xfb), (0xfc, 0xfd)].map(lonely).into(),
+        incomplete(),
+        vec![incomplete().concat()],
         vec![vec![0xfe], vec![0xff], vec![0xfe, 0xfe, 0xff, 0xff]],
         overlong(0xaf),
         vec![
@@ -162,9 +120,60 @@ fn sequences() -> Vec<Vec<Vec<u8>>> {
             long(0xfc, 0x83, 3, 0xbf),
         ],
         overlong(0x80),
-        surrogates.map(surrogate).into(),
-        pairs.collect(),
+        surrogates(),
+        surrogate_pairs(),
         letters(&no_characters),
         letters(&[0xfff9, 0xfffa, 0xfffb, 0xfffc, 0xfffd, 0xfffe, 0xffff]),
     ]
+}
+
+/// Sequences of two to six octets that lack their last, first with the least and then with the highest value.
+fn incomplete() -> Vec<Vec<u8>> {
+    [
+        &[0xc0][..],
+        &[0xe0, 0x80],
+        &[0xf0, 0x80, 0x80],
+        &[0xf8, 0x80, 0x80, 0x80],
+        &[0xfc, 0x80, 0x80, 0x80, 0x80],
+        &[0xdf],
+        &[0xef, 0xbf],
+        &[0xf7, 0xbf, 0xbf],
+        &[0xfb, 0xbf, 0xbf, 0xbf],
+        &[0xfd, 0xbf, 0xbf, 0xbf, 0xbf],
+    ]
+    .map(<[u8]>::to_vec)
+    .into()
+}
+
+/// `lead` and `second`, then as often as said a continuation octet, then the last.
+fn long(lead: u8, second: u8, more: usize, last: u8) -> Vec<u8> {
+    [vec![lead, second], vec![if last == 0xbf { 0xbf } else { 0x80 }; more], vec![last]].concat()
+}
+
+/// One value in two to six octets, all of them too many.
+fn overlong(last: u8) -> Vec<Vec<u8>> {
+    let longer =
+        [(0xe0, 0), (0xf0, 1), (0xf8, 2), (0xfc, 3)].map(|(lead, more)| long(lead, 0x80, more, last));
+    [vec![vec![0xc0, last]], longer.into()].concat()
+}
+
+fn surrogates() -> Vec<Vec<u8>> {
+    [[0xa0, 0x80], [0xad, 0xbf], [0xae, 0x80], [0xaf, 0xbf], [0xb0, 0x80], [0xbe, 0x80], [0xbf, 0xbf]]
+        .map(surrogate)
+        .into()
+}
+
+/// A high one and a low one, as UTF-16 has them.
+fn surrogate_pairs() -> Vec<Vec<u8>> {
+    let highs = [[0xa0, 0x80], [0xad, 0xbf], [0xae, 0x80], [0xaf, 0xbf]];
+    let lows = [[0xb0, 0x80], [0xbf, 0xbf]];
+    highs.iter().flat_map(|high| lows.map(|low| [surrogate(*high), surrogate(low)].concat())).collect()
+}
+
+fn surrogate([second, third]: [u8; 2]) -> Vec<u8> {
+    vec![0xed, second, third]
+}
+
+fn letters(points: &[u32]) -> Vec<Vec<u8>> {
+    points.iter().map(|point| char::from_u32(*point).expect("a letter").to_string().into_bytes()).collect()
 }
