@@ -299,8 +299,8 @@ impl Driver {
     fn apply(&mut self, now: Instant, input: Input) {
         let Self { hub, links, places, entering, around, inbox, transports, .. } = self;
         let Surroundings { ice, authority, metrics, webhook, revoker } = around;
-        let mut inputs = VecDeque::from([input]);
-        while let Some(input) = inputs.pop_front() {
+        let (mut next, mut inputs) = (Some(input), VecDeque::new());
+        while let Some(input) = next.take().or_else(|| inputs.pop_front()) {
             for output in hub.handle(now, input) {
                 match output {
                     Output::Send { conn, frame } => {

@@ -209,6 +209,15 @@ impl Payload {
         }
     }
 
+    /// One of the same kind that says `null`.
+    #[must_use]
+    pub fn hole(&self) -> Self {
+        match self {
+            Self::Description(_) => Self::Description(RawValue::NULL.to_owned()),
+            Self::Candidate(_) => Self::Candidate(RawValue::NULL.to_owned()),
+        }
+    }
+
     /// The JSON, as it was sent.
     #[must_use]
     pub fn raw(&self) -> &RawValue {

@@ -3,11 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use signaling_protocol::{CloseCode, Retry, ServerError, ServerMessage};
+use signaling_protocol::{CloseCode, Payload, RelayedSignal, Retry, ServerError, ServerMessage};
 
 /// Everything of a frame but its `seq` and `ack`, as the text of a JSON object. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Body(Arc<str>);
+pub(super) struct Body(Arc<Text>);
+
+/// `{`, fields, and a payload and `}` if they are not among the fields: what a peer says is long and goes out as it came in.
+#[derive(Debug)]
+struct Text {
+    fields: Box<str>,
+    payload: Option<Payload>,
+}
 
 /// One frame for one connection.
 #[derive(Clone, Debug)]
@@ -20,14 +27,35 @@ pub struct Frame {
 impl Body {
     /// Serialises a message.
     pub(super) fn of(message: &ServerMessage) -> Self {
-        let text = serde_json::to_string(message)
-            .expect("its keys are strings and its parts serialise without error");
-        Self(text.into())
+        Self(Arc::new(Text { fields: fields(message).into(), payload: None }))
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
+    /// A signal, whose payload is not copied.
+    pub(super) fn relayed(signal: RelayedSignal) -> Self {
+        let hole = signal.payload.hole();
+        let payload = Some(signal.payload);
+        let mut fields = fields(&ServerMessage::Signal(RelayedSignal { payload: hole, ..signal }));
+        debug_assert!(fields.ends_with(HOLE), "a signal's payload is its last field");
+        fields.truncate(fields.len() - HOLE.len());
+        Self(Arc::new(Text { fields: fields.into(), payload }))
     }
+
+    /// Length of the JSON object in bytes.
+    pub(super) fn len(&self) -> usize {
+        let Text { fields, payload } = &*self.0;
+        1 + fields.len() + payload.as_ref().map_or(0, |payload| payload.raw().get().len() + 1)
+    }
+}
+
+/// What is serialised where a payload goes, and the end of the object.
+const HOLE: &str = "null}";
+
+/// A message as JSON without its first `{`.
+fn fields(message: &ServerMessage) -> String {
+    let mut text =
+        serde_json::to_string(message).expect("its keys are strings and its parts serialise without error");
+    text.remove(0);
+    text
 }
 
 impl Frame {
@@ -60,19 +88,22 @@ impl Frame {
         self.body.len() + 54
     }
 
-    /// The frame's text in two pieces: what is this recipient's own, and what it shares with others.
+    /// The frame's text in pieces: what is this recipient's own, and what it shares with others.
     #[must_use]
-    pub fn pieces(&self) -> (String, &str) {
-        let fields = self.body.0.strip_prefix('{').unwrap_or(&self.body.0);
-        (format!("{{\"seq\":{},\"ack\":{},", self.seq, self.ack), fields)
+    pub fn pieces(&self) -> (String, [&str; 3]) {
+        let Text { fields, payload } = &*self.body.0;
+        let rest = payload.as_ref().map_or(["", ""], |payload| [payload.raw().get(), "}"]);
+        (format!("{{\"seq\":{},\"ack\":{},", self.seq, self.ack), [fields, rest[0], rest[1]])
     }
 
     /// Appends the frame's text.
     pub fn write(&self, text: &mut String) {
-        let (envelope, fields) = self.pieces();
-        text.reserve(envelope.len() + fields.len());
+        let (envelope, shared) = self.pieces();
+        text.reserve(self.max_len());
         text.push_str(&envelope);
-        text.push_str(fields);
+        for piece in shared {
+            text.push_str(piece);
+        }
     }
 
     /// The frame's text: one JSON object.

@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use super::frame::Body;
 use super::limits::Limits;
 
-/// What one frame is charged beyond its text: the pointer in the ring and the counts of the shared body.
-const FRAME_OVERHEAD: usize = 32;
+/// What one frame is charged beyond its text: the pointer in the ring, the counts of the shared body, and where its two parts are.
+const FRAME_OVERHEAD: usize = 96;
 
 /// Frames and bytes of all rings of a hub.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

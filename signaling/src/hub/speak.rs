@@ -89,11 +89,11 @@ impl Hub {
         let Some(recipient) = to.and_then(|to| self.rooms[session.room].find(&to)) else {
             return self.refuse(slot, seq, ErrorCode::NoSuchPeer, "no such peer in this room");
         };
-        let body = Body::of(&ServerMessage::Signal(RelayedSignal {
+        let body = Body::relayed(RelayedSignal {
             from: session.peer,
             negotiation: signal.negotiation,
             payload: signal.payload,
-        }));
+        });
         let bytes = body.len();
         if self.deliver(recipient, body) {
             self.event(Event::Relayed { bytes });

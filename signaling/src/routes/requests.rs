@@ -15,7 +15,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, Response, StatusCode, header, request::Parts},
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use signaling_protocol::{AccessToken, CloseCode, MAX_FRAME_BYTES, MAX_HELLO_BYTES, RoomName};
+use signaling_protocol::{AccessToken, ClientFrame, CloseCode, MAX_FRAME_BYTES, MAX_HELLO_BYTES, RoomName};
 use tokio::time::timeout;
 
 use super::{Answer, App, STOPPING, TOO_MANY, admit_client, admit_newcomer, bearer, guest, refuse};
@@ -25,7 +25,7 @@ use crate::{
     origin::Origin,
     transport::{
         events,
-        guest::{Greeting, HELLO_DEADLINE, Transport, farewell, hello_too_large, read_hello},
+        guest::{Greeting, HELLO_DEADLINE, Transport, farewell, hello_of, hello_too_large},
         keyed::{Entry, Keyed},
         listen::ConnectionInfo,
         poll::{self, Over, Polls},
@@ -137,7 +137,7 @@ impl Door {
                 return self.close(carrier, CloseCode::TooLarge, hello_too_large());
             }
         };
-        let (ack, mut hello) = match read_hello(&text) {
+        let (ack, mut hello) = match hello_of(ClientFrame::parse(&text)) {
             Ok(hello) => hello,
             Err((code, why)) => return self.close(carrier, code, why),
         };

@@ -1,13 +1,14 @@
 //! RFC 6455 framing, the server's side: bytes become messages, messages become bytes. It knows no socket.
 //!
 //! Only the headers of frames are the library's business. Its streams keep for each connection the buffers that the largest
-//! frame so far needed, several KiB for as long as it lives; here a connection holds nothing between two messages. What is
-//! decoded goes to a parser that wants UTF-8, so only text of which more is to come is checked for it here.
+//! frame so far needed, several KiB for as long as it lives; here a connection holds nothing between two messages, and a
+//! message that came whole is read where it lies. What is decoded goes to a parser that wants UTF-8, so only text of which
+//! more is to come is checked for it here.
 //!
 //! No extensions, so reserved bits are violations. A message is refused as soon as its headers say that it is too large or
 //! binary; nothing is reserved for what a header promises.
 
-use std::io::Cursor;
+use std::{borrow::Cow, io::Cursor, mem};
 
 use signaling_protocol::FrameError;
 use tokio_tungstenite::tungstenite::protocol::frame::{
@@ -19,9 +20,9 @@ use crate::hub::Frame;
 
 /// What came.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Incoming {
+pub(super) enum Incoming<'a> {
     /// A whole message of the size that the decoder takes; whether it is UTF-8 is not known.
-    Text(Vec<u8>),
+    Text(Cow<'a, [u8]>),
     /// To be answered with the same payload.
     Ping(Vec<u8>),
     Pong,
@@ -64,6 +65,13 @@ struct Under {
     length: usize,
 }
 
+impl Under {
+    /// Whether it is a whole message.
+    fn is_text(&self) -> bool {
+        self.last && self.opcode == OpCode::Data(Data::Text)
+    }
+}
+
 impl Decoder {
     pub(super) const fn new(most: usize) -> Self {
         Self {
@@ -82,8 +90,8 @@ impl Decoder {
         self.most = most;
     }
 
-    /// Takes bytes off the front of `input` until a message is complete or `input` is empty.
-    pub(super) fn next(&mut self, input: &mut &[u8]) -> Result<Option<Incoming>, Refused> {
+    /// Takes bytes off the front of `input` until a message is complete or `input` is empty. What it takes it may change.
+    pub(super) fn next<'a>(&mut self, input: &mut &'a mut [u8]) -> Result<Option<Incoming<'a>>, Refused> {
         loop {
             let (under, come) = match self.frame {
                 Some(frame) => frame,
@@ -92,13 +100,15 @@ impl Decoder {
                     None => return Ok(None),
                 },
             };
-            let (part, rest) = input.split_at(input.len().min(under.length - come));
-            *input = rest;
+            let part = take(input, under.length - come);
+            unmask(part, under.mask, come);
+            if under.is_text() && part.len() == under.length {
+                self.frame = None;
+                return Ok(Some(Incoming::Text(Cow::Borrowed(part))));
+            }
             let payload =
                 if matches!(under.opcode, OpCode::Data(_)) { &mut self.text } else { &mut self.control };
-            let from = payload.len();
             payload.extend_from_slice(part);
-            unmask(&mut payload[from..], under.mask, come);
             let come = come + part.len();
             if come < under.length {
                 self.frame = Some((under, come));
@@ -111,7 +121,7 @@ impl Decoder {
         }
     }
 
-    fn header(&mut self, input: &mut &[u8]) -> Result<Option<Under>, Refused> {
+    fn header(&mut self, input: &mut &mut [u8]) -> Result<Option<Under>, Refused> {
         let kept = self.head.len();
         let (header, used) = if kept == 0 {
             parse(input)?
@@ -124,11 +134,11 @@ impl Decoder {
             if kept == 0 {
                 self.head.extend_from_slice(input);
             }
-            *input = &[];
+            *input = &mut [];
             return Ok(None);
         };
         self.head = Vec::new();
-        *input = &input[used - kept..];
+        take(input, used - kept);
         self.admit(&header, length).map(Some)
     }
 
@@ -152,18 +162,18 @@ impl Decoder {
         Ok(Under { opcode: header.opcode, last: header.is_final, mask, length })
     }
 
-    fn complete(&mut self, under: Under) -> Result<Option<Incoming>, Refused> {
+    fn complete(&mut self, under: Under) -> Result<Option<Incoming<'static>>, Refused> {
         match under.opcode {
             OpCode::Data(_) if under.last => {
                 (self.fragmented, self.checked) = (false, 0);
-                Ok(Some(Incoming::Text(std::mem::take(&mut self.text))))
+                Ok(Some(Incoming::Text(Cow::Owned(mem::take(&mut self.text)))))
             }
             OpCode::Data(_) => {
                 self.fragmented = true;
                 self.check().map(|()| None)
             }
             OpCode::Control(kind) => {
-                let payload = std::mem::take(&mut self.control);
+                let payload = mem::take(&mut self.control);
                 match kind {
                     Control::Ping => Ok(Some(Incoming::Ping(payload))),
                     Control::Pong => Ok(Some(Incoming::Pong)),
@@ -188,6 +198,14 @@ impl Decoder {
     }
 }
 
+/// At most `length` bytes off the front.
+fn take<'a>(input: &mut &'a mut [u8], length: usize) -> &'a mut [u8] {
+    let bytes = mem::take(input);
+    let (part, rest) = bytes.split_at_mut(bytes.len().min(length));
+    *input = rest;
+    part
+}
+
 fn parse(bytes: &[u8]) -> Result<(Option<(FrameHeader, u64)>, usize), Refused> {
     let mut cursor = Cursor::new(bytes);
     let header = FrameHeader::parse(&mut cursor).map_err(|_| Refused::Protocol)?;
@@ -196,7 +214,7 @@ fn parse(bytes: &[u8]) -> Result<(Option<(FrameHeader, u64)>, usize), Refused> {
 }
 
 /// RFC 6455 section 5.5.1: nothing, or a code that may be sent and a reason in UTF-8.
-fn close(payload: &[u8]) -> Result<Incoming, Refused> {
+fn close(payload: &[u8]) -> Result<Incoming<'static>, Refused> {
     match payload.split_first_chunk() {
         None if payload.is_empty() => Ok(Incoming::Close(None)),
         Some((code, reason))
@@ -223,11 +241,14 @@ fn unmask(bytes: &mut [u8], mut mask: [u8; 4], come: usize) {
 
 /// Appends one of our frames.
 pub(super) fn encode_text(frame: &Frame, output: &mut Vec<u8>) {
-    let (envelope, fields) = frame.pieces();
-    output.reserve(MAX_HEADER_BYTES + envelope.len() + fields.len());
-    encode_header(OpCode::Data(Data::Text), envelope.len() + fields.len(), output);
+    let (envelope, shared) = frame.pieces();
+    let length = envelope.len() + shared.iter().map(|piece| piece.len()).sum::<usize>();
+    output.reserve(MAX_HEADER_BYTES + length);
+    encode_header(OpCode::Data(Data::Text), length, output);
     output.extend_from_slice(envelope.as_bytes());
-    output.extend_from_slice(fields.as_bytes());
+    for piece in shared {
+        output.extend_from_slice(piece.as_bytes());
+    }
 }
 
 pub(super) fn encode_pong(payload: &[u8], output: &mut Vec<u8>) {

@@ -80,7 +80,7 @@ pub(crate) struct Attached {
     reports: Arc<Reports>,
 }
 
-/// What became of a frame's text.
+/// What became of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
     /// The shard has the frame.
@@ -94,9 +94,9 @@ pub(crate) fn hello_too_large() -> String {
     format!("a hello is at most {MAX_HELLO_BYTES} bytes")
 }
 
-/// Reads a connection's first frame; otherwise says how the connection is to be closed.
-pub(crate) fn read_hello(text: &[u8]) -> Result<(u64, Hello), (CloseCode, String)> {
-    let frame = ClientFrame::parse(text).map_err(|error| (error.close_code(), error.to_string()))?;
+/// The hello that a connection's first frame is; otherwise how the connection is to be closed.
+pub(crate) fn hello_of(frame: Result<ClientFrame, FrameError>) -> Result<(u64, Hello), (CloseCode, String)> {
+    let frame = frame.map_err(|error| (error.close_code(), error.to_string()))?;
     match frame.message {
         ClientMessage::Hello(hello) => Ok((frame.ack, hello)),
         ClientMessage::Signal(_)
@@ -177,14 +177,14 @@ impl Attached {
         &self.metrics
     }
 
-    /// Hands the text of a frame to the shard.
-    pub(crate) async fn hear(&self, text: &[u8]) -> Result<Heard, Stopped> {
+    /// Hands a frame, or what came instead of one, to the shard.
+    pub(crate) async fn hear(&self, frame: Result<ClientFrame, FrameError>) -> Result<Heard, Stopped> {
         if let Err(refill) = self.admitted.frame() {
             self.metrics.refused(Refusal::Frames);
             self.shard.send(Letter::TooMany(self.conn, refill)).await?;
             return Ok(Heard::Refused);
         }
-        match ClientFrame::parse(text) {
+        match frame {
             Ok(frame) => {
                 if let ClientMessage::Report(report) = &frame.message {
                     self.reports.note(report);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use signaling_protocol::{CloseCode, FrameError, RoomName};
+use signaling_protocol::{ClientFrame, CloseCode, FrameError, RoomName};
 use subtle::ConstantTimeEq as _;
 
 use super::{
@@ -72,7 +72,7 @@ impl Keyed {
     /// Hands a body that holds one frame a line to the shard, up to the first that is none.
     pub(crate) async fn hear(&self, body: &[u8]) -> Result<(), Stopped> {
         for line in body.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
-            if self.attached.hear(line).await? == Heard::Refused {
+            if self.attached.hear(ClientFrame::parse(line)).await? == Heard::Refused {
                 break;
             }
         }

@@ -9,9 +9,10 @@
 //! There is no compression: no library does it in bounded memory.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     future::Future,
     future::poll_fn,
+    mem,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -19,7 +20,7 @@ use std::{
 
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use signaling_protocol::{CloseCode, FrameError, MAX_FRAME_BYTES, MAX_HELLO_BYTES};
+use signaling_protocol::{ClientFrame, CloseCode, FrameError, MAX_FRAME_BYTES, MAX_HELLO_BYTES};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     time::{Sleep, sleep, timeout},
@@ -29,8 +30,8 @@ use tracing::debug;
 use super::{
     framing::{self, Decoder, Incoming, Refused as Unreadable},
     guest::{
-        Attached, Greeting, Guest, HELLO_DEADLINE, Heard, STALL_DEADLINE, STOPPING, farewell,
-        hello_too_large, read_hello,
+        Attached, Greeting, Guest, HELLO_DEADLINE, Heard, STALL_DEADLINE, STOPPING, farewell, hello_of,
+        hello_too_large,
     },
 };
 use crate::{
@@ -48,67 +49,85 @@ pub(crate) async fn serve(upgrade: OnUpgrade, guest: Guest) {
         Err(_elapsed) => return,
     };
     guest.metrics.connections.inc();
-    let socket = Socket::new(TokioIo::new(upgraded));
-    let end = converse(socket, &guest).await;
+    let mut socket = Socket::new(TokioIo::new(upgraded));
+    let end = converse(&mut socket, &guest).await;
     guest.metrics.connections.dec();
     guest.metrics.closed(end);
 }
 
 /// Gives the code with which we closed, or `None` if the client closed or was lost.
-async fn converse(mut socket: Socket<TokioIo<Upgraded>>, guest: &Guest) -> Option<CloseCode> {
+///
+/// What is soon over is boxed: a task is for its whole life as large as the largest of its states.
+async fn converse(socket: &mut Socket<TokioIo<Upgraded>>, guest: &Guest) -> Option<CloseCode> {
+    let attached = match Box::pin(enter(socket, guest)).await {
+        Ok(attached) => attached,
+        Err(refused) => return Box::pin(refuse(socket, refused)).await,
+    };
+    let ended = converse_attached(socket, &attached).await;
+    Box::pin(part(socket, attached, ended)).await
+}
+
+/// From the upgrade to the session.
+async fn enter(socket: &mut Socket<TokioIo<Upgraded>>, guest: &Guest) -> Result<Attached, Refused> {
     // Before the hello: the hub tells by the number that a hello was held up behind that of a later connection.
     let conn = guest.shards.number();
-    let greeting = match greet(&mut socket, guest).await {
-        Ok(greeting) => {
-            guest.greeted();
-            socket.decoder.take_up_to(MAX_FRAME_BYTES);
-            greeting
-        }
-        Err(Refused::Lost) => return None,
-        Err(Refused::Protocol) => {
-            socket.abandon().await;
-            return None;
-        }
-        Err(Refused::Close(code, why)) => {
-            socket.farewell(farewell(code, why), code).await;
-            return Some(code);
-        }
-    };
-    let ended = async {
-        let attached = guest.attach(conn, greeting).await?;
-        let ended = converse_attached(&mut socket, &attached).await;
-        if let Ok(Ended::Lost | Ended::Protocol) = ended {
-            attached.gone(GoneReason::Closed).await;
-        } else if let Ok(Ended::Stalled) = ended {
-            attached.gone(GoneReason::SlowReader).await;
-        }
-        ended
-    };
-    match ended.await {
-        Ok(Ended::Closing(code)) => {
-            socket.farewell(None, code).await;
-            Some(code)
-        }
-        Ok(Ended::Lost) => None,
-        Ok(Ended::Protocol) => {
+    let greeting = greet(socket, guest).await?;
+    guest.greeted();
+    socket.decoder.take_up_to(MAX_FRAME_BYTES);
+    guest.attach(conn, greeting).await.map_err(|Stopped| Refused::stopping())
+}
+
+async fn refuse(socket: &mut Socket<TokioIo<Upgraded>>, refused: Refused) -> Option<CloseCode> {
+    match refused {
+        Refused::Lost => None,
+        Refused::Protocol => {
             socket.abandon().await;
             None
         }
-        // Nothing can be written to it, a close frame neither.
-        Ok(Ended::Stalled) => Some(CloseCode::SlowReader),
-        Err(Stopped) => {
-            let code = CloseCode::GoingAway;
-            socket.farewell(Frame::farewell(code, STOPPING, None), code).await;
+        Refused::Close(code, why) => {
+            socket.farewell(farewell(code, why), code).await;
             Some(code)
         }
     }
 }
 
-/// Why there was no hello.
+/// Tells the shard and the client, as far as they do not know, that the connection has ended.
+async fn part(
+    socket: &mut Socket<TokioIo<Upgraded>>,
+    attached: Attached,
+    ended: Result<Ended, Stopped>,
+) -> Option<CloseCode> {
+    match ended {
+        Ok(Ended::Lost | Ended::Protocol) => attached.gone(GoneReason::Closed).await,
+        Ok(Ended::Stalled) => attached.gone(GoneReason::SlowReader).await,
+        Ok(Ended::Closing(_)) | Err(Stopped) => {}
+    }
+    // What waits for the client is nobody's any more.
+    drop(attached);
+    match ended {
+        Ok(Ended::Closing(code)) => {
+            socket.farewell(None, code).await;
+            Some(code)
+        }
+        Ok(Ended::Lost) => None,
+        Ok(Ended::Protocol) => refuse(socket, Refused::Protocol).await,
+        // Nothing can be written to it, a close frame neither.
+        Ok(Ended::Stalled) => Some(CloseCode::SlowReader),
+        Err(Stopped) => refuse(socket, Refused::stopping()).await,
+    }
+}
+
+/// Why there is no session.
 enum Refused {
     Lost,
     Protocol,
     Close(CloseCode, String),
+}
+
+impl Refused {
+    fn stopping() -> Self {
+        Self::Close(CloseCode::GoingAway, STOPPING.into())
+    }
 }
 
 async fn greet(socket: &mut Socket<TokioIo<Upgraded>>, guest: &Guest) -> Result<Greeting, Refused> {
@@ -117,11 +136,11 @@ async fn greet(socket: &mut Socket<TokioIo<Upgraded>>, guest: &Guest) -> Result<
         () = sleep(HELLO_DEADLINE) => {
             return Err(Refused::Close(CloseCode::HelloTimeout, "say hello within 5 seconds".into()));
         }
-        () = guest.stop.cancelled() => return Err(Refused::Close(CloseCode::GoingAway, STOPPING.into())),
+        () = guest.stop.cancelled() => return Err(Refused::stopping()),
     };
     let refuse = |error: FrameError| Refused::Close(error.close_code(), error.to_string());
-    let text = match first {
-        Event::Text(text) => text,
+    let frame = match first {
+        Event::Frame(frame) => frame,
         Event::Malformed(FrameError::TooLarge { .. }) => {
             return Err(Refused::Close(CloseCode::TooLarge, hello_too_large()));
         }
@@ -130,7 +149,7 @@ async fn greet(socket: &mut Socket<TokioIo<Upgraded>>, guest: &Guest) -> Result<
         Event::Lost | Event::Stalled | Event::Closing(_) => return Err(Refused::Lost),
     };
     let closed = |(code, why)| Refused::Close(code, why);
-    let (ack, mut hello) = read_hello(&text).map_err(closed)?;
+    let (ack, mut hello) = hello_of(frame).map_err(closed)?;
     let grant = guest.authorize(&mut hello).await.map_err(closed)?;
     Ok(Greeting { ack, hello, grant })
 }
@@ -153,8 +172,8 @@ async fn converse_attached(
 ) -> Result<Ended, Stopped> {
     loop {
         match socket.event(Some((attached.outbox(), attached.metrics()))).await {
-            Event::Text(text) => {
-                if attached.hear(&text).await? == Heard::Refused {
+            Event::Frame(frame) => {
+                if attached.hear(frame).await? == Heard::Refused {
                     socket.stop_reading();
                 }
             }
@@ -169,8 +188,9 @@ async fn converse_attached(
 
 /// What a connection's task wakes up for.
 enum Event {
-    Text(Vec<u8>),
-    /// What came is not a frame and reading has ended.
+    /// The text of a message as the frame that it is, or why it is none.
+    Frame(Result<ClientFrame, FrameError>),
+    /// What came is not even a text, and reading has ended.
     Malformed(FrameError),
     /// The outbox has ended.
     Closing(CloseCode),
@@ -203,6 +223,22 @@ struct Socket<S> {
 struct Input {
     bytes: Vec<u8>,
     taken: usize,
+}
+
+impl Input {
+    fn rest(bytes: &[u8]) -> Self {
+        if bytes.is_empty() {
+            return Self::default();
+        }
+        let mut copy = emptied(INPUT.take());
+        copy.extend_from_slice(bytes);
+        Self { bytes: copy, taken: 0 }
+    }
+}
+
+fn emptied(mut buffer: Vec<u8>) -> Vec<u8> {
+    buffer.clear();
+    buffer
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
@@ -260,11 +296,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                     self.unflushed = true;
                     self.stall = None;
                     if self.written == self.output.len() {
-                        (self.output, self.written) = (Vec::new(), 0);
+                        self.written = 0;
+                        OUTPUT.set(mem::take(&mut self.output));
                     }
                 }
-                Poll::Pending => return self.poll_stall(cx),
+                Poll::Pending => {
+                    self.settle();
+                    return self.poll_stall(cx);
+                }
             }
+        }
+    }
+
+    /// What has to wait takes no more memory than it needs, and leaves the buffer to others.
+    fn settle(&mut self) {
+        if self.stall.is_none() {
+            let rest = self.output[self.written..].to_vec();
+            self.written = 0;
+            OUTPUT.set(mem::replace(&mut self.output, rest));
         }
     }
 
@@ -273,6 +322,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         while self.output.len() < WRITE_BYTES {
             match outbox.poll_next(cx) {
                 Poll::Ready(Next::Frame(frame)) => {
+                    if self.output.is_empty() {
+                        self.output = emptied(OUTPUT.take());
+                    }
                     framing::encode_text(&frame, &mut self.output);
                     metrics.frames_sent.inc();
                 }
@@ -303,11 +355,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
         loop {
             if self.input.taken < self.input.bytes.len() {
-                let mut input = std::mem::take(&mut self.input);
-                let (taken, event) = self.decode(&input.bytes[input.taken..]);
+                let mut input = mem::take(&mut self.input);
+                let (taken, event) = self.decode(&mut input.bytes[input.taken..]);
                 input.taken += taken;
                 if input.taken < input.bytes.len() {
                     self.input = input;
+                } else {
+                    INPUT.set(input.bytes);
                 }
                 if event.is_ready() {
                     return event;
@@ -323,8 +377,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                         return Some(Poll::Ready(Some(Event::Lost)));
                     }
                 }
-                let (taken, event) = self.decode(buffer.filled());
-                self.input.bytes = buffer.filled()[taken..].to_vec();
+                let (taken, event) = self.decode(buffer.filled_mut());
+                self.input = Input::rest(&buffer.filled()[taken..]);
                 event.is_ready().then_some(event)
             });
             if let Some(event) = read {
@@ -335,7 +389,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
 
     /// Decodes up to something that has to be acted on, and says how many bytes that took. Pending: all of them, and there
     /// is nothing.
-    fn decode(&mut self, bytes: &[u8]) -> (usize, Poll<Option<Event>>) {
+    fn decode(&mut self, bytes: &mut [u8]) -> (usize, Poll<Option<Event>>) {
+        let length = bytes.len();
         let mut rest = bytes;
         let event = loop {
             match self.decoder.next(&mut rest) {
@@ -355,14 +410,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                 }
             }
         };
-        (bytes.len() - rest.len(), event)
+        (length - rest.len(), event)
     }
 
-    fn act(&mut self, incoming: Incoming) -> Poll<Option<Event>> {
+    fn act(&mut self, incoming: Incoming<'_>) -> Poll<Option<Event>> {
         match incoming {
             Incoming::Text(text) => {
                 self.control_frames = 0;
-                Poll::Ready(Some(Event::Text(text)))
+                Poll::Ready(Some(Event::Frame(ClientFrame::parse(&text))))
             }
             Incoming::Ping(_) | Incoming::Pong if self.control_frames >= MAX_CONTROL_FRAMES => {
                 self.reading = false;
@@ -393,7 +448,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 
     /// Writes an `error` frame if there is one and the close frame, then sees the client off.
-    async fn farewell(mut self, frame: Option<Frame>, code: CloseCode) {
+    async fn farewell(&mut self, frame: Option<Frame>, code: CloseCode) {
         if let Some(frame) = frame {
             framing::encode_text(&frame, &mut self.output);
         }
@@ -402,17 +457,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 
     /// RFC 6455 section 7.1.7: fails the connection with 1002.
-    async fn abandon(mut self) {
+    async fn abandon(&mut self) {
         framing::encode_close(Some(1002_u16.to_be_bytes()), "not RFC 6455", &mut self.output);
         self.end().await;
     }
 
     /// Writes what there is and ends our side of the stream, then swallows what still comes, for a bounded time and size.
     /// Closing a socket with unread bytes makes the kernel reset it, and a reset overtakes the close frame.
-    async fn end(self) {
-        let Self { mut stream, output, written, .. } = self;
+    async fn end(&mut self) {
+        let Self { stream, output, written, .. } = self;
         let write = async {
-            stream.write_all(&output[written..]).await?;
+            stream.write_all(&output[*written..]).await?;
             stream.flush().await
         };
         let Ok(Ok(())) = timeout(FAREWELL_DEADLINE, write).await else { return };
@@ -434,6 +489,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
 thread_local! {
     /// Where this thread's connections read into, one after the other.
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+    /// One that was used up, for the next.
+    static INPUT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    /// The same.
+    static OUTPUT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// The 101 response is being written; that takes no time on a connection that is alive.

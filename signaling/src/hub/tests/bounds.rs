@@ -175,8 +175,8 @@ fn a_ring_takes_as_many_frames_as_it_may_and_overflows_at_the_next() {
 
 #[test]
 fn a_ring_takes_as_many_bytes_as_it_may_and_overflows_at_the_next() {
-    // {"type":"signal","from":"<22>","negotiation":"n","candidate":"<1000>"} and the overhead of 32.
-    let frame = 17 + 32 + 18 + 12 + 1002 + 1 + 32;
+    // {"type":"signal","from":"<22>","negotiation":"n","candidate":"<1000>"} and the overhead of 96.
+    let frame = 17 + 32 + 18 + 12 + 1002 + 1 + 96;
     for (replay_bytes, kept) in [(2 * frame, true), (2 * frame - 1, false)] {
         let mut world = World::with(Limits { replay_bytes, ..Limits::default() });
         let b = world.join('b', "lobby");
