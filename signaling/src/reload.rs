@@ -12,18 +12,23 @@ use std::{
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-use turn_relay::operation::{Readiness, StartError, certificate_watch, changes, telemetry::Levels};
+use turn_relay::operation::{
+    Readiness, StartError, access::CurrentAccess, certificate_watch, changes, hook::Hook, telemetry::Levels,
+};
 
 use crate::{
+    authority::{Authority, CurrentAuthority},
     config::{Changes, DrainRules, RelayChoice, Settings, Tls},
     metrics::Metrics,
     outbox::Budget,
+    revocation::{CurrentReach, Hand, Reach},
     rules::{CurrentRules, Rules},
     shard::{Letter, Shards},
     tls::{self, ServedCertificate},
     transport::admission::Admission,
     turn::{self, IceIssuer},
     watchdog,
+    webhook::{self, CurrentHook},
 };
 
 /// What a reload did.
@@ -46,6 +51,10 @@ pub(crate) struct Reins {
     /// What holds now. Locked for the whole of a change, so that changes come one after the other.
     pub(crate) settings: Mutex<Settings>,
     pub(crate) rules: CurrentRules,
+    pub(crate) authority: CurrentAuthority,
+    pub(crate) webhook: CurrentHook,
+    pub(crate) reach: CurrentReach,
+    pub(crate) access: CurrentAccess,
     pub(crate) admission: Admission,
     pub(crate) budget: Arc<Budget>,
     pub(crate) ice: Arc<IceIssuer>,
@@ -78,11 +87,21 @@ impl Control {
         let mut settings = self.settings();
         let Changes { mut changed, needs_restart, new } = settings.changes_to(new);
         let certificate = self.load(&new.tls)?;
+        let Opened { authority, webhook, hand } = Opened::of(&settings, &new)?;
         if let Some(levels) = levels {
             levels.set(new.log.level.as_deref())?;
         }
         changed.extend(certificate.and_then(|certificate| self.serve(certificate)));
-        let Reins { rules, admission, budget, ice, shards, .. } = &*self.0;
+        let Reins { rules, admission, budget, ice, shards, reach, access, .. } = &*self.0;
+        if let Some(authority) = authority {
+            self.0.authority.store(Arc::new(authority));
+        }
+        if let Some(webhook) = webhook {
+            self.0.webhook.store(webhook);
+        }
+        let hand = hand.map_or_else(|| reach.load().hand.clone(), Arc::new);
+        reach.store(Arc::new(Reach { hand, lifetime: new.credential_lifetime }));
+        access.store(Arc::new(new.admin.access.clone()));
         rules.store(Arc::new(Rules::new(&new)));
         admission.limit(new.connections);
         budget.limit(new.outbox_total(), new.outbox_reserve());
@@ -174,6 +193,25 @@ impl Control {
 
     fn settings(&self) -> MutexGuard<'_, Settings> {
         self.0.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a reload opens anew, where it is another one: what stays keeps what it knows (keys that were read, answers of the hook).
+struct Opened {
+    authority: Option<Authority>,
+    webhook: Option<Option<Arc<Hook>>>,
+    hand: Option<Hand>,
+}
+
+impl Opened {
+    fn of(old: &Settings, new: &Settings) -> Result<Self, StartError> {
+        let authority = (old.access != new.access).then(|| new.access.open()).transpose()?;
+        let webhook =
+            (old.webhook != new.webhook).then(|| webhook::ready(new.webhook.as_ref())).transpose()?;
+        let hand = (old.turn_admin != new.turn_admin)
+            .then(|| Hand::of_other_relay(new.turn_admin.as_ref()))
+            .transpose()?;
+        Ok(Self { authority, webhook, hand })
     }
 }
 

@@ -7,8 +7,9 @@
 //!
 //! A session that merely ended keeps what it has: its media may go on, and its credentials expire by themselves.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use reqwest::{Url, redirect::Policy};
 use serde::Serialize;
 use signaling_protocol::SessionId;
@@ -16,12 +17,27 @@ use tokio::{sync::mpsc, time::sleep};
 use tracing::{debug, warn};
 use turn_relay::{admin::Operator, operation::StartError};
 
+use crate::config::TurnAdmin;
+
 /// Where shards put sessions. Clones are the same queue.
-#[derive(Clone, Default)]
-pub(crate) struct Revoker(Option<mpsc::Sender<SessionId>>);
+#[derive(Clone)]
+pub(crate) struct Revoker {
+    reach: CurrentReach,
+    queue: mpsc::Sender<SessionId>,
+}
+
+/// What reaches into the relay now, and how long credentials hold. A reload exchanges it.
+pub(crate) struct Reach {
+    pub(crate) hand: Arc<Hand>,
+    pub(crate) lifetime: Duration,
+}
+
+pub(crate) type CurrentReach = Arc<ArcSwap<Reach>>;
 
 /// What reaches into the relay.
 pub(crate) enum Hand {
+    /// There is no relay that can be told.
+    None,
     /// The relay in this process.
     Embedded(Operator),
     /// The admin API of another.
@@ -37,20 +53,27 @@ struct Revocation<'a> {
 impl Revoker {
     /// Never waits: what does not fit is said in the log.
     pub(crate) fn revoke(&self, session: SessionId) {
-        if let Some(queue) = &self.0
-            && queue.try_send(session).is_err()
-        {
+        let somebody = !matches!(*self.reach.load().hand, Hand::None);
+        if somebody && self.queue.try_send(session).is_err() {
             warn!(%session, "too many sessions are put out at once: this one keeps the relay until its credentials expire");
         }
     }
 }
 
 impl Hand {
+    /// The admin API of a relay elsewhere, if there is one.
+    ///
+    /// # Errors
+    /// As [`Self::external`].
+    pub(crate) fn of_other_relay(admin: Option<&TurnAdmin>) -> Result<Self, StartError> {
+        admin.map_or(Ok(Self::None), |TurnAdmin { url, token }| Self::external(url, token))
+    }
+
     /// The admin API at this address, which has the path of the relay's (`/v1/revocations`) below it.
     ///
     /// # Errors
     /// When no HTTP client can be made: the system has no certificates.
-    pub(crate) fn external(url: &Url, token: &str) -> Result<Self, StartError> {
+    fn external(url: &Url, token: &str) -> Result<Self, StartError> {
         let client = reqwest::Client::builder()
             .user_agent(concat!("signaling/", env!("CARGO_PKG_VERSION")))
             .redirect(Policy::none())
@@ -65,6 +88,7 @@ impl Hand {
     async fn revoke(&self, session: SessionId, time: Duration) -> Result<(), String> {
         let user = session.to_string();
         match self {
+            Self::None => Ok(()),
             Self::Embedded(operator) => {
                 let ended = operator.revoke(&user, time).await.map_err(|error| error.to_string())?;
                 debug!(%session, ended, "the relay was taken from a session");
@@ -93,17 +117,18 @@ impl Hand {
     }
 }
 
-/// A queue, and what works it off until every [`Revoker`] is gone. Credentials hold for `lifetime`.
-pub(crate) fn open(hand: Hand, lifetime: Duration) -> (Revoker, impl Future<Output = ()> + Send + 'static) {
+/// A queue, and what works it off until every [`Revoker`] is gone.
+pub(crate) fn open(reach: CurrentReach) -> (Revoker, impl Future<Output = ()> + Send + 'static) {
     let (sender, queue) = mpsc::channel(WAITING);
-    (Revoker(Some(sender)), work(hand, lifetime, queue))
+    (Revoker { reach: reach.clone(), queue: sender }, work(reach, queue))
 }
 
-async fn work(hand: Hand, lifetime: Duration, mut queue: mpsc::Receiver<SessionId>) {
+async fn work(reach: CurrentReach, mut queue: mpsc::Receiver<SessionId>) {
     while let Some(session) = queue.recv().await {
         let mut pause = FIRST_PAUSE;
         for attempt in 1..=ATTEMPTS {
-            match hand.revoke(session, lifetime).await {
+            let now = reach.load_full();
+            match now.hand.revoke(session, now.lifetime).await {
                 Ok(()) => break,
                 Err(why) if attempt == ATTEMPTS => {
                     warn!(%session, "the relay was not taken from a session that was put out: {why}");
@@ -159,7 +184,7 @@ mod tests {
         tokio::spawn(async move { axum::serve(listener, routes).await });
 
         let hand = Hand::external(&url.parse().expect("a URL"), "a token of the operator").expect("a client");
-        let (revoker, work) = open(hand, Duration::from_secs(43_200));
+        let (revoker, work) = open(reach(hand, Duration::from_secs(43_200)));
         let [first, second] = [7, 8].map(SessionId::from_bits);
         revoker.revoke(first);
         revoker.revoke(second);
@@ -180,10 +205,16 @@ mod tests {
     #[tokio::test]
     async fn what_does_not_fit_is_left_out_and_nobody_waits() {
         let hand = Hand::external(&"http://127.0.0.1:9/".parse().expect("a URL"), "token").expect("a client");
-        let (revoker, _idle) = open(hand, Duration::from_secs(1));
+        let (revoker, _idle) = open(reach(hand, Duration::from_secs(1)));
         for n in 0..=WAITING as u64 {
             revoker.revoke(SessionId::from_bits(n));
         }
-        Revoker::default().revoke(SessionId::from_bits(0));
+        let (revoker, idle) = open(reach(Hand::None, Duration::from_secs(1)));
+        revoker.revoke(SessionId::from_bits(0));
+        drop(idle);
+    }
+
+    fn reach(hand: Hand, lifetime: Duration) -> CurrentReach {
+        Arc::new(ArcSwap::from_pointee(Reach { hand: Arc::new(hand), lifetime }))
     }
 }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use prometheus_client::registry::Registry;
 use tokio::{
     net::TcpListener,
@@ -19,20 +19,20 @@ use tracing::{info, warn};
 use turn_relay::{
     config as relay_config,
     credentials::Secret,
-    operation::{Admin, Readiness, StartError, hook::Events, supervisor, telemetry::Levels},
+    operation::{Admin, Readiness, StartError, supervisor, telemetry::Levels},
     server::Server as Relay,
 };
 
 use crate::{
     admin::{Console, Operator},
-    authority::Authority,
-    config::{RelayChoice, Settings, Tls, TurnAdmin},
+    authority::CurrentAuthority,
+    config::{RelayChoice, Settings, Tls},
     metrics::Metrics,
     origin::Origin,
     outbox::Budget,
     reload::{Control, Reins, Reloader},
     report::Reports,
-    revocation::{self, Hand, Revoker},
+    revocation::{self, CurrentReach, Hand, Reach},
     routes::{self, App},
     rules::Rules,
     shard::{Shards, Surroundings},
@@ -44,7 +44,7 @@ use crate::{
     },
     turn::{self, IceIssuer},
     watchdog,
-    webhook::{self, Opened, RoomEvent},
+    webhook::{self, CurrentHook},
 };
 
 /// A running signaling server, with its embedded relay if it has one.
@@ -55,7 +55,7 @@ pub struct Server {
     summary: Vec<String>,
     reloader: Reloader,
     /// Posts what is left for the webhook, to its end.
-    posting: Option<JoinHandle<()>>,
+    posting: JoinHandle<()>,
     tasks: TaskTracker,
     drivers: JoinSet<()>,
 }
@@ -90,24 +90,37 @@ impl Server {
         let mut registry = Registry::default();
         let metrics = Arc::new(Metrics::register(&mut registry));
         // What may still be wrong with a file comes before the relay, which says in its log that it runs.
-        let authority = Arc::new(settings.access.open()?);
+        let authority: CurrentAuthority = Arc::new(ArcSwap::from_pointee(settings.access.open()?));
         let (relay, ice) = relay(&settings, &mut registry)?;
-        let webhook = webhook::open(settings.webhook.as_ref(), &mut registry)?;
+        let webhook: CurrentHook = Arc::new(ArcSwapOption::new(webhook::ready(settings.webhook.as_ref())?));
+        let reach = reach(&settings, relay.as_ref())?;
         let summary = summary(&settings, address, certificate.as_ref(), relay.as_ref(), admin.as_ref());
 
         let ice = Arc::new(IceIssuer::new(ice, settings.credential_lifetime));
-        let (events, posting) = webhook
-            .map(|Opened { events, delivery, hook }| (events, tokio::spawn(delivery.run(hook))))
-            .unzip();
-        let around = surroundings(&settings, authority, relay.as_ref(), &ice, &metrics, events)?;
+        let (events, posting) = webhook::open(&webhook, &mut registry);
+        let posting = tokio::spawn(posting);
+        let (revoker, revoking) = revocation::open(reach.clone());
+        // It ends with the shards.
+        tokio::spawn(revoking);
+        let around = Surroundings {
+            ice: ice.clone(),
+            authority: authority.clone(),
+            metrics: metrics.clone(),
+            events,
+            revoker,
+        };
         let (shards, drivers) = Shards::new(settings.shards, &settings.limits, &around);
         let shards = Arc::new(shards);
         let (tasks, stop, ready) = (TaskTracker::new(), CancellationToken::new(), Readiness::default());
-        let access = Arc::new(settings.admin.access.clone());
+        let access = Arc::new(ArcSwap::from_pointee(settings.admin.access.clone()));
         let certificate = certificate.map(|certificate| Arc::new(ServedCertificate::new(certificate)));
         let tls = acceptor(certificate.clone(), settings.http2)?;
         let reins = Arc::new(Reins {
             rules: Arc::new(ArcSwap::from_pointee(Rules::new(&settings))),
+            authority: authority.clone(),
+            webhook,
+            reach,
+            access: access.clone(),
             admission: Admission::new(settings.connections),
             budget: Arc::new(Budget::new(settings.outbox_total(), settings.outbox_reserve())),
             settings: Mutex::new(settings),
@@ -119,7 +132,7 @@ impl Server {
             stop: stop.clone(),
         });
         let app = Arc::new(App {
-            authority: around.authority,
+            authority,
             rules: reins.rules.clone(),
             ready: ready.clone(),
             shards: shards.clone(),
@@ -221,9 +234,7 @@ impl Server {
             let _ = tokio::task::spawn_blocking(move || relay.shutdown()).await;
         }
         // Its queue has ended with the shards.
-        if let Some(posting) = self.posting
-            && timeout(STOP_DEADLINE, posting).await.is_err()
-        {
+        if timeout(STOP_DEADLINE, self.posting).await.is_err() {
             warn!("the webhook did not take the last events in time and they are lost");
         }
         info!("stopped");
@@ -268,35 +279,14 @@ fn acceptor(
     Ok(Some(TlsAcceptor::from(Arc::new(config))))
 }
 
-/// What every shard works with.
-fn surroundings(
-    settings: &Settings,
-    authority: Arc<Authority>,
-    relay: Option<&Relay>,
-    ice: &Arc<IceIssuer>,
-    metrics: &Arc<Metrics>,
-    webhook: Option<Events<RoomEvent>>,
-) -> Result<Surroundings, StartError> {
-    Ok(Surroundings {
-        ice: ice.clone(),
-        authority,
-        metrics: metrics.clone(),
-        webhook,
-        revoker: revoker(settings, relay)?,
-    })
-}
-
-/// Takes the relay from sessions that are put out, where there is one that can be told.
-fn revoker(settings: &Settings, relay: Option<&Relay>) -> Result<Revoker, StartError> {
-    let hand = match (relay, &settings.turn_admin) {
-        (Some(relay), _) => Hand::Embedded(relay.operator()),
-        (None, Some(TurnAdmin { url, token })) => Hand::external(url, token)?,
-        (None, None) => return Ok(Revoker::default()),
+/// What takes the relay from sessions that are put out.
+fn reach(settings: &Settings, relay: Option<&Relay>) -> Result<CurrentReach, StartError> {
+    let hand = match relay {
+        Some(relay) => Hand::Embedded(relay.operator()),
+        None => Hand::of_other_relay(settings.turn_admin.as_ref())?,
     };
-    let (revoker, work) = revocation::open(hand, settings.credential_lifetime);
-    // It ends with the shards.
-    tokio::spawn(work);
-    Ok(revoker)
+    let reach = Reach { hand: Arc::new(hand), lifetime: settings.credential_lifetime };
+    Ok(Arc::new(ArcSwap::from_pointee(reach)))
 }
 
 /// The addresses under which a listener can be reached: its own, or those of this machine.

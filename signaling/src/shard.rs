@@ -26,11 +26,10 @@ use tokio::{
     time::sleep_until,
 };
 use tracing::{debug, info};
-use turn_relay::operation::hook::Events;
 
 use crate::{
     admin::Question,
-    authority::Authority,
+    authority::CurrentAuthority,
     hub::{
         ConnId, Counts, EndReason, Event, Frame, GoneReason, Grant, Hub, Input, Limits, Output, Traffic,
         Unproven,
@@ -44,7 +43,7 @@ use crate::{
         guest::Transport,
     },
     turn::IceIssuer,
-    webhook::{self, RoomEvent},
+    webhook::{self, RoomEvents},
 };
 
 /// All shards, as the transports see them.
@@ -187,9 +186,9 @@ impl Shard {
 #[derive(Clone)]
 pub(crate) struct Surroundings {
     pub(crate) ice: Arc<IceIssuer>,
-    pub(crate) authority: Arc<Authority>,
+    pub(crate) authority: CurrentAuthority,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) webhook: Option<Events<RoomEvent>>,
+    pub(crate) events: RoomEvents,
     pub(crate) revoker: Revoker,
 }
 
@@ -298,7 +297,7 @@ impl Driver {
     /// Hands the hub an input and carries out what comes back, and what comes back of that.
     fn apply(&mut self, now: Instant, input: Input) {
         let Self { hub, links, places, entering, around, inbox, transports, .. } = self;
-        let Surroundings { ice, authority, metrics, webhook, revoker } = around;
+        let Surroundings { ice, authority, metrics, events, revoker } = around;
         let (mut next, mut inputs) = (Some(input), VecDeque::new());
         while let Some(input) = next.take().or_else(|| inputs.pop_front()) {
             for output in hub.handle(now, input) {
@@ -324,7 +323,7 @@ impl Driver {
                         inputs.push_back(Input::Ice { session, ice: fresh });
                     }
                     Output::Verify { session, room, token } => {
-                        let (authority, inbox) = (authority.clone(), inbox.clone());
+                        let (authority, inbox) = (authority.load_full(), inbox.clone());
                         tokio::spawn(async move {
                             let verdict = authority.renew(&room, &token).await;
                             if let Some(inbox) = inbox.upgrade() {
@@ -341,11 +340,7 @@ impl Driver {
                         {
                             revoker.revoke(session);
                         }
-                        if let Some(webhook) = webhook
-                            && let Some(event) = webhook::event_of(&event, SystemTime::now())
-                        {
-                            webhook.put(event);
-                        }
+                        events.tell(&event);
                         if let Event::Started { session, .. } = &event {
                             places.extend(entering.take().map(|place| (*session, place)));
                         } else if let Event::Ended { session, .. } = &event {

@@ -3,14 +3,18 @@
 //! A shard never waits: an event that finds the queue full is counted and lost. What is sent names rooms and peers, and nothing that a
 //! client wrote about itself.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
+use arc_swap::ArcSwapOption;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 use signaling_protocol::{PeerId, RoomName, SessionId};
 use turn_relay::operation::{
     StartError,
-    hook::{Caller, Delivery, Events, Hook, Outcomes, milliseconds, queue},
+    hook::{Caller, Events, Hook, Outcomes, milliseconds, queue},
 };
 
 use crate::{
@@ -20,7 +24,7 @@ use crate::{
 
 /// One event, as it is written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct RoomEvent {
+struct RoomEvent {
     event: Kind,
     /// Milliseconds since 1970.
     time: u64,
@@ -46,7 +50,7 @@ enum Kind {
 }
 
 /// What the hub tells, as an event for the hook; most of it is none.
-pub(crate) fn event_of(event: &Event, now: SystemTime) -> Option<RoomEvent> {
+fn event_of(event: &Event, now: SystemTime) -> Option<RoomEvent> {
     let bare = |event, room: &RoomName| RoomEvent {
         event,
         time: milliseconds(now),
@@ -95,27 +99,48 @@ pub(crate) const fn word(reason: EndReason) -> &'static str {
     }
 }
 
-/// A hook that is ready to be called.
-pub(crate) struct Opened {
-    /// Where shards put events.
-    pub(crate) events: Events<RoomEvent>,
-    /// What posts them.
-    pub(crate) delivery: Delivery<RoomEvent>,
-    pub(crate) hook: Hook,
+/// The hook that hears of rooms now, if there is one. A reload exchanges it: what waits goes to the new one.
+pub(crate) type CurrentHook = Arc<ArcSwapOption<Hook>>;
+
+/// Where shards put what they have to tell.
+#[derive(Clone)]
+pub(crate) struct RoomEvents {
+    hook: CurrentHook,
+    queue: Events<RoomEvent>,
+}
+
+impl RoomEvents {
+    /// Never waits; does nothing where there is no hook.
+    pub(crate) fn tell(&self, event: &Event) {
+        if self.hook.load().is_some()
+            && let Some(event) = event_of(event, SystemTime::now())
+        {
+            self.queue.put(event);
+        }
+    }
+}
+
+/// A queue for the hook, and what posts from it until every [`RoomEvents`] is gone.
+pub(crate) fn open(
+    hook: &CurrentHook,
+    registry: &mut Registry,
+) -> (RoomEvents, impl Future<Output = ()> + Send + 'static) {
+    let registry = registry.sub_registry_with_prefix("signaling");
+    let outcomes =
+        Outcomes::registered(registry, "webhook_events", "Events for the webhook by what became of them");
+    let (queue, delivery) = queue("webhook", CAPACITY, outcomes);
+    let current = hook.clone();
+    let posting = delivery.run_with(move || current.load().as_deref().cloned());
+    (RoomEvents { hook: hook.clone(), queue }, posting)
 }
 
 /// Makes the hook ready to be called, if there is one.
 ///
 /// # Errors
 /// When no HTTP client can be made: the system has no certificates.
-pub(crate) fn open(webhook: Option<&Webhook>, registry: &mut Registry) -> Result<Option<Opened>, StartError> {
+pub(crate) fn ready(webhook: Option<&Webhook>) -> Result<Option<Arc<Hook>>, StartError> {
     let Some(Webhook { url, secret }) = webhook else { return Ok(None) };
-    let registry = registry.sub_registry_with_prefix("signaling");
-    let outcomes =
-        Outcomes::registered(registry, "webhook_events", "Events for the webhook by what became of them");
-    let (events, delivery) = queue("webhook", CAPACITY, outcomes);
-    let hook = Hook::new("webhook", url, secret, CALLER)?;
-    Ok(Some(Opened { events, delivery, hook }))
+    Hook::new("webhook", url, secret, CALLER).map(|hook| Some(Arc::new(hook)))
 }
 
 /// Who we are to the programs that we call.

@@ -17,7 +17,7 @@ use axum::Router;
 use prometheus_client::registry::Registry;
 use turn_relay::operation::{
     Admin, Readiness,
-    access::{Access, Door},
+    access::{CurrentAccess, Door},
     admin,
 };
 
@@ -29,7 +29,7 @@ use crate::reload::Reloader;
 pub(crate) struct Console {
     pub(crate) operator: Operator,
     pub(crate) reloader: Reloader,
-    pub(crate) access: Arc<Access>,
+    pub(crate) access: CurrentAccess,
     pub(crate) registry: Arc<Registry>,
     pub(crate) ready: Readiness,
 }

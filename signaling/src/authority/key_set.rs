@@ -15,6 +15,7 @@ use arc_swap::ArcSwapOption;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use reqwest::{Url, redirect::Policy};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
 use tracing::{info, warn};
 
@@ -152,9 +153,10 @@ impl KeySet {
     }
 }
 
-/// Says what is wrong with a file of keys, if something is.
-pub(crate) fn check_file(path: &PathBuf) -> Result<(), String> {
-    parse(&read_file(path)?).map(|_keys| ())
+/// SHA-256 of a file of keys; says what is wrong with it, if something is.
+pub(crate) fn digest_of_file(path: &PathBuf) -> Result<[u8; 32], String> {
+    let bytes = read_file(path)?;
+    parse(&bytes).map(|_keys| Sha256::digest(&bytes).into())
 }
 
 fn read_file(path: &PathBuf) -> Result<Vec<u8>, String> {

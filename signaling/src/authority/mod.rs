@@ -15,12 +15,13 @@ mod hook;
 mod key_set;
 mod token;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use signaling_protocol::{AccessToken, CloseCode, RoomName};
 
 pub(crate) use hook::HookAuthority;
-pub(crate) use key_set::{KeySet, KeySource, check_file as check_keys};
+pub(crate) use key_set::{KeySet, KeySource, digest_of_file as digest_of_keys};
 pub(crate) use token::{Keys, TokenAuthority};
 
 use crate::hub::{Grant, Unproven};
@@ -35,6 +36,9 @@ pub(crate) enum Authority {
     /// A program of the operator's.
     Hook(Box<HookAuthority>),
 }
+
+/// Whoever says it now. A reload exchanges it; what was granted before stays granted.
+pub(crate) type CurrentAuthority = Arc<ArcSwap<Authority>>;
 
 /// Why there is no grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,12 +9,13 @@ use jsonwebtoken::DecodingKey;
 use reqwest::Url;
 use turn_relay::operation::{
     StartError,
+    changes::{counted, list},
     console::secret_line,
     hook::{Hook, HookSecret, HookUrl},
 };
 
 use super::{Config, numbers::within};
-use crate::authority::{Authority, HookAuthority, KeySet, KeySource, Keys, TokenAuthority, check_keys};
+use crate::authority::{Authority, HookAuthority, KeySet, KeySource, Keys, TokenAuthority, digest_of_keys};
 use crate::hub::Identity;
 use crate::webhook::CALLER;
 
@@ -31,8 +32,13 @@ pub(crate) struct Access {
 enum Source {
     Open,
     Secrets(Vec<String>),
-    Keys(KeySource),
-    Hook { url: HookUrl, secret: HookSecret, keep: Duration },
+    /// Of a file the SHA-256 too: other keys under the same path are another source.
+    Keys(KeySource, Option<[u8; 32]>),
+    Hook {
+        url: HookUrl,
+        secret: HookSecret,
+        keep: Duration,
+    },
 }
 
 impl std::fmt::Debug for Source {
@@ -40,28 +46,15 @@ impl std::fmt::Debug for Source {
         match self {
             Self::Open => f.write_str("Open"),
             Self::Secrets(secrets) => write!(f, "Secrets({})", secrets.len()),
-            Self::Keys(keys) => keys.fmt(f),
+            Self::Keys(keys, _) => keys.fmt(f),
             Self::Hook { url, keep, .. } => write!(f, "Hook({url:?}, {keep:?})"),
         }
     }
 }
 
 impl Access {
-    /// Looks at what only a start would find.
-    pub(super) fn check(&self) -> Result<(), StartError> {
-        match &self.source {
-            Source::Keys(KeySource::File(path)) => {
-                check_keys(path).map_err(|why| StartError::new(format!("token_keys: {why}")))
-            }
-            Source::Keys(KeySource::Web(_)) | Source::Open | Source::Secrets(_) | Source::Hook { .. } => {
-                Ok(())
-            }
-        }
-    }
-
     /// Makes ready what was asked for. Keys at a web address are fetched when the first token comes.
     pub(crate) fn open(&self) -> Result<Authority, StartError> {
-        self.check()?;
         let keys = match &self.source {
             Source::Open => return Ok(Authority::Open),
             Source::Hook { url, secret, keep } => {
@@ -71,7 +64,7 @@ impl Access {
             Source::Secrets(secrets) => {
                 Keys::Secrets(secrets.iter().map(|line| DecodingKey::from_secret(line.as_bytes())).collect())
             }
-            Source::Keys(source) => Keys::Set(
+            Source::Keys(source, _) => Keys::Set(
                 KeySet::new(source.clone()).map_err(|why| StartError::new(format!("token_keys: {why}")))?,
             ),
         };
@@ -79,12 +72,43 @@ impl Access {
         Ok(Authority::Tokens(Box::new(TokenAuthority { keys, audience, issuer, identity: self.identity })))
     }
 
+    /// What is different in `new`, in words, without secrets.
+    pub(super) fn changes_to(&self, new: &Self) -> Vec<String> {
+        let mut changed = Vec::new();
+        let Self { source, audience, issuer, identity } = self;
+        match (source, &new.source) {
+            (Source::Secrets(old), Source::Secrets(new)) => {
+                let added = new.iter().filter(|secret| !old.contains(secret)).count();
+                let removed = old.iter().filter(|secret| !new.contains(secret)).count();
+                changed.extend(counted("token_secret_file", &[(added, "added"), (removed, "removed")]));
+            }
+            (Source::Keys(..), Source::Keys(..)) if *source != new.source => {
+                changed.push("token_keys: other keys".to_owned());
+            }
+            (Source::Hook { .. }, Source::Hook { .. }) if *source != new.source => {
+                changed.push("auth_hook, its secret or its cache".to_owned());
+            }
+            (old, new_source) if *old != *new_source => {
+                changed.push(format!("who enters: {}", new.summary()))
+            }
+            (Source::Open | Source::Secrets(_) | Source::Keys(..) | Source::Hook { .. }, _) => {}
+        }
+        list(&mut changed, "token_audience", audience, &new.audience, String::clone);
+        if *issuer != new.issuer {
+            changed.push("token_issuer".to_owned());
+        }
+        if *identity != new.identity {
+            changed.push("identity".to_owned());
+        }
+        changed
+    }
+
     /// In a few words, for a person.
     pub(crate) const fn summary(&self) -> &'static str {
         match self.source {
             Source::Open => "whoever knows the name of a room (see --token-secret-file and --token-keys)",
             Source::Secrets(_) => "with a token that was signed with the secret",
-            Source::Keys(_) => "with a token that was signed with a key of the set",
+            Source::Keys(..) => "with a token that was signed with a key of the set",
             Source::Hook { .. } => "with a token that the hook knows",
         }
     }
@@ -105,7 +129,7 @@ pub(super) fn access(config: &Config) -> Result<Access, StartError> {
             ));
         }
         (Some(file), None) => Source::Secrets(secrets(file)?),
-        (None, Some(keys)) => Source::Keys(key_source(keys)?),
+        (None, Some(keys)) => key_source(keys)?,
     };
     let (audience, issuer) = (config.token_audience.clone(), config.token_issuer.clone());
     let identity = match config.identity.as_deref() {
@@ -132,10 +156,10 @@ pub(super) fn access(config: &Config) -> Result<Access, StartError> {
             "token_audience and token_issuer: the hook reads the tokens, not this server; leave them out",
         )),
         // Whoever publishes keys signs for others too.
-        Source::Keys(_) if audience.is_empty() => Err(StartError::new(
+        Source::Keys(..) if audience.is_empty() => Err(StartError::new(
             "token_keys: it needs token_audience, or tokens that were made for other programs would open rooms",
         )),
-        Source::Open | Source::Secrets(_) | Source::Keys(_) | Source::Hook { .. } => {
+        Source::Open | Source::Secrets(_) | Source::Keys(..) | Source::Hook { .. } => {
             Ok(Access { source, audience, issuer, identity })
         }
     }
@@ -160,14 +184,16 @@ fn hook(config: &Config) -> Result<Option<Source>, StartError> {
     Ok(Some(Source::Hook { url, secret, keep: Duration::from_secs(keep) }))
 }
 
-fn key_source(text: &str) -> Result<KeySource, StartError> {
+fn key_source(text: &str) -> Result<Source, StartError> {
     if !text.contains("://") {
-        return Ok(KeySource::File(PathBuf::from(text)));
+        let path = PathBuf::from(text);
+        let digest = digest_of_keys(&path).map_err(|why| StartError::new(format!("token_keys: {why}")))?;
+        return Ok(Source::Keys(KeySource::File(path), Some(digest)));
     }
     let url = text.parse::<Url>().ok();
     // Whoever can change what is read on its way makes tokens.
     let safe = |url: &Url| url.scheme() == "https" || url.scheme() == "http" && is_this_machine(url);
-    url.filter(safe).map(KeySource::Web).ok_or_else(|| {
+    url.filter(safe).map(|url| Source::Keys(KeySource::Web(url), None)).ok_or_else(|| {
         StartError::new(format!(
             "token_keys: {text:?} is no address to trust keys from; write https://host/path, or the path of a file"
         ))

@@ -3,6 +3,8 @@
 //! Every field of [`Settings`] is named in [`Settings::changes_to`], by a pattern without `..`: a new key is either put into force
 //! by a reload or said to need a restart, and never forgotten.
 
+use std::mem::discriminant;
+
 use turn_relay::operation::changes::{keep, list, value};
 
 use super::{RelayChoice, Settings, Tls};
@@ -54,7 +56,14 @@ impl Settings {
         if forwarding.header != new.forwarding.header {
             changed.push("forwarded_header".to_owned());
         }
+        // What is said to a relay waits for the restart that takes that relay.
+        let other_kind = discriminant(relay) != discriminant(&new.relay);
         changed.extend(other_relay(relay, &mut new.relay, &mut needs_restart));
+        if other_kind {
+            new.turn_admin.clone_from(turn_admin);
+        } else if *turn_admin != new.turn_admin {
+            changed.push("turn_admin_url or turn_admin_token_file".to_owned());
+        }
         if *credential_lifetime != new.credential_lifetime {
             changed.push(format!("turn_credential_seconds is {}", new.credential_lifetime.as_secs()));
         }
@@ -67,6 +76,14 @@ impl Settings {
         if *drain != new.drain {
             changed.push("drain_seconds or drain_url".to_owned());
         }
+        changed.extend(access.changes_to(&new.access));
+        if *webhook != new.webhook {
+            changed.push("webhook or webhook_secret_file".to_owned());
+        }
+        if admin.access.token != new.admin.access.token {
+            changed.push("admin_token_file".to_owned());
+        }
+        list(&mut changed, "admin_host", &admin.access.hosts, &new.admin.access.hosts, String::clone);
         value(&mut changed, "log_level", &log.level(), &new.log.level());
         match (tls, &new.tls) {
             (Tls::Files { .. }, Tls::Files { .. }) if *tls != new.tls => {
@@ -77,19 +94,9 @@ impl Settings {
                 keep(&mut needs_restart, "tls", tls, &mut new.tls);
             }
         }
-        keep(
-            &mut needs_restart,
-            "token_secret_file, token_keys, auth_hook or identity",
-            access,
-            &mut new.access,
-        );
-        keep(&mut needs_restart, "turn_admin_url", turn_admin, &mut new.turn_admin);
         keep(&mut needs_restart, "http2", http2, &mut new.http2);
         keep(&mut needs_restart, "listen", listen, &mut new.listen);
         keep(&mut needs_restart, "admin", &admin.address, &mut new.admin.address);
-        keep(&mut needs_restart, "admin_token_file", &admin.access.token, &mut new.admin.access.token);
-        keep(&mut needs_restart, "admin_host", &admin.access.hosts, &mut new.admin.access.hosts);
-        keep(&mut needs_restart, "webhook", webhook, &mut new.webhook);
         keep(&mut needs_restart, "public_url", public, &mut new.public);
         keep(&mut needs_restart, "shards", shards, &mut new.shards);
         keep(&mut needs_restart, "log_format", &log.format, &mut new.log.format);

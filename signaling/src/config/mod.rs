@@ -59,12 +59,11 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Looks also at what only a start would find: whether the certificate and the keys of tokens can be used.
+    /// Looks also at what only a start would find: whether the certificate can be used.
     ///
     /// # Errors
     /// One line that says what is wrong.
     pub fn check(&self) -> Result<(), StartError> {
-        self.access.check()?;
         match &self.tls {
             Tls::Off | Tls::SelfSigned => Ok(()),
             Tls::Files { cert, key } => tls::load(cert, key)

@@ -16,7 +16,7 @@ use turn_relay::operation::Readiness;
 
 use crate::{
     assets::{self, plain},
-    authority::Authority,
+    authority::CurrentAuthority,
     metrics::{Metrics, Refusal},
     origin::{HostRefusal, Origin},
     outbox::Budget,
@@ -38,7 +38,7 @@ pub(crate) struct App {
     pub(crate) rules: CurrentRules,
     /// Cleared while the server drains.
     pub(crate) ready: Readiness,
-    pub(crate) authority: Arc<Authority>,
+    pub(crate) authority: CurrentAuthority,
     pub(crate) shards: Arc<Shards>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) reports: Arc<Reports>,

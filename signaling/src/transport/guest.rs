@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{admission::Admitted, listen::LongAnswer};
 use crate::{
-    authority::{Authority, Denial, PATIENCE},
+    authority::{CurrentAuthority, Denial, PATIENCE},
     hub::{ConnId, Frame, GoneReason, Grant},
     metrics::{Metrics, Refusal},
     origin::Host,
@@ -45,7 +45,7 @@ pub(crate) struct Guest {
     pub(crate) transport: Transport,
     /// What the request showed; a hello may show another.
     pub(crate) token: Option<AccessToken>,
-    pub(crate) authority: Arc<Authority>,
+    pub(crate) authority: CurrentAuthority,
     pub(crate) admitted: Arc<Admitted>,
     pub(crate) carrier: Option<Carrier>,
     pub(crate) shards: Arc<Shards>,
@@ -131,7 +131,7 @@ impl Guest {
     pub(crate) async fn authorize(&self, hello: &mut Hello) -> Result<Option<Grant>, (CloseCode, String)> {
         let token = hello.token.take();
         let token = token.as_ref().or(self.token.as_ref());
-        self.authority.grant(&self.room, token).await.map_err(Denial::close)
+        self.authority.load_full().grant(&self.room, token).await.map_err(Denial::close)
     }
 
     /// Hands a hello to the room's shard. What the shard answers, a `welcome` or a refusal, comes out of the outbox.

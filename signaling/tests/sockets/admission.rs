@@ -11,7 +11,7 @@ use tempfile::NamedTempFile;
 use super::requests::{Http, json_of, text};
 use super::{Client, config, open, request, requests, start};
 
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
+pub(super) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// A server that asks for tokens. The file has to live as long as it starts.
 pub(super) fn guarded(more: Config) -> Server {
@@ -27,19 +27,24 @@ fn seconds_from_now(seconds: i64) -> i64 {
 
 /// A token for rooms that begin with `lob`.
 pub(super) fn token(more: &Value) -> String {
+    signed(more, &Header::default(), &EncodingKey::from_secret(SECRET.as_bytes()))
+}
+
+/// The same, signed with another key.
+pub(super) fn signed(more: &Value, header: &Header, key: &EncodingKey) -> String {
     let mut claims = json!({"sub": "ada", "exp": seconds_from_now(600), "room": "lob*"});
     for (name, value) in more.as_object().expect("an object") {
         claims[name] = value.clone();
     }
-    encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes())).expect("a token")
+    encode(header, &claims, key).expect("a token")
 }
 
-fn hello(seed: u8, token: Option<String>) -> String {
+pub(super) fn hello(seed: u8, token: Option<String>) -> String {
     requests::hello(seed, &token.map_or_else(|| json!({}), |token| json!({"token": token})))
 }
 
 /// How a first frame on a WebSocket is answered that is refused.
-async fn refusal(server: &Server, room: &str, hello: &str) -> (Value, u16) {
+pub(super) async fn refusal(server: &Server, room: &str, hello: &str) -> (Value, u16) {
     let mut client = Client::of(open(server, room).await);
     client.send_raw(hello).await;
     let error = client.next().await;

@@ -15,6 +15,7 @@ mod process;
 mod proxy_protocol;
 mod put_out;
 mod reload;
+mod reload_access;
 mod requests;
 mod rooms;
 mod sessions;

@@ -25,18 +25,18 @@ use super::{
     start,
 };
 
-const SECRET: &str = "a-secret-that-both-sides-know";
+pub(super) const SECRET: &str = "a-secret-that-both-sides-know";
 
 /// A program of the operator's, which first answers with these statuses.
-struct Program {
-    url: String,
+pub(super) struct Program {
+    pub(super) url: String,
     batches: mpsc::UnboundedReceiver<Value>,
 }
 
 type Answers = Arc<Mutex<Vec<StatusCode>>>;
 
 impl Program {
-    async fn start(mut answers: Vec<StatusCode>) -> Self {
+    pub(super) async fn start(mut answers: Vec<StatusCode>) -> Self {
         answers.reverse();
         let (sender, batches) = mpsc::unbounded_channel();
         let answers: Answers = Arc::new(Mutex::new(answers));
@@ -47,7 +47,7 @@ impl Program {
         Self { url, batches }
     }
 
-    async fn next(&mut self) -> Value {
+    pub(super) async fn next(&mut self) -> Value {
         timeout(PATIENCE, self.batches.recv()).await.expect("a call in time").expect("it runs")
     }
 }
@@ -70,7 +70,7 @@ async fn hook(
     answer
 }
 
-fn words(batch: &Value) -> Vec<String> {
+pub(super) fn words(batch: &Value) -> Vec<String> {
     let events = batch["events"].as_array().unwrap_or_else(|| panic!("a batch, not {batch}"));
     events
         .iter()

@@ -14,10 +14,11 @@ mod shown;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use prometheus_client::registry::Registry;
 
-use crate::operation::access::{Access, Door};
+use crate::operation::access::{Access, CurrentAccess, Door};
 use crate::operation::{Admin, Readiness, admin};
 use crate::server::Reloader;
 pub use operator::{NotRevoked, Operator, Unanswered};
@@ -27,7 +28,7 @@ pub use operator::{NotRevoked, Operator, Unanswered};
 pub struct Console {
     operator: Operator,
     reloader: Reloader,
-    access: Arc<Access>,
+    access: CurrentAccess,
     registry: Arc<Registry>,
     ready: Readiness,
 }
@@ -41,7 +42,13 @@ impl Console {
         registry: Registry,
         ready: Readiness,
     ) -> Self {
-        Self { operator, reloader, access: Arc::new(access), registry: Arc::new(registry), ready }
+        Self {
+            operator,
+            reloader,
+            access: Arc::new(ArcSwap::from_pointee(access)),
+            registry: Arc::new(registry),
+            ready,
+        }
     }
 
     /// What to serve on this listener. Who reaches a unix socket is let in by its mode; who reaches a port needs the token.

@@ -6,6 +6,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
@@ -48,19 +49,22 @@ impl Token {
     }
 }
 
+/// Who may come in over a port now; a program may exchange it while it runs.
+pub type CurrentAccess = Arc<ArcSwap<Access>>;
+
 /// How requests come in.
 #[derive(Clone, Debug)]
 pub enum Door {
     /// A unix socket: the file's mode has let it in.
     Socket,
     /// A TCP port.
-    Port(Arc<Access>),
+    Port(CurrentAccess),
 }
 
 impl Door {
     /// The door of this listener: who reaches a unix socket is let in by its mode, who reaches a port needs the token.
     #[must_use]
-    pub fn of(on: &Admin, access: &Arc<Access>) -> Self {
+    pub fn of(on: &Admin, access: &CurrentAccess) -> Self {
         match on.address().tcp() {
             Some(_) => Self::Port(Arc::clone(access)),
             None => Self::Socket,
@@ -69,6 +73,7 @@ impl Door {
 
     fn admits(&self, headers: &HeaderMap) -> Result<(), Problem> {
         let Self::Port(access) = self else { return Ok(()) };
+        let access = access.load();
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
         if !is_known(host, &access.hosts) {
             return Err(Problem::new(

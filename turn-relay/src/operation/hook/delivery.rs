@@ -30,7 +30,7 @@ pub struct Outcomes {
     delivered: Counter,
     /// The hook said that it will never take them.
     rejected: Counter,
-    /// The queue was full.
+    /// The queue was full, or there was no hook any more.
     dropped: Counter,
 }
 
@@ -93,14 +93,19 @@ pub struct Delivery<E> {
 impl<E: Serialize> Delivery<E> {
     /// Posts until nobody can put in any more and nothing is left.
     pub async fn run(self, hook: Hook) {
+        self.run_with(move || Some(hook.clone())).await;
+    }
+
+    /// The same where the hook may change: `hook` tells before each attempt which it is, and what finds none is counted as lost.
+    pub async fn run_with(self, hook: impl Fn() -> Option<Hook>) {
         self.post_with(move |body| {
-            let hook = hook.clone();
-            async move { hook.call(body).await }
+            let hook = hook();
+            async move { Some(hook?.call(body).await) }
         })
         .await;
     }
 
-    async fn post_with<F: Future<Output = Called>>(mut self, post: impl Fn(Vec<u8>) -> F) {
+    async fn post_with<F: Future<Output = Option<Called>>>(mut self, post: impl Fn(Vec<u8>) -> F) {
         loop {
             let mut events = Vec::new();
             if self.events.recv_many(&mut events, MAX_BATCH).await == 0 {
@@ -118,7 +123,7 @@ impl<E: Serialize> Delivery<E> {
         }
     }
 
-    async fn deliver<F: Future<Output = Called>>(&self, events: &[E], post: &impl Fn(Vec<u8>) -> F) {
+    async fn deliver<F: Future<Output = Option<Called>>>(&self, events: &[E], post: &impl Fn(Vec<u8>) -> F) {
         let count = events.len() as u64;
         let batch = Batch { batch: format!("{:032x}", rand::rng().random::<u128>()), events };
         let Ok(body) = serde_json::to_vec(&batch) else {
@@ -128,16 +133,20 @@ impl<E: Serialize> Delivery<E> {
         let mut pause = FIRST_PAUSE;
         loop {
             match post(body.clone()).await {
-                Called::Accepted(_) => {
+                None => {
+                    self.outcomes.dropped.inc_by(count);
+                    return;
+                }
+                Some(Called::Accepted(_)) => {
                     self.outcomes.delivered.inc_by(count);
                     return;
                 }
-                Called::Refused(status) => {
+                Some(Called::Refused(status)) => {
                     tracing::warn!(status, events = count, "{} refuses a batch and it is lost", self.hook);
                     self.outcomes.rejected.inc_by(count);
                     return;
                 }
-                Called::Failed(why) => {
+                Some(Called::Failed(why)) => {
                     let hook = self.hook;
                     tracing::warn!(events = count, "{hook} does not answer and is tried again: {why}");
                 }

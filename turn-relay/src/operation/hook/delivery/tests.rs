@@ -19,7 +19,7 @@ async fn post(events: u64, answers: Vec<Called>) -> (Vec<(Duration, Value)>, Out
     delivery
         .post_with(|body| {
             posted.borrow_mut().push((start.elapsed(), serde_json::from_slice(&body).expect("JSON")));
-            std::future::ready(answers.borrow_mut().next().unwrap_or(Called::Accepted(vec![])))
+            std::future::ready(Some(answers.borrow_mut().next().unwrap_or(Called::Accepted(vec![]))))
         })
         .await;
     (posted.into_inner(), outcomes)
