@@ -1,10 +1,10 @@
 // @ts-check
 /**
- * What those who look after a room see: who knocks, who may come in, and how to remove somebody. For everybody else it only tells
+ * What those who look after a room see: who knocks, who may come in, who is kept out, and how to remove somebody. For everybody else it only tells
  * when the door was changed. What a person may is decided by the server; hiding what they may not is courtesy.
  *
  * @import { SignalingClient } from "./sdk/client.js"
- * @import { Door, Knock, KnockEnded, RoomChanged, Welcome } from "./sdk/protocol.js"
+ * @import { Ban, Bans, Door, Knock, KnockEnded, RoomChanged, Welcome } from "./sdk/protocol.js"
  */
 
 import { byId, make } from "./element.js";
@@ -18,6 +18,8 @@ export class Moderation {
   /** Who waits outside, with the card that shows it. @type {Map<string, { name: string | undefined, card: HTMLElement }>} */
   #knocking = new Map();
   #password = false;
+  /** Who is kept out, as of the last time that we asked. @type {Ban[]} */
+  #bans = [];
   /** Whom the open dialog would remove. */
   #removing = "";
 
@@ -34,8 +36,10 @@ export class Moderation {
       ["room_changed", (frame) => this.#changed(frame)],
       ["knock", (frame) => this.#knocked(frame)],
       ["knock_ended", (frame) => this.#knockEnded(frame)],
+      ["bans", (frame) => this.#listed(frame)],
     ];
     for (const [type, listener] of listeners) client.addEventListener(type, (event) => listener(/** @type {CustomEvent} */ (event).detail), { signal });
+    byId("door-open").addEventListener("click", () => this.#ask(), { signal });
     byId("door-form").addEventListener("change", (event) => this.#doorChosen(event), { signal });
     byId("room-password-form").addEventListener("submit", (event) => this.#passwordChosen(event), { signal });
     byId("room-password-remove").addEventListener("click", () => client.setDoor(client.door, ""), { signal });
@@ -113,10 +117,41 @@ export class Moderation {
     after.focus();
   }
 
+  /** The list is looked at when the sheet opens, and nobody tells when it changes. */
+  #ask() {
+    if (this.client.may_lift) this.client.askForBans();
+  }
+
+  /** @param {Bans} frame */
+  #listed({ bans }) {
+    const focused = byId("bans").contains(document.activeElement);
+    this.#bans = bans;
+    this.#showBans();
+    // The button that lifted one is gone.
+    if (focused) (byId("bans").querySelector("button") ?? byId("door").querySelector("button"))?.focus();
+  }
+
+  #showBans() {
+    byId("kept-out").hidden = !this.client.may_lift || this.#bans.length === 0;
+    const items = this.#bans.map(({ peer, name, ends_in_ms }) => {
+      const shown = name?.trim() || t("guest", { id: peer.slice(0, 4) });
+      const [who, lift] = [make("span", "knock-who"), make("button", "secondary compact")];
+      who.textContent = t("ban_said", { name: shown, minutes: String(Math.ceil(ends_in_ms / 60_000)) });
+      lift.type = "button";
+      lift.textContent = t("lift");
+      lift.setAttribute("aria-label", t("lift_label", { name: shown }));
+      lift.addEventListener("click", () => this.client.lift(peer));
+      return make("li", "knock", who, lift);
+    });
+    byId("bans").replaceChildren(...items);
+  }
+
   #show() {
-    const { granted, door } = this.client;
+    const { granted, door, may_lift } = this.client;
     byId("call").toggleAttribute("data-may-kick", granted.may_kick);
-    byId("door-open").hidden = !granted.may_lock;
+    byId("door-open").hidden = !granted.may_lock && !may_lift;
+    byId("door-form").hidden = byId("room-password-form").hidden = !granted.may_lock;
+    this.#showBans();
     for (const choice of byId("door-form").querySelectorAll("input")) choice.checked = choice.value === door;
     byId("room-password-remove").hidden = !this.#password;
     byId("room-password-state").textContent = t(this.#password ? "room_password_on" : "room_password_off");

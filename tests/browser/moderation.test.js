@@ -110,19 +110,34 @@ for (const [screen, options] of Object.entries(SCREENS)) {
   });
 }
 
-scenario('the host keeps somebody out for an hour, who cannot come back into a room that is open', async (stage) => {
-  const { open } = await guarded(stage);
-  const [host, guest] = [await (await open(HOST)).join('Ada'), await (await open(GUEST)).join('Grace')];
-  await inCall([host, guest], 'direct');
-  await host.page.locator('.tile-remove').hover();
-  await host.page.getByRole('button', { name: 'Remove Grace from the room' }).click();
-  await host.page.getByLabel('Keep them out for an hour').check();
-  await host.page.getByRole('button', { name: 'Remove', exact: true }).click();
-  await ended(guest, 'You cannot enter this room for now');
-  await guest.page.getByRole('button', { name: 'Join again' }).click();
-  await press(guest);
-  await ended(guest, 'You cannot enter this room for now');
-});
+for (const [screen, options] of Object.entries(SCREENS)) {
+  scenario(`on a ${screen} the host keeps somebody out for an hour, who cannot come back into a room that is open until they are let in again`, async (stage) => {
+    const { open } = await guarded(stage, options);
+    // One who may remove, and not lock, sees who is kept out as well.
+    const [host, guest] = [await (await open({ ...HOST, may_lock: false })).join('Ada'), await (await open(GUEST)).join('Grace')];
+    await inCall([host, guest], 'direct');
+    await host.page.locator('.tile-remove').hover();
+    await host.page.getByRole('button', { name: 'Remove Grace from the room' }).click();
+    await host.page.getByLabel('Keep them out for an hour').check();
+    await host.page.getByRole('button', { name: 'Remove', exact: true }).click();
+    await ended(guest, 'You cannot enter this room for now');
+    await guest.page.getByRole('button', { name: 'Join again' }).click();
+    await press(guest, 'Grace');
+    await ended(guest, 'You cannot enter this room for now');
+
+    await host.page.locator('#door-open').click();
+    await host.page.getByText('Grace, for 60 min more').waitFor();
+    assert.ok(!(await host.page.locator('#door-form').isVisible()));
+    await picture(host, `${screen}-kept-out.png`);
+    await host.page.getByRole('button', { name: 'Let Grace in again' }).click();
+    await until('the list to be empty', async () => !(await host.page.locator('#kept-out').isVisible()));
+    assert.ok(await host.run(() => document.activeElement?.closest('#door') !== null), 'the focus is still in the sheet');
+    await host.page.keyboard.press('Escape');
+    await guest.page.getByRole('button', { name: 'Join again' }).click();
+    await press(guest, 'Grace');
+    await inCall([host, await guest.joined()], 'direct');
+  });
+}
 
 /** A server that asks for tokens. @param {import('../harness/scenario.js').Stage} stage @param {object} [options] of the browser */
 async function guarded(stage, options) {

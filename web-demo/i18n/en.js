@@ -98,6 +98,10 @@ export const en = {
   remove_text: "They can come back by opening the page anew, unless you keep them out.",
   remove_ban: "Keep them out for an hour",
   remove_confirm: "Remove",
+  kept_out: "Kept out of this room",
+  ban_said: "{name}, for {minutes} min more",
+  lift: "Let in again",
+  lift_label: "Let {name} in again",
   cancel: "Cancel",
   link: "Link to this room",
 

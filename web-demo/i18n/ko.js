@@ -99,6 +99,10 @@ export const ko = {
   remove_text: "막아 두지 않으면 페이지를 새로 열어 다시 들어올 수 있습니다.",
   remove_ban: "한 시간 동안 들어오지 못하게 하기",
   remove_confirm: "내보내기",
+  kept_out: "들어오지 못하게 막은 사람",
+  ban_said: "{name} 님, {minutes}분 남음",
+  lift: "다시 허용",
+  lift_label: "{name} 님 다시 들어오게 하기",
   cancel: "취소",
   link: "이 방의 링크",
 

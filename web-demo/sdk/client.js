@@ -20,7 +20,7 @@
  *
  * Events (CustomEvent, the frame or fact in `detail`):
  * `welcome`, `peer_joined`, `peer_changed`, `peer_left`, `room_changed`, `knock`,
- * `knock_ended`, `granted`, `signal`, `ice`, `notice`, `error`: the frame;
+ * `knock_ended`, `bans`, `granted`, `signal`, `ice`, `notice`, `error`: the frame;
  * `state`: { state, code?, name?, message?, retry_in_ms? } whenever `client.state` changes; `name` is that of the close code, and
  * `message` what the server, or whoever removed us, said about it.
  *
@@ -192,6 +192,24 @@ export class SignalingClient extends EventTarget {
    */
   kick(to, { ban_ms, reason } = {}) {
     this.#sendSequenced("kick", { to, ban_ms, reason });
+  }
+
+  /** Asks who is kept out of the room, if `granted.may_kick` and the server knows how (`may_lift`); `bans` answers. */
+  askForBans() {
+    this.#sendSequenced("bans", {});
+  }
+
+  /**
+   * Lets somebody in again, likewise; `bans` says who is still kept out.
+   * @param {string} to
+   */
+  lift(to) {
+    this.#sendSequenced("lift", { to });
+  }
+
+  /** Whether we may see who is kept out of the room, and let them in again. */
+  get may_lift() {
+    return this.granted.may_kick && this.welcome?.features.includes("bans") === true;
   }
 
   /**

@@ -25,6 +25,8 @@
  * @typedef {Envelope & { type: "room_changed", door: Door, password?: boolean, version: number }} RoomChanged
  * @typedef {Envelope & { type: "knock", peer: string, name?: string, role?: string }} Knock
  * @typedef {Envelope & { type: "knock_ended", peer: string }} KnockEnded
+ * @typedef {{ peer: string, name?: string, ends_in_ms: number }} Ban a peer that is kept out of the room
+ * @typedef {Envelope & { type: "bans", bans: Ban[] }} Bans
  * @typedef {Envelope & { type: "granted" } & Granted} GrantedFrame
  * @typedef {{ negotiation: string, description?: RTCSessionDescriptionInit, candidate?: RTCIceCandidateInit }} SignalBody
  * @typedef {Envelope & { type: "signal", from: string } & SignalBody} Signal
@@ -32,7 +34,7 @@
  * @typedef {Envelope & { type: "error", code: string, message: string, temporary: boolean, retry_after_ms?: number, re?: number }} ErrorFrame
  * @typedef {Envelope & { type: "notice", text: string }} Notice
  * @typedef {Envelope & { type: "goaway", in_ms: number, url?: string }} GoAway
- * @typedef {Welcome | GoAway | Notice | PeerJoined | PeerChanged | PeerLeft | RoomChanged | Knock | KnockEnded | GrantedFrame | Signal | Ice | ErrorFrame
+ * @typedef {Welcome | GoAway | Notice | PeerJoined | PeerChanged | PeerLeft | RoomChanged | Knock | KnockEnded | Bans | GrantedFrame | Signal | Ice | ErrorFrame
  *   | (Envelope & { type: "ping" }) | (Envelope & { type: "ack" })} ServerFrame
  */
 

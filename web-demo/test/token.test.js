@@ -192,12 +192,15 @@ test("a moderator removes peers and closes the door, in sequence, and sees what 
   last().open();
   last().deliver(welcome({ granted: { role: "host", ...MAY_ALL } }));
   assert.equal(client.granted.may_kick, true);
+  assert.equal(client.may_lift, false, "the server does not say that it knows how");
   client.kick("p1", { ban_ms: 60_000, reason: "enough" });
   client.kick("p2");
   client.setDoor("locked");
   client.setDoor("open", "sesame");
   client.answer("p3", true);
   client.answer("p4", false);
+  client.askForBans();
+  client.lift("p5");
   assert.deepEqual(last().sequenced, [
     { type: "kick", seq: 1, ack: 0, to: "p1", ban_ms: 60_000, reason: "enough" },
     { type: "kick", seq: 2, ack: 0, to: "p2" },
@@ -205,6 +208,8 @@ test("a moderator removes peers and closes the door, in sequence, and sees what 
     { type: "door", seq: 4, ack: 0, door: "open", password: "sesame" },
     { type: "admit", seq: 5, ack: 0, to: "p3" },
     { type: "deny", seq: 6, ack: 0, to: "p4" },
+    { type: "bans", seq: 7, ack: 0 },
+    { type: "lift", seq: 8, ack: 0, to: "p5" },
   ]);
   assert.equal(client.door, "open");
   last().deliver({ type: "room_changed", seq: 1, ack: 3, door: "locked", version: 2 });

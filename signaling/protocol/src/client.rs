@@ -36,6 +36,10 @@ pub enum ClientMessage {
     Bye,
     /// Removes another peer. Sequenced.
     Kick(Kick),
+    /// Asks who is kept out of the room. Sequenced.
+    Bans,
+    /// Lets somebody in again who is kept out (nobody if the client wrote no peer id). Sequenced.
+    Lift(Option<PeerId>),
     /// Opens or closes the room to newcomers. Sequenced.
     Door(SetDoor),
     /// Lets in somebody who knocked (nobody if the client wrote no peer id). Sequenced.
@@ -163,6 +167,8 @@ impl ClientFrame {
             }),
             "bye" => ClientMessage::Bye,
             "kick" => ClientMessage::Kick(kick(text)?),
+            "bans" => ClientMessage::Bans,
+            "lift" => ClientMessage::Lift(fields::<AnswerFields>(text)?.to()),
             "door" => ClientMessage::Door(fields::<DoorFields>(text)?.checked()),
             "admit" => ClientMessage::Admit(fields::<AnswerFields>(text)?.to()),
             "deny" => ClientMessage::Deny(fields::<AnswerFields>(text)?.to()),
@@ -190,9 +196,14 @@ impl ClientMessage {
     /// Whether frames of this type take a place in the sequence; `None` if either may be.
     const fn is_sequenced(&self) -> Option<bool> {
         match self {
-            Self::Signal(_) | Self::Bye | Self::Kick(_) | Self::Door(_) | Self::Admit(_) | Self::Deny(_) => {
-                Some(true)
-            }
+            Self::Signal(_)
+            | Self::Bye
+            | Self::Kick(_)
+            | Self::Bans
+            | Self::Lift(_)
+            | Self::Door(_)
+            | Self::Admit(_)
+            | Self::Deny(_) => Some(true),
             Self::Hello(_) | Self::Ack | Self::Pong | Self::Report(_) | Self::Token(_) => Some(false),
             Self::Unknown => None,
         }

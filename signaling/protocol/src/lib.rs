@@ -25,7 +25,7 @@ pub use client::{ClientFrame, ClientMessage, FrameError, Hello, Payload, Report,
 pub use close::{CloseCode, ErrorCode, Retry};
 pub use ice::{IceServer, IceServers};
 pub use json::{MAX_FRAME_BYTES, MAX_FRAME_DEPTH, MAX_HELLO_BYTES};
-pub use moderation::{Door, Kick, MAX_BAN, SetDoor};
+pub use moderation::{Ban, Bans, Door, Kick, MAX_BAN, SetDoor};
 pub use name::{
     AccessToken, DisplayName, Instance, InvalidName, Negotiation, NoticeText, Password, PeerId, ResumeToken,
     Role, RoomName, Secret, SessionId,

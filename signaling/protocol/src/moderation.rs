@@ -1,4 +1,4 @@
-//! What a client that was granted it may do to its room: remove a peer, keep it out, close the door.
+//! What a client that was granted it may do to its room: remove a peer, keep it out, let it in again, close the door.
 
 use std::time::Duration;
 
@@ -43,6 +43,25 @@ pub struct SetDoor {
     pub password: Option<Password>,
 }
 
+/// Who is kept out of the room, for those who may remove peers.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+pub struct Bans {
+    /// In the order of their ids; 200 at most.
+    pub bans: Vec<Ban>,
+}
+
+/// A peer that is kept out.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+pub struct Ban {
+    /// Who it is.
+    pub peer: PeerId,
+    /// Name that it had when it was removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<DisplayName>,
+    /// How much longer, in milliseconds.
+    pub ends_in_ms: u64,
+}
+
 /// The fields of a `kick`.
 #[derive(Deserialize)]
 pub(crate) struct KickFields {
@@ -61,7 +80,7 @@ pub(crate) struct DoorFields {
     password: Option<Password>,
 }
 
-/// The fields of an `admit` or a `deny`.
+/// The fields of an `admit`, a `deny` or a `lift`.
 #[derive(Deserialize)]
 pub(crate) struct AnswerFields {
     to: String,

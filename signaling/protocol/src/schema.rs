@@ -156,6 +156,8 @@ impl JsonSchema for ClientMessage {
                 frame("signal", "A description or candidate for one other peer.", Some(signal)),
                 frame("bye", "The client leaves for good.", None),
                 frame("kick", "Removes another peer.", Some(kick)),
+                frame("bans", "Asks who is kept out of the room.", None),
+                frame("lift", "Lets a peer in again that is kept out.", Some(to.clone())),
                 frame("door", "Opens or closes the room to newcomers.", Some(door)),
                 frame("admit", "Lets a peer in that knocks.", Some(to.clone())),
                 frame("deny", "Turns a peer away that knocks.", Some(to)),

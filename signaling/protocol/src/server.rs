@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use crate::client::{Envelope, Payload, exactly_one, present};
 use crate::close::ErrorCode;
 use crate::ice::{IceServer, IceServers};
-use crate::moderation::Door;
+use crate::moderation::{Bans, Door};
 use crate::name::{
     DisplayName, Instance, Negotiation, NoticeText, PeerId, ResumeToken, Role, RoomName, SessionId,
 };
@@ -47,6 +47,8 @@ pub enum ServerMessage {
     Knock(Knock),
     /// That somebody was answered or gave up. Sequenced.
     KnockEnded(KnockEnded),
+    /// Answers a `bans` or a `lift`: who is kept out of the room. Sequenced.
+    Bans(Bans),
     /// What another peer sent to this one. Sequenced.
     Signal(RelayedSignal),
     /// Answers a `token`: what the client may do from now on. Sequenced.
@@ -392,6 +394,7 @@ impl ServerFrame {
             "room_changed" => ServerMessage::RoomChanged(serde_json::from_str(text)?),
             "knock" => ServerMessage::Knock(serde_json::from_str(text)?),
             "knock_ended" => ServerMessage::KnockEnded(serde_json::from_str(text)?),
+            "bans" => ServerMessage::Bans(serde_json::from_str(text)?),
             "signal" => ServerMessage::Signal(serde_json::from_str(text)?),
             "granted" => ServerMessage::Granted(serde_json::from_str(text)?),
             "ice" => ServerMessage::Ice(serde_json::from_str(text)?),

@@ -36,6 +36,7 @@ fn every_client_message_has_an_example_that_parses_and_has_only_known_fields() {
     let all = [
         "ack",
         "admit",
+        "bans",
         "bye",
         "candidate",
         "deny",
@@ -44,6 +45,7 @@ fn every_client_message_has_an_example_that_parses_and_has_only_known_fields() {
         "hello",
         "hello again",
         "kick",
+        "lift",
         "pong",
         "report",
         "token",
@@ -66,6 +68,7 @@ fn every_server_message_has_an_example_that_reads_and_writes_the_same() {
     }
     let all = [
         "ack",
+        "bans",
         "error",
         "goaway",
         "granted",
@@ -172,6 +175,8 @@ fn client_fields(message: &ClientMessage) -> (&'static str, &'static [&'static s
         ClientMessage::Signal(_) => ("description", &["to", "negotiation", "description"]),
         ClientMessage::Bye => ("bye", &[]),
         ClientMessage::Kick(_) => ("kick", &["to", "ban_ms", "reason"]),
+        ClientMessage::Bans => ("bans", &[]),
+        ClientMessage::Lift(_) => ("lift", &["to"]),
         ClientMessage::Admit(_) => ("admit", &["to"]),
         ClientMessage::Deny(_) => ("deny", &["to"]),
         ClientMessage::Door(_) => ("door", &["door", "password"]),
@@ -193,6 +198,7 @@ fn server_name(message: &ServerMessage) -> &'static str {
         ServerMessage::RoomChanged(_) => "room_changed",
         ServerMessage::Knock(_) => "knock",
         ServerMessage::KnockEnded(_) => "knock_ended",
+        ServerMessage::Bans(_) => "bans",
         ServerMessage::Signal(_) => "signal",
         ServerMessage::Granted(_) => "granted",
         ServerMessage::Ice(_) => "ice",
@@ -213,6 +219,7 @@ fn is_sequenced(frame: &ServerFrame) -> bool {
         | ServerMessage::Notice(_)
         | ServerMessage::Knock(_)
         | ServerMessage::KnockEnded(_)
+        | ServerMessage::Bans(_)
         | ServerMessage::Signal(_)
         | ServerMessage::Granted(_)
         | ServerMessage::Ice(_) => true,

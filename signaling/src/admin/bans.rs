@@ -64,6 +64,6 @@ fn lifted_with(bans: &[BanView], whom: &KeptOut) -> usize {
 }
 
 fn shown(ban: &BanView) -> Value {
-    let BanView { peer, subject, remaining } = ban;
+    let BanView { peer, subject, name: _, remaining } = ban;
     json!({ "peer": peer, "subject": subject.as_ref().map(Subject::as_str), "seconds": remaining.as_secs() })
 }

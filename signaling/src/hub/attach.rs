@@ -23,7 +23,7 @@ use super::token::{Key, Keys, Token};
 use super::{Hub, millis};
 
 /// Optional abilities that `welcome` lists.
-const FEATURES: [&str; 4] = ["resume", "ice_refresh", "moderation", "token"];
+const FEATURES: [&str; 5] = ["resume", "ice_refresh", "moderation", "bans", "token"];
 
 /// Credentials are not refreshed more often, however soon they expire.
 const MIN_ICE_REFRESH: Duration = Duration::from_secs(1);

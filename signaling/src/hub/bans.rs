@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use signaling_protocol::{PeerId, RoomName, SessionId};
+use signaling_protocol::{DisplayName, PeerId, RoomName, SessionId};
 
 use super::contract::KeptOut;
 use super::grant::Subject;
@@ -26,12 +26,14 @@ pub(super) struct Ban {
     pub(super) until: Instant,
     /// Of a peer: the user that it was, who is kept out with it.
     pub(super) subject: Option<Subject>,
+    /// Of a peer: what it called itself.
+    pub(super) name: Option<DisplayName>,
 }
 
 impl Ban {
     /// One that names no user beside whom it is about.
     pub(super) const fn of_nobody(until: Instant) -> Self {
-        Self { until, subject: None }
+        Self { until, subject: None, name: None }
     }
 }
 
@@ -56,6 +58,12 @@ impl Bans {
         let peer = bans.get(&Banned::Peer(peer));
         let until = [peer, subject].into_iter().flatten().map(|ban| ban.until).max()?;
         until.checked_duration_since(now).filter(|remaining| !remaining.is_zero())
+    }
+
+    /// Whether the peer itself is on the list of the room.
+    pub(super) fn keeps_out(&self, now: Instant, room: &RoomName, peer: PeerId) -> bool {
+        let ban = self.rooms.get(room).and_then(|bans| bans.get(&Banned::Peer(peer)));
+        ban.is_some_and(|ban| ban.until > now)
     }
 
     pub(super) fn is_removed(&self, room: &RoomName, session: SessionId) -> bool {
@@ -91,7 +99,8 @@ impl Bans {
                 Banned::Subject(subject) if !named.contains(subject) => (None, Some(subject.clone())),
                 Banned::Subject(_) | Banned::Session(_) => return None,
             };
-            Some(BanView { peer, subject, remaining: ban.until.saturating_duration_since(now) })
+            let (name, remaining) = (ban.name.clone(), ban.until.saturating_duration_since(now));
+            Some(BanView { peer, subject, name, remaining })
         });
         shown.collect()
     }

@@ -50,6 +50,8 @@ pub struct BanView {
     pub peer: Option<PeerId>,
     /// The user, where one is known.
     pub subject: Option<Subject>,
+    /// What the peer called itself, where that is known.
+    pub name: Option<DisplayName>,
     /// How much longer.
     pub remaining: Duration,
 }

@@ -1,13 +1,15 @@
-//! What a moderator or the operator does to a peer: remove it, keep it out.
+//! What a moderator or the operator does to a peer: remove it, keep it out, let it in again.
 
 use std::time::{Duration, Instant};
 
-use signaling_protocol::{CloseCode, ErrorCode, Kick, LeaveReason};
+use signaling_protocol::{self as protocol, CloseCode, ErrorCode, Kick, LeaveReason, PeerId, ServerMessage};
 
-use super::Hub;
 use super::bans::{Ban, Banned};
-use super::contract::Whom;
+use super::contract::{KeptOut, Whom};
+use super::frame::Body;
+use super::inspect::BanView;
 use super::session::Slot;
+use super::{Hub, millis};
 
 /// How the connection of a session that ends is closed.
 pub(super) struct Farewell<'a> {
@@ -32,6 +34,38 @@ impl Hub {
             return self.refuse(slot, seq, ErrorCode::NoSuchPeer, "no such peer in this room");
         };
         self.remove(now, target, kick.ban, kick.reason.as_ref().map(|reason| reason.as_str()));
+    }
+
+    /// A client asks who is kept out.
+    pub(super) fn show_bans_for(&mut self, now: Instant, slot: Slot, seq: u64) {
+        if !self.sessions[slot].grant.may_kick {
+            return self.refuse(slot, seq, ErrorCode::NotPermitted, "you may not see who is kept out");
+        }
+        self.show_bans(now, slot);
+    }
+
+    /// A client lets a peer in again, with the user that it is.
+    pub(super) fn lift_for(&mut self, now: Instant, slot: Slot, seq: u64, to: Option<PeerId>) {
+        let session = &self.sessions[slot];
+        if !session.grant.may_kick {
+            return self.refuse(slot, seq, ErrorCode::NotPermitted, "you may not let anybody in again");
+        }
+        let room = self.rooms[session.room].name.clone();
+        let Some(peer) = to.filter(|to| self.bans.keeps_out(now, &room, *to)) else {
+            return self.refuse(slot, seq, ErrorCode::NoSuchPeer, "no such peer is kept out of this room");
+        };
+        self.bans.lift_all(&room, &KeptOut::Peer(peer));
+        self.show_bans(now, slot);
+    }
+
+    /// Who only the operator can name, a user of whom no peer is known, is not on the list.
+    fn show_bans(&mut self, now: Instant, slot: Slot) {
+        let room = &self.rooms[self.sessions[slot].room].name;
+        let of_peer = |ban: BanView| {
+            Some(protocol::Ban { peer: ban.peer?, name: ban.name, ends_in_ms: millis(ban.remaining) })
+        };
+        let bans = self.bans.of_room(now, room).into_iter().filter_map(of_peer).collect();
+        self.deliver(slot, Body::of(&ServerMessage::Bans(protocol::Bans { bans })));
     }
 
     /// The operator asks for it.
@@ -74,7 +108,7 @@ impl Hub {
         let session = &self.sessions[target];
         let room = &self.rooms[session.room];
         let (until, subject) = (now + ban, session.grant.subject.clone());
-        let ban = Ban { until, subject: subject.clone() };
+        let ban = Ban { until, subject: subject.clone(), name: session.name.clone() };
         self.bans.add(&room.name, Banned::Peer(session.peer), ban, &self.limits);
         let Some(subject) = &subject else { return vec![target] };
         self.bans.add(&room.name, Banned::Subject(subject.clone()), Ban::of_nobody(until), &self.limits);

@@ -51,6 +51,8 @@ impl Hub {
             ClientMessage::Signal(signal) => self.relay(slot, frame.seq, signal),
             ClientMessage::Bye => self.part(now, slot, LeaveReason::Bye, &Farewell::BYE),
             ClientMessage::Kick(kick) => self.kick_for(now, slot, frame.seq, &kick),
+            ClientMessage::Bans => self.show_bans_for(now, slot, frame.seq),
+            ClientMessage::Lift(to) => self.lift_for(now, slot, frame.seq, to),
             ClientMessage::Door(wish) => self.set_door_for(slot, frame.seq, &wish),
             ClientMessage::Admit(to) => self.answer_for(now, slot, frame.seq, to, true),
             ClientMessage::Deny(to) => self.answer_for(now, slot, frame.seq, to, false),

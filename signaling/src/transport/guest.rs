@@ -102,6 +102,8 @@ pub(crate) fn hello_of(frame: Result<ClientFrame, FrameError>) -> Result<(u64, H
         ClientMessage::Signal(_)
         | ClientMessage::Bye
         | ClientMessage::Kick(_)
+        | ClientMessage::Bans
+        | ClientMessage::Lift(_)
         | ClientMessage::Door(_)
         | ClientMessage::Admit(_)
         | ClientMessage::Deny(_)

@@ -249,6 +249,7 @@ fn word(frame: &ServerFrame) -> String {
         ServerMessage::Knock(_) => "knock".to_owned(),
         ServerMessage::KnockEnded(_) => "knock_ended".to_owned(),
         ServerMessage::Signal(signal) => format!("signal {}", signal.payload.raw().get()),
+        ServerMessage::Bans(list) => format!("bans {}", list.bans.len()),
         ServerMessage::Granted(_) => "granted".to_owned(),
         ServerMessage::Ice(_) => "ice".to_owned(),
         ServerMessage::Error(error) => format!("error {}", serde_json::to_string(&error.code).unwrap()),

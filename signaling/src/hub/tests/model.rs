@@ -157,6 +157,16 @@ impl Person {
         self.sequenced(format!(r#""type":"kick","to":"{to}"{ban}"#))
     }
 
+    pub(super) fn lift(&mut self, to: PeerId) -> String {
+        self.orders.insert(self.seq + 1);
+        self.sequenced(format!(r#""type":"lift","to":"{to}""#))
+    }
+
+    pub(super) fn ask_for_bans(&mut self) -> String {
+        self.orders.insert(self.seq + 1);
+        self.sequenced(r#""type":"bans""#.to_owned())
+    }
+
     pub(super) fn answer(&mut self, to: PeerId, admit: bool) -> String {
         self.orders.insert(self.seq + 1);
         let answer = if admit { "admit" } else { "deny" };
@@ -209,6 +219,7 @@ impl Person {
             ServerMessage::Ack
             | ServerMessage::Ice(_)
             | ServerMessage::Notice(_)
+            | ServerMessage::Bans(_)
             | ServerMessage::Granted(_)
             | ServerMessage::GoAway(_) => {}
             ServerMessage::Knock(knock) => _ = self.knocks.insert(knock.peer),

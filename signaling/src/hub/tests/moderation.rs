@@ -23,6 +23,12 @@ impl World {
         self.say(client, &format!(r#""type":"kick","seq":{},"ack":0,"to":"{to}"{more}"#, client.seq));
     }
 
+    /// Says a sequenced frame.
+    fn ask(&mut self, client: &mut Client, frame: &str) {
+        client.seq += 1;
+        self.say(client, &format!(r#"{frame},"seq":{},"ack":0"#, client.seq));
+    }
+
     fn door(&mut self, client: &mut Client, door: &str) {
         client.seq += 1;
         self.say(client, &format!(r#""type":"door","seq":{},"ack":0,"door":"{door}""#, client.seq));
@@ -307,6 +313,57 @@ fn a_user_whose_peer_is_no_longer_listed_is_listed_itself() {
     assert_eq!((ban.peer, &ban.subject), (None, &Subject::new("bo")));
     world.pass(secs(60));
     assert_eq!(world.hub.bans(world.now, &lobby), []);
+}
+
+#[test]
+fn a_moderator_sees_who_is_kept_out_and_lets_them_in_again() {
+    let mut world = World::new();
+    let mut a = moderator(&mut world, 'a');
+    world.grant = Some(of("bo"));
+    let b = world.join('b', "lobby");
+    world.kick(&mut a, b.peer, r#","ban_ms":60000"#);
+    world.grant = Some(of("cy"));
+    let mut c = world.join('c', "lobby");
+    // Of one that was not there no name is known; of another room nothing is told.
+    for (room, letter) in [("lobby", 'd'), ("hall", 'e')] {
+        let peer = world.join(letter, "elsewhere").peer;
+        let whom = Whom::Peer(room.parse().unwrap(), peer);
+        world.input(Input::Kick { whom, ban: Some(secs(30)), reason: None });
+    }
+    world.pass_alive(secs(10), &[&a, &c]);
+    world.heard(&a);
+    world.heard(&c);
+    world.ask(&mut a, r#""type":"bans""#);
+    let frames = world.frames(a.conn);
+    let [ServerFrame { message: ServerMessage::Bans(list), .. }] = frames.as_slice() else {
+        panic!("{frames:?}")
+    };
+    let mut times: Vec<u64> = list.bans.iter().map(|ban| ban.ends_in_ms).collect();
+    times.sort_unstable();
+    assert_eq!(times, [20_000, 50_000]);
+    assert!(list.bans.iter().any(|ban| ban.peer == b.peer));
+
+    for frame in [r#""type":"bans""#.to_owned(), format!(r#""type":"lift","to":"{}""#, b.peer)] {
+        world.ask(&mut c, &frame);
+        let heard = world.heard(&c);
+        assert!(heard.last().is_some_and(|word| word.ends_with(r#"error "not_permitted""#)), "{heard:?}");
+    }
+    world.grant = Some(of("bo"));
+    let conn = world.hello('f', "lobby", 0, "");
+    assert_eq!(world.farewell(conn).1, 4205, "with another secret it is the same user");
+    for (to, answer) in [
+        (b.peer.to_string(), "bans 1"),
+        (b.peer.to_string(), r#"error "no_such_peer""#),
+        ("?".into(), r#"error "no_such_peer""#),
+    ] {
+        world.ask(&mut a, &format!(r#""type":"lift","to":"{to}""#));
+        let heard = world.heard(&a);
+        assert!(heard.last().is_some_and(|word| word.ends_with(answer)), "{heard:?}");
+    }
+    for letter in ['b', 'f'] {
+        let conn = world.hello(letter, "lobby", 0, "");
+        assert_eq!(world.welcome(conn).outcome, Outcome::New);
+    }
 }
 
 #[test]

@@ -282,7 +282,12 @@ impl Network {
         if !someone.welcomed || someone.left {
             return;
         }
-        let frame = match self.rng.random_range(0..4) {
+        let all: Vec<PeerId> = self.people.iter().filter_map(|someone| someone.peer).collect();
+        let anybody = all[self.rng.random_range(0..all.len())];
+        let someone = &mut self.people[person];
+        let frame = match self.rng.random_range(0..6) {
+            4 => someone.lift(anybody),
+            5 => someone.ask_for_bans(),
             0 if !others.is_empty() => someone.kick(others[self.rng.random_range(0..others.len())], ban),
             0 | 1 => someone.set_door(door),
             2 => {
@@ -373,7 +378,9 @@ impl Network {
         let conn = ConnId(id);
         let frame = ClientFrame::parse(text.as_bytes()).expect("the model's frames parse");
         if link.greeted {
-            if let ClientMessage::Kick(Kick { to: Some(peer), ban: Some(_), .. }) = &frame.message {
+            if let ClientMessage::Kick(Kick { to: Some(peer), ban: Some(_), .. })
+            | ClientMessage::Lift(Some(peer)) = &frame.message
+            {
                 self.another_ban(*peer);
             }
             return self.input(Input::Frame { conn, frame });

@@ -165,8 +165,15 @@ impl World {
             5 => {
                 let room: RoomName = room.parse().expect("a room of one letter");
                 let to = PeerId::derive(&room, &secret(tape.below(SECRETS)).parse().expect("43 letters"));
-                let ban = tape.short();
-                format!(r#"{{"type":"kick",{envelope},"to":"{}","ban_ms":{ban}}}"#, to.as_str())
+                match tape.below(4) {
+                    0 => format!(r#"{{"type":"lift",{envelope},"to":"{}"}}"#, to.as_str()),
+                    1 => format!(r#"{{"type":"bans",{envelope}}}"#),
+                    _ => format!(
+                        r#"{{"type":"kick",{envelope},"to":"{}","ban_ms":{}}}"#,
+                        to.as_str(),
+                        tape.short()
+                    ),
+                }
             }
             6 => {
                 let door = ["open", "locked", "knock"][tape.below(3)];
