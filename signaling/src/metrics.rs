@@ -193,6 +193,8 @@ pub(crate) enum Refusal {
     Frames,
     /// A connection of an address in `proxy_protocol_from` that did not begin with a PROXY header.
     Introduction,
+    /// A connection of HTTP/2 with too many requests a second, or frames that ask for nothing.
+    Flood,
     /// The TLS handshake failed or took too long.
     Tls,
     /// The `Host` is missing or malformed, or names somebody else.
@@ -218,6 +220,7 @@ impl EncodeLabelValue for Refusal {
             Self::Sessions => "sessions",
             Self::Frames => "frames",
             Self::Introduction => "introduction",
+            Self::Flood => "flood",
             Self::Tls => "tls",
             Self::Host => "host",
             Self::Origin => "origin",

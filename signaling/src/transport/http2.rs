@@ -4,7 +4,7 @@
 //! What a client of HTTP/1.1 can do with as many connections as it may have, one can do here with one, so what one can make us
 //! hold is bounded by its windows, by [`MAX_STREAMS`], and by [`BODIES`] that are read at the same time. Each WebSocket counts
 //! as a connection of its own, and after the first also as one that arrives. A connection on which nothing is under way is closed
-//! as early as one of HTTP/1.1.
+//! as early as one of HTTP/1.1. Frames that cost and carry nothing are counted ([`super::flood`]).
 
 use std::{
     convert::Infallible,
@@ -32,6 +32,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
+use super::flood::Counted;
 use super::listen::{
     ConnectionInfo, HEAD_DEADLINE, LAST_ANSWER, Listener, LongAnswer, LongAnswers, MAX_HEAD_BYTES,
     REQUESTS_LIFE, answer,
@@ -49,7 +50,7 @@ impl Listener {
     ) {
         info.bodies = Some(Arc::new(Semaphore::new(BODIES)));
         let (long_answers, requests) = (info.long_answers.clone(), LongAnswers::default());
-        let (routes, under_way) = (self.routes, requests.clone());
+        let (routes, metrics, under_way) = (self.routes, self.metrics, requests.clone());
         let service = service_fn(move |request: Request<Incoming>| {
             let this = under_way.begin();
             let answer = answer(&routes, &info, request);
@@ -63,7 +64,7 @@ impl Listener {
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_send_buf_size(SEND_BUFFER_BYTES)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(Counted::new(stream, metrics)), service);
         tokio::pin!(connection);
         let over = async {
             tokio::select! {

@@ -8,6 +8,7 @@
 
 pub(crate) mod admission;
 pub(crate) mod events;
+mod flood;
 pub(crate) mod forwarded;
 mod framing;
 pub(crate) mod guest;

@@ -25,6 +25,12 @@ impl Certificate {
         Self { der: made.cert.der().clone(), folder }
     }
 
+    /// The flags of a server that shows it.
+    pub(super) fn flags(&self) -> [String; 4] {
+        let path = |name| self.folder.path().join(name).to_str().expect("UTF-8").to_owned();
+        ["--tls-cert".into(), path("cert.pem"), "--tls-key".into(), path("key.pem")]
+    }
+
     /// The configuration of a server that shows it.
     pub(super) fn served_by(&self, config: Config) -> Config {
         let path = |name| Some(self.folder.path().join(name));

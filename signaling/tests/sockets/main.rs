@@ -9,6 +9,7 @@ mod certificate;
 mod doors;
 mod drain;
 mod http2;
+mod http2_abuse;
 mod limits;
 mod moving;
 mod process;

@@ -214,6 +214,14 @@ impl Process {
         Self { child: Some(child), address }
     }
 
+    /// The most that it has held resident so far, in KiB.
+    pub(super) fn peak_kib(&self) -> u64 {
+        let id = self.child.as_ref().expect("it runs").0.id();
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("it runs");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells");
+        peak.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
     /// Its exit code, when it has ended by itself.
     pub(super) async fn ended(&mut self) -> Option<i32> {
         let mut child = self.child.take().expect("it is waited for once");
@@ -250,7 +258,9 @@ fn printed_address(process: &mut Child) -> SocketAddr {
             line.trim()
                 .strip_prefix("open ")?
                 .trim()
-                .strip_prefix("http://localhost:")?
+                .strip_prefix("http")?
+                .trim_start_matches('s')
+                .strip_prefix("://localhost:")?
                 .strip_suffix('/')?
                 .parse()
                 .ok()

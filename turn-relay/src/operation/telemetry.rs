@@ -91,7 +91,8 @@ pub fn check(level: Option<&str>) -> Result<(), StartError> {
 
 fn filter(level: Option<&str>) -> Result<EnvFilter, StartError> {
     let level = level.unwrap_or("info");
-    EnvFilter::builder().parse(level).map_err(|error| {
+    // A client may send frames that this library warns about, one line each; what is said of it in `level` counts.
+    EnvFilter::builder().parse(format!("h2=error,{level}")).map_err(|error| {
         StartError::new(format!(
             "log_level: {level:?} cannot be read ({error}); use error, warn, info, debug or trace"
         ))
