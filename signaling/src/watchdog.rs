@@ -48,3 +48,27 @@ pub(crate) async fn all_answer(shards: &Shards, patience: Duration) -> bool {
     };
     timeout(patience, asked).await.unwrap_or(false)
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_shard_that_is_stuck_or_gone_is_enough_for_nobody_to_be_told_that_all_is_well() {
+        let [(works, mut heard), (stuck, _unread), (gone, _)] = [0; 3].map(|_| mpsc::channel(1));
+        tokio::spawn(async move {
+            while let Some(letter) = heard.recv().await {
+                let Letter::Answer(answer) = letter else { panic!("it is asked for an answer") };
+                let _ = answer.send(());
+            }
+        });
+        for (others, well) in
+            [(vec![], true), (vec![stuck.clone()], false), (vec![gone], false), (vec![stuck], false)]
+        {
+            let shards = Shards::with_inboxes([vec![works.clone()], others].concat());
+            assert_eq!(all_answer(&shards, Duration::from_secs(10)).await, well);
+        }
+    }
+}

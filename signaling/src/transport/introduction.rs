@@ -32,3 +32,38 @@ pub(super) async fn read(stream: &mut TcpStream) -> io::Result<Option<SocketAddr
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+
+    use rustix::io::ioctl_fionread;
+    use tokio::{io::AsyncWriteExt as _, net::TcpListener};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_header_is_read_piece_by_piece_and_nothing_behind_it() {
+        let header = b"PROXY TCP4 203.0.113.7 192.0.2.1 56120 443\r\n";
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let mut far = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("connects");
+        let (mut near, _) = listener.accept().await.expect("accepts");
+        far.set_nodelay(true).expect("an option");
+        let socket = near.as_fd().try_clone_to_owned().expect("another descriptor");
+        let reading = tokio::spawn(async move { (read(&mut near).await, near) });
+        let (last, before) = header.split_last().expect("some bytes");
+        for piece in before.chunks(7) {
+            far.write_all(piece).await.expect("sent");
+            // Until it was taken off the socket: what comes next is a piece of its own.
+            while !reading.is_finished() && ioctl_fionread(&socket).expect("a socket") > 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        far.write_all(&[*last, b'G', b'E', b'T']).await.expect("sent");
+        let (client, mut near) = reading.await.expect("no panic");
+        assert_eq!(client.expect("a header"), Some("203.0.113.7:56120".parse().expect("an address")));
+        let mut rest = [0; 3];
+        near.read_exact(&mut rest).await.expect("it is still there");
+        assert_eq!(&rest, b"GET");
+    }
+}
