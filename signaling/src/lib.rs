@@ -16,6 +16,7 @@ pub mod origin;
 pub mod reload;
 pub mod server;
 
+mod acme;
 mod admin;
 mod assets;
 mod authority;

@@ -44,6 +44,7 @@ pub(crate) struct Metrics {
     ended: Family<EndLabel, Counter>,
     turn_errors: Family<TurnErrorLabel, Counter>,
     opened: Family<HttpLabel, Counter>,
+    orders: Family<OrderLabel, Counter>,
 }
 
 impl Metrics {
@@ -75,6 +76,7 @@ impl Metrics {
             "Sessions lost because too much was sent to them",
             this.overflows.clone(),
         );
+        registry.register("acme_orders", "Certificates asked for, by what came of it", this.orders.clone());
         registry.register("websockets", "WebSockets opened, by the version of HTTP", this.opened.clone());
         registry.register("frame_errors", "Frames answered with an error", this.frame_errors.clone());
         registry.register(
@@ -100,6 +102,11 @@ impl Metrics {
     /// A WebSocket, over this version of HTTP.
     pub(crate) fn opened(&self, http: &'static str) {
         self.opened.get_or_create(&HttpLabel { http }).inc();
+    }
+
+    /// A certificate was `obtained` or `renewed`, or that `failed`.
+    pub(crate) fn ordered(&self, outcome: &'static str) {
+        self.orders.get_or_create(&OrderLabel { outcome }).inc();
     }
 
     /// `None`: the client closed it, or the network did.
@@ -240,6 +247,11 @@ struct RefusalLabel {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct HttpLabel {
     http: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OrderLabel {
+    outcome: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

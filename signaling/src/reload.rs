@@ -132,7 +132,7 @@ impl Control {
     pub fn certificate_files(&self) -> Vec<(PathBuf, PathBuf)> {
         match &self.settings().tls {
             Tls::Files { cert, key } => vec![(cert.clone(), key.clone())],
-            Tls::Off | Tls::SelfSigned => Vec::new(),
+            Tls::Off | Tls::SelfSigned | Tls::Acme(_) => Vec::new(),
         }
     }
 
@@ -181,7 +181,7 @@ impl Control {
             Tls::Files { cert, key } => {
                 tls::load(cert, key).map(Some).map_err(|error| StartError::new(format!("tls: {error}")))
             }
-            Tls::Off | Tls::SelfSigned => Ok(None),
+            Tls::Off | Tls::SelfSigned | Tls::Acme(_) => Ok(None),
         }
     }
 

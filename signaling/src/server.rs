@@ -8,6 +8,7 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use prometheus_client::registry::Registry;
+use rustls::server::ResolvesServerCert;
 use tokio::{
     net::TcpListener,
     task::{JoinHandle, JoinSet},
@@ -24,6 +25,7 @@ use turn_relay::{
 };
 
 use crate::{
+    acme,
     admin::{Console, Operator},
     authority::CurrentAuthority,
     config::{RelayChoice, Settings, Tls},
@@ -114,7 +116,7 @@ impl Server {
         let (tasks, stop, ready) = (TaskTracker::new(), CancellationToken::new(), Readiness::default());
         let access = Arc::new(ArcSwap::from_pointee(settings.admin.access.clone()));
         let certificate = certificate.map(|certificate| Arc::new(ServedCertificate::new(certificate)));
-        let tls = acceptor(certificate.clone(), settings.http2)?;
+        let tls = acceptor(&settings, certificate.clone(), &metrics, &stop)?;
         let reins = Arc::new(Reins {
             rules: Arc::new(ArcSwap::from_pointee(Rules::new(&settings))),
             authority: authority.clone(),
@@ -252,7 +254,7 @@ fn raise_limit() {
 
 fn certificate(tls: &Tls, listen: IpAddr) -> Result<Option<tls::Certificate>, StartError> {
     let certificate = match tls {
-        Tls::Off => return Ok(None),
+        Tls::Off | Tls::Acme(_) => return Ok(None),
         Tls::SelfSigned => tls::self_signed(&reachable(listen)),
         Tls::Files { cert, key } => tls::load(cert, key),
     };
@@ -271,11 +273,23 @@ fn serve_admin(admin: Admin, console: Console, stop: &CancellationToken) {
 }
 
 fn acceptor(
+    settings: &Settings,
     certificate: Option<Arc<ServedCertificate>>,
-    http2: bool,
+    metrics: &Arc<Metrics>,
+    stop: &CancellationToken,
 ) -> Result<Option<TlsAcceptor>, StartError> {
-    let Some(certificate) = certificate else { return Ok(None) };
-    let config = certificate.config(http2).map_err(|error| StartError::new(format!("tls: {error}")))?;
+    let certificates: Arc<dyn ResolvesServerCert> = match (&settings.tls, certificate) {
+        (Tls::Acme(rules), _) => {
+            let (certificates, renewal) = acme::open(rules, metrics.clone())?;
+            tokio::spawn(stop.clone().run_until_cancelled_owned(renewal));
+            certificates
+        }
+        (_, Some(certificate)) => certificate,
+        (_, None) => return Ok(None),
+    };
+    let acme = matches!(settings.tls, Tls::Acme(_));
+    let config = tls::config(certificates, settings.http2, acme)
+        .map_err(|error| StartError::new(format!("tls: {error}")))?;
     Ok(Some(TlsAcceptor::from(Arc::new(config))))
 }
 
@@ -345,7 +359,7 @@ fn summary(
     relay: Option<&Relay>,
     admin: Option<&Admin>,
 ) -> Vec<String> {
-    let scheme = if certificate.is_some() { "https" } else { "http" };
+    let scheme = if settings.tls == Tls::Off { "http" } else { "https" };
     let mut lines = vec!["signaling is ready".to_owned()];
     for link in links(scheme, settings.public.as_ref(), address) {
         lines.push(format!("  open     {link}"));
@@ -357,6 +371,7 @@ fn summary(
             );
             lines.push(format!("           {}", certificate.fingerprint));
         }
+        (_, Tls::Acme(rules)) => lines.push(format!("  tls      {}", rules.summary())),
         (Some(_), Tls::Files { .. } | Tls::Off) => lines.push("  tls      certificate from file".to_owned()),
         (None, _) if !address.ip().is_loopback() && settings.public.is_none() => lines.push(
             "  tls      off: browsers give other devices no camera over plain http (try --tls self-signed)"

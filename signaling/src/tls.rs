@@ -22,7 +22,7 @@ use rustls::{
 use sha2::{Digest, Sha256};
 use turn_relay::operation::certificate::{self, CertificateError};
 
-use crate::transport::http2::ALPN;
+use crate::{acme::CHALLENGE, transport::http2};
 
 /// Why there is no usable certificate; each text is one line that says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -58,19 +58,25 @@ impl ServedCertificate {
         let former = self.0.swap(Arc::new(certificate));
         former.fingerprint != self.0.load().fingerprint
     }
+}
 
-    /// For `tokio_rustls::TlsAcceptor`; with HTTP/2 before HTTP/1.1, or without.
-    pub(crate) fn config(self: Arc<Self>, http2: bool) -> Result<ServerConfig, TlsError> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|e| TlsError::Unusable(e.to_string()))?
-            .with_no_client_auth()
-            .with_cert_resolver(self);
-        config.alpn_protocols =
-            http2.then(|| ALPN.to_vec()).into_iter().chain([b"http/1.1".to_vec()]).collect();
-        Ok(config)
-    }
+/// For `tokio_rustls::TlsAcceptor`; with HTTP/2 before HTTP/1.1, or without. Behind both the challenges of ACME: they are no
+/// protocol that anything but a proof is asked for in.
+pub(crate) fn config(
+    certificates: Arc<dyn ResolvesServerCert>,
+    http2: bool,
+    acme: bool,
+) -> Result<ServerConfig, TlsError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| TlsError::Unusable(e.to_string()))?
+        .with_no_client_auth()
+        .with_cert_resolver(certificates);
+    let offered = [(http2, http2::ALPN), (true, b"http/1.1"), (acme, CHALLENGE)];
+    config.alpn_protocols =
+        offered.into_iter().filter(|(offered, _)| *offered).map(|(_, name)| name.to_vec()).collect();
+    Ok(config)
 }
 
 impl ResolvesServerCert for ServedCertificate {

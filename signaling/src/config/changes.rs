@@ -90,7 +90,8 @@ impl Settings {
                 changed.push("tls_cert and tls_key are other files".to_owned());
             }
             (Tls::Files { .. }, Tls::Files { .. }) => {}
-            (Tls::Off | Tls::SelfSigned, _) | (Tls::Files { .. }, Tls::Off | Tls::SelfSigned) => {
+            (Tls::Off | Tls::SelfSigned | Tls::Acme(_), _)
+            | (Tls::Files { .. }, Tls::Off | Tls::SelfSigned | Tls::Acme(_)) => {
                 keep(&mut needs_restart, "tls", tls, &mut new.tls);
             }
         }

@@ -4,7 +4,10 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use turn_relay::{config::networks, operation::StartError};
 
-use super::Config;
+use super::{
+    Config,
+    acme::{self, AcmeRules},
+};
 use crate::{
     origin::Origin,
     transport::forwarded::{ForwardedHeader, Forwarding},
@@ -19,6 +22,8 @@ pub(crate) enum Tls {
     SelfSigned,
     /// A certificate from files.
     Files { cert: PathBuf, key: PathBuf },
+    /// Certificates of an authority that is asked for them.
+    Acme(AcmeRules),
 }
 
 pub(super) fn address(key: &str, text: &str) -> Result<SocketAddr, StartError> {
@@ -54,15 +59,19 @@ pub(super) fn forwarding(config: &Config) -> Result<Forwarding, StartError> {
 
 pub(super) fn http2(config: &Config) -> Result<bool, StartError> {
     let wanted = config.http2.unwrap_or(false);
-    if wanted && security(config)? == Tls::Off {
+    let secured = config.tls.is_some() || config.tls_cert.is_some() || !config.acme_domain.is_empty();
+    if wanted && !secured {
         return Err(StartError::new(
-            "http2: clients find it in the TLS handshake; give tls, or tls_cert and tls_key",
+            "http2: clients find it in the TLS handshake; give tls, or tls_cert and tls_key, or acme_domain",
         ));
     }
     Ok(wanted)
 }
 
-pub(super) fn security(config: &Config) -> Result<Tls, StartError> {
+pub(super) fn security(config: &Config, public: Option<&Origin>) -> Result<Tls, StartError> {
+    if let Some(rules) = acme::rules(config, public)? {
+        return Ok(Tls::Acme(rules));
+    }
     match (config.tls.as_deref(), &config.tls_cert, &config.tls_key) {
         (None, None, None) => Ok(Tls::Off),
         (Some("self-signed"), None, None) => Ok(Tls::SelfSigned),

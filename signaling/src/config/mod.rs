@@ -3,6 +3,7 @@
 //! Everything that can be wrong is found out while parsing, before anything is opened; `Settings` cannot be wrong later.
 
 mod access;
+mod acme;
 mod changes;
 mod doors;
 mod drain;
@@ -19,6 +20,7 @@ use turn_relay::{config::networks, operation::StartError};
 
 pub(crate) use self::{
     access::Access,
+    acme::AcmeRules,
     changes::Changes,
     doors::Tls,
     drain::DrainRules,
@@ -66,6 +68,7 @@ impl Settings {
     pub fn check(&self) -> Result<(), StartError> {
         match &self.tls {
             Tls::Off | Tls::SelfSigned => Ok(()),
+            Tls::Acme(rules) => rules.check(),
             Tls::Files { cert, key } => tls::load(cert, key)
                 .map(|_usable| ())
                 .map_err(|error| StartError::new(format!("tls: {error}"))),
@@ -98,7 +101,6 @@ impl TryFrom<Config> for Settings {
             listen,
             admin: operation::admin(&config)?,
             webhook: operation::webhook(&config)?,
-            public,
             allowed: config
                 .allow_origin
                 .iter()
@@ -107,10 +109,11 @@ impl TryFrom<Config> for Settings {
             forwarding: doors::forwarding(&config)?,
             introducers: networks("proxy_protocol_from", &config.proxy_protocol_from)?,
             access: access::access(&config)?,
-            tls: doors::security(&config)?,
+            tls: doors::security(&config, public.as_ref())?,
             http2: doors::http2(&config)?,
             turn_admin: relay::turn_admin(&config, &relay)?,
             relay,
+            public,
             credential_lifetime: relay::credential_lifetime(&config)?,
             shards: limits::shards(&config)?,
             connections: limits::connections(&config)?,

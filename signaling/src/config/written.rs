@@ -101,6 +101,22 @@ pub struct Config {
     #[arg(long, value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
 
+    /// HTTPS with certificates for this name of the server, from an authority that speaks ACME; it connects to port 443 of it (repeatable)
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub acme_domain: Vec<String>,
+
+    /// Folder where certificates, their keys and the account are kept, for this user alone
+    #[arg(long, value_name = "DIR")]
+    pub acme_cache: Option<PathBuf>,
+
+    /// Where the authority writes to if something is wrong with the certificates
+    #[arg(long, value_name = "EMAIL")]
+    pub acme_contact: Option<String>,
+
+    /// The authority [default: https://acme-v02.api.letsencrypt.org/directory]
+    #[arg(long, value_name = "URL")]
+    pub acme_directory: Option<String>,
+
     /// Offer HTTP/2 beside HTTP/1.1, also for WebSockets; needs TLS, and more memory for each client
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]
     pub http2: Option<bool>,

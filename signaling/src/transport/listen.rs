@@ -41,6 +41,7 @@ use super::{
     http2, introduction,
 };
 use crate::{
+    acme::CHALLENGE,
     metrics::{Metrics, Refusal},
     origin::Scheme,
     rules::CurrentRules,
@@ -198,6 +199,8 @@ impl Listener {
                 // Large, and rare among those that are held for long.
                 Box::pin(self.multiplexed(stream, info(Scheme::Https))).await;
             }
+            // The handshake was all that it is about.
+            Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(CHALLENGE) => {}
             Ok(Ok(stream)) => self.requests(stream, info(Scheme::Https)).await,
             Ok(Err(error)) => {
                 self.metrics.refused(Refusal::Tls);

@@ -3,6 +3,7 @@
 //! A wait here is always a wait for something to happen; [`PATIENCE`] only keeps a broken server from hanging a test.
 
 mod abuse;
+mod acme;
 mod admin;
 mod admission;
 mod certificate;

@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead, BufReader, Read},
     net::{SocketAddr, TcpListener},
+    path::Path,
     process::{Child, Command, Stdio},
 };
 
@@ -50,6 +51,12 @@ fn contradictions_and_odd_values_are_refused_by_name() {
         (&["--tls", "yes"], "tls"),
         (&["--tls-cert", "a"], "tls_key"),
         (&["--tls", "self-signed", "--tls-cert", "a", "--tls-key", "b"], "not both"),
+        (&["--acme-domain", "call.example"], "acme_cache"),
+        (&["--acme-cache", "/nonexistent"], "acme_domain"),
+        (&["--acme-domain", "call.example", "--acme-cache", "/nonexistent"], "public_url"),
+        (&["--acme-domain", "*.example", "--acme-cache", "/nonexistent"], "acme_domain"),
+        (&["--acme-domain", "192.0.2.1", "--acme-cache", "/nonexistent"], "acme_domain"),
+        (&["--acme-domain", "call.example", "--tls", "self-signed"], "one place"),
         (&["--public-url", "call.example"], "public_url"),
         (&["--allow-origin", "https://a/b"], "allow_origin"),
         (&["--turn-url", "turn:relay.example"], "--turn-secret-file"),
@@ -113,6 +120,7 @@ fn what_print_config_prints_can_be_loaded_once_uncommented() {
         "#turn_",
         "#no_embedded_relay",
         "#public_url",
+        "#acme_",
         "#admin_token_file",
         "#webhook",
     ];
@@ -208,6 +216,21 @@ impl Process {
         Self::spawn(&mut command)
     }
 
+    /// One that listens there with these flags, whose log goes there.
+    pub(super) fn start_at(
+        address: SocketAddr,
+        flags: &[String],
+        environment: &[(&str, &Path)],
+        log: impl Into<Stdio>,
+    ) -> Self {
+        let mut command = Command::new(BINARY);
+        command.args(flags).envs(environment.iter().copied()).stderr(log).stdout(Stdio::piped());
+        let mut child = command.spawn().map(Started).expect("starts");
+        let mut lines = BufReader::new(child.0.stdout.take().expect("piped")).lines();
+        assert_eq!(lines.next().and_then(Result::ok).as_deref(), Some("signaling is ready"));
+        Self { child: Some(child), address }
+    }
+
     fn spawn(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().map(Started).expect("starts");
         let address = printed_address(&mut child.0);
@@ -270,7 +293,7 @@ fn printed_address(process: &mut Child) -> SocketAddr {
 }
 
 /// The one line on standard error of a start that is refused with exit code 2.
-fn refusal(flags: &[&str]) -> String {
+pub(super) fn refusal(flags: &[&str]) -> String {
     let mut process = Command::new(BINARY)
         .args(flags)
         .stdout(Stdio::piped())
@@ -290,7 +313,7 @@ fn refusal(flags: &[&str]) -> String {
     said
 }
 
-fn run(flags: &[&str]) -> std::process::Output {
+pub(super) fn run(flags: &[&str]) -> std::process::Output {
     Command::new(BINARY).args(flags).output().expect("runs")
 }
 
