@@ -92,6 +92,10 @@ impl Peers {
         self.relayed.contains(&ip).then_some(Reach::LiveAllocations)
     }
 
+    pub(super) fn is_ours(&self, ip: IpAddr) -> bool {
+        self.own.contains(&ip)
+    }
+
     /// Whether this very peer may be reached now, its address being permitted as `reach` says.
     pub(super) fn may_reach(
         &self,

@@ -36,7 +36,7 @@ fn route_is_a_bound_channel_and_ends_with_what_ends_first_of_binding_permission_
         relayed,
         peer: peer(PEER),
         until: world.now + secs(300),
-        only_clients: false,
+        ours: false,
         user: 0,
     };
     assert_eq!(routes(&world), [route]);
@@ -90,11 +90,15 @@ fn reload_that_denies_the_peer_takes_the_route_away() {
 
 #[test]
 fn route_to_our_own_address_is_for_other_clients_only_and_none_leads_to_a_listener() {
-    let mut world = World::new();
-    world.allocate(&tuple(1));
-    let other = world.allocate(&tuple(2)).relayed().to_string();
-    assert_eq!(world.bind_channel(&tuple(1), 0x4001, &other), 0);
-    assert_eq!(routes(&world).iter().map(|route| route.only_clients).collect::<Vec<_>>(), [true]);
+    // An address of ours that the operator allows is ours all the same.
+    for allowed in [vec![], vec!["0.0.0.0/0".parse().unwrap()]] {
+        let mut world =
+            World::with(RelaySettings { policy: PeerPolicy::new(allowed, vec![]), ..settings() }, 1);
+        world.allocate(&tuple(1));
+        let other = world.allocate(&tuple(2)).relayed().to_string();
+        assert_eq!(world.bind_channel(&tuple(1), 0x4001, &other), 0);
+        assert_eq!(routes(&world).iter().map(|route| route.ours).collect::<Vec<_>>(), [true]);
+    }
 
     let (mut world, _) = bound();
     let allowed = PeerPolicy::new(vec!["8.8.8.0/24".parse().unwrap()], vec![]);

@@ -30,8 +30,8 @@ pub struct Route {
     pub peer: PeerAddr,
     /// Nothing may pass from here on, unless the route is given again with a later end.
     pub until: Instant,
-    /// The peer is a relayed address of this very server: it may be reached as another client only.
-    pub only_clients: bool,
+    /// The peer is at an address of this very server: a driver may pass to it what is for another client, and nothing else.
+    pub ours: bool,
     /// Whose allocation it is: allocations of this worker with the same number share a user's rates.
     pub user: usize,
 }
@@ -82,9 +82,10 @@ impl Relay {
         into.extend(allocation.open_channels(now).filter_map(|(channel, peer, until)| {
             let relayed = allocation.relayed.towards(peer.ip())?;
             let reach = self.peers.reach(peer.ip())?;
-            let only_clients = reach == Reach::LiveAllocations;
             // Whether another client is there is seen when packets come.
-            if !only_clients && !self.peers.may_reach(reach, peer, Protocol::Udp, &self.shared) {
+            if reach != Reach::LiveAllocations
+                && !self.peers.may_reach(reach, peer, Protocol::Udp, &self.shared)
+            {
                 return None;
             }
             Some(Route {
@@ -93,7 +94,7 @@ impl Relay {
                 relayed: SocketAddr::new(relayed.ip, relayed.port.0),
                 peer,
                 until: until.min(relayed.expires),
-                only_clients,
+                ours: self.peers.is_ours(peer.ip()),
                 user: allocation.user.index(),
             })
         }));

@@ -47,7 +47,7 @@ pub(crate) struct Departure {
 pub(crate) const IPV4: u16 = 1;
 pub(crate) const DONT_FRAGMENT: u16 = 2;
 pub(crate) const TO_CLIENT: u16 = 4;
-pub(crate) const ONLY_TO_US: u16 = 8;
+pub(crate) const TO_US: u16 = 8;
 
 /// `struct pace`.
 #[repr(C)]

@@ -41,7 +41,7 @@ struct departure {
 #define IPV4 1           // leave as IPv4
 #define DONT_FRAGMENT 2  // with the DF bit
 #define TO_CLIENT 4      // the direction, and so the lane
-#define ONLY_TO_US 8     // the peer is a relayed address of this relay, and may be reached only as that
+#define TO_US 8          // the peer is at an address of this host: another client of this relay, or nothing for the program
 
 // Where the frames of a lane go, as the kernel said a moment ago. Two cores may write it at once, and then a frame goes astray.
 struct way {

@@ -22,8 +22,8 @@ use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use crate::operation::StartError;
 use crate::relay::{ByFlow, Route, ScaledPace};
 use crate::sys::xdp::{
-    Arrival, DONT_FRAGMENT, Departure, IPV4, Lane, Lanes, Limits, Mapped, Meter, ONLY_TO_US, Pace, Port,
-    TO_CLIENT, Tag, bytes,
+    Arrival, DONT_FRAGMENT, Departure, IPV4, Lane, Lanes, Limits, Mapped, Meter, Pace, Port, TO_CLIENT,
+    TO_US, Tag, bytes,
 };
 use interfaces::Interfaces;
 
@@ -241,7 +241,7 @@ impl Driver {
         let channel = route.channel.get().to_be_bytes();
         let from_client = arrival(client, server, channel);
         let from_peer = arrival(route.peer.0, route.relayed, [0; 2]);
-        let to_peer_flags = if route.only_clients { ONLY_TO_US } else { 0 };
+        let to_peer_flags = if route.ours { TO_US } else { 0 };
         // As the sockets of user space do it: DF towards the client, none towards the peer (RFC 8656 section 14).
         let meters = (allocation.0, user.0);
         let to_peer = departure(route.relayed, route.peer.0, [0; 2], to_peer_flags, slot, meters);

@@ -255,7 +255,7 @@ int turn_relay(struct xdp_md *ctx)
     // From client to client: through the allocations of both.
     struct departure *first = 0;
     struct lane *first_lane = lane;
-    if (departure->flags & ONLY_TO_US) {
+    if (departure->flags & TO_US) {
         first = departure;
         departure = arrive(first);
         if (!departure)
