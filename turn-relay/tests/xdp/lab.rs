@@ -12,6 +12,7 @@ use crate::client::{Client, PATIENCE};
 use crate::namespace::{Namespace, in_namespace, run};
 use crate::process::Running;
 
+const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 pub(crate) const SERVER: &str = "10.81.0.1:3478";
 /// Both links, with XDP in their drivers.
 pub(crate) const NATIVE: &str = "c0/native,p0/native";
@@ -21,29 +22,28 @@ pub(crate) struct Lab {
     pub(crate) clients: Namespace,
     pub(crate) peers: Namespace,
     pub(crate) relay: Running,
+    _token: tempfile::NamedTempFile,
 }
 
 impl Lab {
     /// Runs the test where the process may make networks; says loudly that it did not otherwise.
-    pub(crate) fn run(flags: &'static [&'static str], test: impl FnOnce(&mut Self) + Send + 'static) {
+    pub(crate) fn run(flags: &[&str], test: impl FnOnce(&mut Self) + Send + 'static) {
         Self::run_over(NATIVE, flags, test);
     }
 
     /// With XDP on these interfaces.
-    pub(crate) fn run_over(
-        xdp: &'static str,
-        flags: &'static [&'static str],
-        test: impl FnOnce(&mut Self) + Send + 'static,
-    ) {
+    pub(crate) fn run_over(xdp: &'static str, flags: &[&str], test: impl FnOnce(&mut Self) + Send + 'static) {
+        let flags: Vec<String> = flags.iter().copied().map(str::to_owned).collect();
         crate::namespace::said(in_namespace(move || {
             let (clients, peers) = networks();
-            let all: [&[&str]; 3] = [
-                &["--listen", SERVER, "--listen", SERVER6, "--threads", "2", "--admin", "127.0.0.1:0"],
-                &["--relay-address", "10.82.0.1", "--relay-address", "fd82::1", "--xdp", xdp],
-                flags,
-            ];
-            let relay = Running::start(&all.concat(), &[]);
-            test(&mut Self { clients, peers, relay });
+            let token = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(token.path(), TOKEN).unwrap();
+            let mut all = vec!["--listen", SERVER, "--listen", SERVER6, "--threads", "2"];
+            all.extend(["--relay-address", "10.82.0.1", "--relay-address", "fd82::1", "--xdp", xdp]);
+            all.extend(["--admin", "127.0.0.1:0", "--admin-token-file", token.path().to_str().unwrap()]);
+            all.extend(flags.iter().map(String::as_str));
+            let relay = Running::start(&all, &[]);
+            test(&mut Self { clients, peers, relay, _token: token });
         }));
     }
 
@@ -56,12 +56,28 @@ impl Lab {
     }
 
     pub(crate) fn client_in(&self, network: &Namespace, server: &str) -> Client {
+        self.client_of(network, server, ("user", "password"))
+    }
+
+    pub(crate) fn client_of(
+        &self,
+        network: &Namespace,
+        server: &str,
+        (user, password): (&str, &str),
+    ) -> Client {
         let server = server.parse().unwrap();
-        network.inside(|| Client::connect(Transport::Udp, server, "user", "password"))
+        network.inside(|| Client::connect(Transport::Udp, server, user, password))
     }
 
     pub(crate) fn peer(&self, ip: &str) -> Peer {
         Peer::new(&self.peers, ip)
+    }
+
+    /// What the admin API answers, which must be success.
+    pub(crate) fn ask(&self, method: &str, path: &str, body: &str) -> String {
+        let answer = self.relay.ask(method, path, &format!("Authorization: Bearer {TOKEN}\r\n"), body);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{method} {path}: {answer}");
+        answer
     }
 
     /// A value of the relay's metrics, without their prefix.
