@@ -6,6 +6,7 @@ import dgram from 'node:dgram';
 import { once } from 'node:events';
 import net from 'node:net';
 import { watchMemory } from '../harness/memory.js';
+import { network } from '../harness/network.js';
 import { scenario, until } from '../harness/scenario.js';
 import { startRelay } from '../harness/servers.js';
 
@@ -128,7 +129,7 @@ async function stillServes(stage, relay) {
 /** Sends Binding requests until one is answered. @param {import('../harness/scenario.js').Stage} stage @param {number} port */
 async function binding(stage, port) {
   const socket = dgram.createSocket('udp4');
-  socket.connect(port, '127.0.0.1');
+  socket.connect(port, network.relay);
   await once(socket, 'connect');
   let answered = false;
   socket.on('message', (answer) => { answered ||= answer.readUInt16BE(0) === 0x0101; });
@@ -141,7 +142,7 @@ async function binding(stage, port) {
 /** @param {import('../harness/scenario.js').Stage} stage @param {number} port */
 async function udp(stage, port) {
   const socket = dgram.createSocket('udp4');
-  socket.connect(port, '127.0.0.1');
+  socket.connect(port, network.relay);
   await once(socket, 'connect');
   socket.on('error', () => {});
   stage.atEnd(async () => { socket.close(); });
@@ -150,7 +151,7 @@ async function udp(stage, port) {
 
 /** @param {import('../harness/scenario.js').Stage} stage @param {number} port @returns {Promise<net.Socket>} */
 async function connect(stage, port) {
-  const socket = net.connect(port, '127.0.0.1');
+  const socket = net.connect(port, network.relay);
   await once(socket, 'connect');
   socket.on('error', () => {});
   socket.on('end', () => {});

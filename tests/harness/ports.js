@@ -5,12 +5,17 @@ import net from 'node:net';
 
 const FIRST = 20_000;
 const LAST = 31_999;
+/** Given to somebody before, who may not listen yet, or does so where it cannot be seen from here. @type {Set<number>} */
+const given = new Set();
 
 /** A port free for UDP and TCP on each of `addresses`, by default 127.0.0.1. @param {string[]} addresses @returns {Promise<number>} */
 export async function freePort(...addresses) {
   for (;;) {
     const port = FIRST + Math.floor(Math.random() * (LAST - FIRST + 1));
-    if (await isFree(port, addresses.length > 0 ? addresses : ['127.0.0.1'])) return port;
+    if (!given.has(port) && await isFree(port, addresses.length > 0 ? addresses : ['127.0.0.1'])) {
+      given.add(port);
+      return port;
+    }
   }
 }
 
@@ -26,7 +31,7 @@ async function isFree(port, addresses) {
 function tcpIsFree(port, address) {
   return new Promise((resolve) => {
     const server = net.createServer();
-    server.once('error', () => resolve(false));
+    server.once('error', (error) => resolve(isNotOurs(error)));
     server.listen(port, address, () => server.close(() => resolve(true)));
   });
 }
@@ -35,7 +40,10 @@ function tcpIsFree(port, address) {
 function udpIsFree(port, address) {
   return new Promise((resolve) => {
     const socket = dgram.createSocket(address.includes(':') ? 'udp6' : 'udp4');
-    socket.once('error', () => resolve(false));
+    socket.once('error', (error) => resolve(isNotOurs(error)));
     socket.bind(port, address, () => socket.close(() => resolve(true)));
   });
 }
+
+/** The address is another host's, where nothing but what the tests start takes ports. @param {NodeJS.ErrnoException} error */
+const isNotOurs = (error) => error.code === 'EADDRNOTAVAIL';

@@ -35,6 +35,8 @@ export function scenario(name, body) {
 export class Stage {
   /** What must hold of every scenario at its end. @type {(() => void)[]} */
   checks = [];
+  /** The relays that it started. @type {{ metrics: () => Promise<import('./metrics.js').Metrics> }[]} */
+  relays = [];
   /** @type {(() => Promise<unknown>)[]} */
   #endings = [];
   /** @type {(() => Promise<string> | string)[]} */

@@ -1,9 +1,11 @@
 // Starts the two binaries on ports found free and waits until they say that they are ready.
 
+import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { metrics } from './metrics.js';
+import { inDriver, network, onRelayHost } from './network.js';
 import { freePort } from './ports.js';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
@@ -64,11 +66,15 @@ export async function startSignaling(stage, { args = [], relay = true, host = '1
  * @param {string[]} args credentials and whatever else the scenario is about
  * @param {string[]} [addresses] IPs to listen on; one free port is shared by all
  */
-export async function startRelay(stage, args, addresses = ['127.0.0.1']) {
-  const [port, admin] = [await freePort(...addresses), await freePort()];
+export async function startRelay(stage, args, addresses = [network.relay]) {
+  const [port, admin] = [await freePort(...addresses), await freePort(network.relay)];
   const listen = addresses.flatMap((ip) => ['--listen', `${ip.includes(':') ? `[${ip}]` : ip}:${port}`]);
-  const program = stage.program(binary('turn-relay'), [...listen, '--admin', `127.0.0.1:${admin}`, '--realm', 'example.org', ...args]);
-  const adminUrl = `http://127.0.0.1:${admin}`;
+  const [command, all] = onRelayHost(binary('turn-relay'), [...listen, '--admin', `${network.relay}:${admin}`, '--realm', 'example.org', ...args]);
+  const program = stage.program(command, all);
+  const adminUrl = `http://${network.relay}:${admin}`;
   await program.answers(`${adminUrl}/readyz`);
-  return { port, program, adminUrl, metrics: () => metrics(`${adminUrl}/metrics`) };
+  if (inDriver) assert.match(program.output, /XDP is on, native, at clients\/native: IPv4 and IPv6/);
+  const relay = { port, program, adminUrl, metrics: () => metrics(`${adminUrl}/metrics`) };
+  stage.relays.push(relay);
+  return relay;
 }

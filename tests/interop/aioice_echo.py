@@ -1,4 +1,4 @@
-"""Allocates on a TURN server with aioice, an independent client, and sends datagrams through the relay to an echo server on loopback.
+"""Allocates on a TURN server with aioice, an independent client, and sends datagrams through the relay to an echo server of its own.
 
 usage: aioice_echo.py HOST PORT udp|tcp|tls USERNAME PASSWORD
 The server's certificate is verified; OpenSSL reads the authorities from the file that the environment calls SSL_CERT_FILE.
@@ -6,6 +6,7 @@ Prints what came back; exits non-zero if anything is missing or different.
 """
 
 import asyncio
+import socket
 import sys
 
 from aioice.turn import create_turn_endpoint
@@ -33,7 +34,10 @@ class Receiver(asyncio.DatagramProtocol):
 
 async def main(host, port, transport, username, password):
     loop = asyncio.get_running_loop()
-    echo, _ = await loop.create_datagram_endpoint(Echo, local_addr=("127.0.0.1", 0))
+    with socket.socket(type=socket.SOCK_DGRAM) as probe:
+        probe.connect((host, int(port)))
+        here, _ = probe.getsockname()
+    echo, _ = await loop.create_datagram_endpoint(Echo, local_addr=(here, 0))
     echo_address = echo.get_extra_info("sockname")
     turn, receiver = await create_turn_endpoint(
         Receiver,

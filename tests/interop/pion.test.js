@@ -4,6 +4,7 @@ import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { cell } from '../harness/matrix.js';
+import { network } from '../harness/network.js';
 import { PASSWORD, REALM, USER, echoed, relayFor } from './relay.js';
 
 const SOURCE = fileURLToPath(new URL('./pion', import.meta.url));
@@ -20,7 +21,7 @@ for (const transport of ['udp', 'tcp', 'tls', 'dtls']) {
   for (const [client, mode, times, allocations] of /** @type {const} */ ([['pion/turn, echo server', 'echo', 12, 1], ['pion/webrtc, data channel', 'call', 4, 2]])) {
     cell(client, transport, async (stage) => {
       const relay = await relayFor(stage, transport);
-      const result = await echoed(stage, PROGRAM, [mode, '127.0.0.1', String(relay.port), transport, USER, PASSWORD, REALM], relay.env, times);
+      const result = await echoed(stage, PROGRAM, [mode, network.relay, String(relay.port), transport, USER, PASSWORD, REALM], relay.env, times);
       await relay.allocated(allocations);
       return result;
     });

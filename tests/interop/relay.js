@@ -2,16 +2,16 @@
 
 import assert from 'node:assert/strict';
 import { certificates } from '../harness/certificates.js';
+import { network } from '../harness/network.js';
 import { startRelay } from '../harness/servers.js';
 
 export const USER = 'someone';
 export const PASSWORD = 'a password';
 export const REALM = 'example.org';
-/** Not the address that clients send from, so that two of them reach each other through both their allocations or not at all. */
-const RELAY_ADDRESS = '127.0.0.2';
 
 /**
- * Starts a relay on 127.0.0.1 that `transport` leads to, with a static user. Peers are other clients of it; those on 127.0.0.1 are allowed as well.
+ * Starts a relay that `transport` leads to, with a static user. Peers are other clients of it; those where the clients are, are allowed as well. It does not relay
+ * from the address that clients send from, so that two of them reach each other through both their allocations or not at all.
  * @param {import('../harness/scenario.js').Stage} stage
  * @param {string} transport
  * @param {string[]} [args]
@@ -20,7 +20,8 @@ export async function relayFor(stage, transport, args = []) {
   const secure = transport === 'tls' || transport === 'dtls';
   const tls = secure ? await certificates(stage) : undefined;
   const relay = await startRelay(stage, [
-    '--user', `${USER}:${PASSWORD}`, '--relay-address', RELAY_ADDRESS, '--allow-peer', '127.0.0.1/32', ...(tls ? ['--tls-cert', tls.certificate, '--tls-key', tls.key] : []), ...args,
+    '--user', `${USER}:${PASSWORD}`, '--relay-address', network.relayed, '--allow-peer', `${network.client}/32`,
+    ...(tls ? ['--tls-cert', tls.certificate, '--tls-key', tls.key] : []), ...args,
   ]);
   return {
     ...relay,

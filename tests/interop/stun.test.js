@@ -2,19 +2,18 @@
 
 import assert from 'node:assert/strict';
 import { cell } from '../harness/matrix.js';
+import { network } from '../harness/network.js';
 import { freePort } from '../harness/ports.js';
 import { startRelay } from '../harness/servers.js';
 
-const ALTERNATE = '127.0.0.2';
-
-for (const server of ['127.0.0.1', '::1']) {
-  cell(`stunclient, ${server}`, 'udp', async (stage) => {
+for (const [family, server, own] of [['IPv4', network.relay, network.client], ['IPv6', network.relay6, network.client6]]) {
+  cell(`stunclient, ${family}`, 'udp', async (stage) => {
     const relay = await startRelay(stage, ['--user', 'a:b'], [server]);
     const client = stage.program('turnutils_stunclient', ['-p', String(relay.port), server]);
     const [, address] = await client.printed(/UDP reflexive addr: (\S+):\d+/);
-    assert.equal(address, server);
+    assert.equal(address, own);
     return address;
-  });
+  }, { channels: false });
 }
 
 // It asks for an answer from the other address and port to the next port, and then for the same to its own port with padding.
@@ -23,10 +22,10 @@ cell('stunclient -f, NAT behaviour discovery', 'udp', async (stage) => {
   const client = stage.program('turnutils_stunclient', ['-f', ...flags]);
   assert.equal(await client.exit(), 0);
   assert.deepEqual(origins(client.output), [primary, alternate, alternate]);
-  assert.equal(client.output.match(/UDP reflexive addr: 127\.0\.0\.1:\d+/g)?.length, 3);
+  assert.equal(client.output.split(`UDP reflexive addr: ${network.client}:`).length, 1 + 3);
   assert.deepEqual(others(client.output), [alternate, alternate, alternate]);
   return '3 answers';
-});
+}, { channels: false });
 
 cell('natdiscovery -m -f', 'udp', async (stage) => {
   const { primary, alternate, crossed, flags } = await discovering(stage);
@@ -37,17 +36,17 @@ cell('natdiscovery -m -f', 'udp', async (stage) => {
   assert.match(client.output, /NAT with Endpoint Independent Mapping!/);
   assert.match(client.output, /NAT with Endpoint Independent Filtering!/);
   return '4 answers';
-});
+}, { channels: false });
 
 /** @param {import('../harness/scenario.js').Stage} stage */
 async function discovering(stage) {
-  const alternatePort = await freePort(ALTERNATE);
-  const relay = await startRelay(stage, ['--user', 'a:b', '--nat-discovery', `${ALTERNATE}:${alternatePort}`]);
+  const alternatePort = await freePort(network.alternate);
+  const relay = await startRelay(stage, ['--user', 'a:b', '--nat-discovery', `${network.alternate}:${alternatePort}`]);
   return {
-    primary: `127.0.0.1:${relay.port}`,
-    alternate: `${ALTERNATE}:${alternatePort}`,
-    crossed: `${ALTERNATE}:${relay.port}`,
-    flags: ['-p', String(relay.port), '127.0.0.1'],
+    primary: `${network.relay}:${relay.port}`,
+    alternate: `${network.alternate}:${alternatePort}`,
+    crossed: `${network.alternate}:${relay.port}`,
+    flags: ['-p', String(relay.port), network.relay],
   };
 }
 

@@ -4,6 +4,7 @@ import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { cell } from '../harness/matrix.js';
+import { network } from '../harness/network.js';
 import { PASSWORD, USER, echoed, relayFor } from './relay.js';
 
 const MANIFEST = fileURLToPath(new URL('./turn-proto/Cargo.toml', import.meta.url));
@@ -22,7 +23,7 @@ for (const transport of ['tcp', 'tls']) row('turn-client-proto, TCP allocation',
 function row(client, transport, integrity, naming, relayed, times) {
   cell(client, transport, async (stage) => {
     const relay = await relayFor(stage, transport);
-    const args = ['127.0.0.1', String(relay.port), transport, USER, PASSWORD, integrity, naming, relayed, ...(relay.tls ? [relay.tls.authority] : [])];
+    const args = [network.relay, String(relay.port), transport, USER, PASSWORD, integrity, naming, relayed, ...(relay.tls ? [relay.tls.authority] : [])];
     const result = await echoed(stage, `${TARGET}/debug/turn-proto-client`, args, {}, times);
     await relay.allocated(1);
     return result;

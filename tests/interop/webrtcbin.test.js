@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict';
 import { fileURLToPath } from 'node:url';
 import { cell } from '../harness/matrix.js';
+import { network } from '../harness/network.js';
 import { PASSWORD, USER, relayFor } from './relay.js';
 
 const SCRIPT = fileURLToPath(new URL('./webrtcbin_call.py', import.meta.url));
@@ -13,7 +14,7 @@ const PYTHON = '/usr/bin/python3';
 for (const transport of ['udp', 'tcp']) {
   cell('libnice in GStreamer webrtcbin, video', transport, async (stage) => {
     const relay = await relayFor(stage, transport);
-    const client = stage.program(PYTHON, [SCRIPT, '127.0.0.1', String(relay.port), transport, USER, PASSWORD]);
+    const client = stage.program(PYTHON, [SCRIPT, network.relay, String(relay.port), transport, USER, PASSWORD]);
     assert.equal(await client.exit(), 0);
     const frames = Number(/^(\d+) frames decoded, candidates: relay$/m.exec(client.output)?.[1]);
     assert.ok(frames >= 50);

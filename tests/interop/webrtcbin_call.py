@@ -4,6 +4,7 @@ usage: webrtcbin_call.py HOST PORT udp|tcp|tls USERNAME PASSWORD
 Prints how many frames were decoded at the other end and by which candidates; exits non-zero if they do not come.
 """
 
+import socket
 import sys
 from urllib.parse import quote
 
@@ -22,7 +23,7 @@ SENDER = """webrtcbin name=one videotestsrc is-live=true pattern=ball ! video/x-
 
 
 class Call:
-    def __init__(self, url):
+    def __init__(self, url, here):
         self.loop = GLib.MainLoop()
         self.frames = 0
         self.types = set()
@@ -38,7 +39,7 @@ class Call:
             element.set_property("turn-server", url)
             # Left to itself libnice takes no loopback interface. The reference is kept: what the element hands out is not counted as one.
             self.agents.append(element.get_property("ice-agent"))
-            assert self.agents[-1].emit("add-local-ip-address", "127.0.0.1")
+            assert self.agents[-1].emit("add-local-ip-address", here)
             element.connect("on-ice-candidate", self.on_candidate, other)
         self.one.connect("on-negotiation-needed", self.on_negotiation_needed)
         self.two.connect("pad-added", self.on_track)
@@ -105,7 +106,10 @@ def description(promise, kind):
 def main(host, port, transport, username, password):
     Gst.init(None)
     scheme, leg = {"udp": ("turn", "udp"), "tcp": ("turn", "tcp"), "tls": ("turns", "tcp")}[transport]
-    failure = Call(f"{scheme}://{quote(username, '')}:{quote(password, '')}@{host}:{port}?transport={leg}").run()
+    with socket.socket(type=socket.SOCK_DGRAM) as probe:
+        probe.connect((host, int(port)))
+        here, _ = probe.getsockname()
+    failure = Call(f"{scheme}://{quote(username, '')}:{quote(password, '')}@{host}:{port}?transport={leg}", here).run()
     if failure:
         sys.exit(failure)
 

@@ -2,7 +2,7 @@
 //
 // usage: pion echo|call HOST PORT udp|tcp|tls|dtls USERNAME PASSWORD REALM
 //
-// echo allocates with pion/turn and sends datagrams through the relay to an echo server on loopback. call connects two peer connections of pion/webrtc
+// echo allocates with pion/turn and sends datagrams through the relay to an echo server of its own. call connects two peer connections of pion/webrtc
 // that may use relayed candidates alone, and has a data channel echo. The server's certificate is verified; Go reads the authorities from the file that the
 // environment calls SSL_CERT_FILE. Prints what came back; exits non-zero if anything is missing or different.
 package main
@@ -50,7 +50,7 @@ func payloads() [][]byte {
 }
 
 func echo(r relay) {
-	peer, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	peer, err := net.ListenPacket("udp4", net.JoinHostPort(r.here(), "0"))
 	must(err)
 	go func() {
 		buffer := make([]byte, 2000)
@@ -93,11 +93,19 @@ func echo(r relay) {
 	client.Close()
 }
 
+// here is the address from which the server is reached.
+func (r relay) here() string {
+	conn, err := net.Dial("udp", r.address())
+	must(err)
+	defer conn.Close()
+	return conn.LocalAddr().(*net.UDPAddr).IP.String()
+}
+
 // connect opens the leg to the server. Certificates are verified.
 func (r relay) connect() net.PacketConn {
 	switch r.transport {
 	case "udp":
-		conn, err := net.ListenPacket("udp", net.JoinHostPort(r.host, "0"))
+		conn, err := net.ListenPacket("udp", net.JoinHostPort(r.here(), "0"))
 		must(err)
 		return conn
 	case "tcp":

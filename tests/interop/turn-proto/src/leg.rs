@@ -29,8 +29,8 @@ impl<T: Read + Write> Stream for T {}
 impl Leg {
     pub fn open(server: SocketAddr, transport: &str, authority: Option<&str>) -> Self {
         if transport == "udp" {
-            let socket =
-                UdpSocket::bind((if server.is_ipv4() { "127.0.0.1" } else { "::1" }, 0)).expect("a port");
+            let any = if server.is_ipv4() { "0.0.0.0" } else { "::" };
+            let socket = UdpSocket::bind((any, 0)).expect("a port");
             socket.connect(server).expect("an address");
             socket.set_read_timeout(Some(READ_TIMEOUT)).expect("a timeout");
             return Self {

@@ -1,4 +1,4 @@
-//! Allocates on a TURN server with turn-client-proto, an independent client, and sends through the relay to an echo server on loopback.
+//! Allocates on a TURN server with turn-client-proto, an independent client, and sends through the relay to an echo server of its own.
 //!
 //! usage: turn-proto-client HOST PORT udp|tcp|tls USERNAME PASSWORD sha1|sha256 name|hash udp|tcp [AUTHORITY]
 //!
@@ -9,7 +9,7 @@
 mod leg;
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::time::{Duration, Instant};
 
 use leg::Leg;
@@ -77,7 +77,7 @@ impl<'a, C: TurnClientApi> Session<'a, C> {
 
     /// By indications first, then over a channel.
     fn echo(mut self) {
-        let peer = echo_server();
+        let peer = echo_server(self.legs[0].local.ip());
         self.allocate(TransportType::Udp, peer);
         let payloads =
             if self.client.transport() == TransportType::Udp { PAYLOADS } else { PAYLOADS_OVER_A_STREAM };
@@ -92,7 +92,7 @@ impl<'a, C: TurnClientApi> Session<'a, C> {
     }
 
     fn echo_over_a_connection(mut self) {
-        let peer = echo_listener();
+        let peer = echo_listener(self.legs[0].local.ip());
         self.allocate(TransportType::Tcp, peer);
         let now = self.now();
         self.client.tcp_connect(peer, now).expect("a connection is asked for");
@@ -211,8 +211,8 @@ impl<'a, C: TurnClientApi> Session<'a, C> {
     }
 }
 
-fn echo_server() -> SocketAddr {
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+fn echo_server(here: IpAddr) -> SocketAddr {
+    let socket = UdpSocket::bind((here, 0)).expect("a port");
     let address = socket.local_addr().expect("it is bound");
     std::thread::spawn(move || {
         let mut buffer = [0; 2000];
@@ -223,8 +223,8 @@ fn echo_server() -> SocketAddr {
     address
 }
 
-fn echo_listener() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+fn echo_listener(here: IpAddr) -> SocketAddr {
+    let listener = TcpListener::bind((here, 0)).expect("a port");
     let address = listener.local_addr().expect("it is bound");
     std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("a connection");

@@ -1,17 +1,16 @@
-// coturn's client `turnutils_uclient` against `turn-relay`: everything that it sends must come back.
+// coturn's client `turnutils_uclient` against `turn-relay`: everything that it sends must come back. Each transport is a test file of its own.
 
 import assert from 'node:assert/strict';
 import net from 'node:net';
 import { describe } from 'node:test';
 import { certificates } from '../harness/certificates.js';
 import { cell } from '../harness/matrix.js';
+import { inDriver, network } from '../harness/network.js';
 import { freePort } from '../harness/ports.js';
 import { until } from '../harness/scenario.js';
 import { startRelay } from '../harness/servers.js';
 import { allocatedOver } from './relay.js';
 
-/** Where HAProxy connects from. */
-const PROXY = '127.0.0.9';
 const SECRET = 'known to coturn and to the relay';
 
 // What follows "turnutils_uclient" in its manual: -t TCP to the relay, -s Send indications instead of channels, -y client to client, -X and -x the family
@@ -25,8 +24,8 @@ const DATA = { channels: [], indications: ['-s'] };
 const PEERS = { 'echo server': [], 'client to client': ['-y'] };
 const MOVES = { 'echo server': ['-X'], 'client to client': ['-y', '-X'], 'relayed over IPv6': ['-x'], 'dual allocation': ['-Z'] };
 const FAMILIES = {
-  IPv4: { server: '127.0.0.1', peer: '127.0.0.1', options: ['-X'] },
-  IPv6: { server: '::1', peer: '::1', options: ['-x'] },
+  IPv4: { server: network.relay, peer: network.client, options: ['-X'] },
+  IPv6: { server: network.relay6, peer: network.client6, options: ['-x'] },
 };
 const EXTRAS = {
   'DONT-FRAGMENT': ['-g'],
@@ -40,14 +39,15 @@ const TOKEN_KEYS = ['north 01234567890123456789012345678901', 'union 12345678901
 /** After that -R is given up: most of its runs end only when they are killed. */
 const CORRUPTING_MS = 8_000;
 
-// Most of a run of uclient is waiting.
-describe('coturn', { concurrency: 6 }, () => {
-  for (const transport of Object.keys(TRANSPORTS)) {
+/** @param {keyof typeof TRANSPORTS} transport between the client and the relay */
+export function coturn(transport) {
+  // Most of a run of uclient is waiting; but a driver has room for one relay.
+  describe(`coturn, ${transport}`, { concurrency: inDriver ? 1 : 6 }, () => {
     for (const [family, { server, peer, options }] of Object.entries(FAMILIES)) {
       for (const [data, mode] of Object.entries(DATA)) {
         for (const [against, target] of Object.entries(PEERS)) {
           cell(`uclient, ${data}, ${against}, relayed over ${family}`, transport, (stage) =>
-            uclient(stage, transport, server, peer, [...options, ...mode, ...target]));
+            uclient(stage, transport, server, peer, [...options, ...mode, ...target]), { channels: data === 'channels' });
         }
       }
       for (const [extra, option] of Object.entries(EXTRAS)) {
@@ -55,18 +55,18 @@ describe('coturn', { concurrency: 6 }, () => {
       }
       cell(`uclient, one allocation, relayed over ${family}`, transport, (stage) => uclient(stage, transport, server, peer, [...options, '-c'], 500));
     }
-    cell('uclient over IPv4, relayed over IPv6', transport, (stage) => uclient(stage, transport, '127.0.0.1', '::1', ['-x']));
+    cell('uclient over IPv4, relayed over IPv6', transport, (stage) => uclient(stage, transport, network.relay, network.client6, ['-x']));
     for (const [data, mode] of Object.entries(DATA)) {
       // One of its clients, 500 bytes: this option implies -c.
       cell(`uclient, dual allocation, ${data}`, transport, async (stage) => {
-        const { relay, flags } = await start(stage, transport, '127.0.0.1');
-        const result = await everythingBack(stage, ['-Z', ...mode, ...flags, '127.0.0.1'], 500);
+        const { relay, flags } = await start(stage, transport, network.client);
+        const result = await everythingBack(stage, ['-Z', ...mode, ...flags, network.relay], 500);
         assert.ok((await relay.metrics()).sum('turn_relay_allocations_started_total', { family: 'both' }) > 0, 'it has an address of each family');
         return result;
-      });
+      }, { channels: data === 'channels' });
     }
     if (['tcp', 'tls'].includes(transport)) {
-      cell('uclient, TCP allocations', transport, (stage) => uclient(stage, transport, '127.0.0.1', '127.0.0.1', ['-T', '-X']));
+      cell('uclient, TCP allocations', transport, (stage) => uclient(stage, transport, network.relay, network.client, ['-T', '-X']));
     }
     if (transport === 'tcp') cell('uclient, TCP allocations, connections from peers', transport, (stage) => passive(stage, transport));
     // Over TLS and DTLS about half of its runs end with "send: Success"; why is not known yet.
@@ -79,16 +79,16 @@ describe('coturn', { concurrency: 6 }, () => {
       }
     }
     cell('uclient, access token', transport, (stage) => token(stage, transport));
-    cell('uclient, channel numbers out of range', transport, (stage) => anyChannel(stage, transport));
+    cell('uclient, channel numbers out of range', transport, (stage) => anyChannel(stage, transport), { channels: 'perhaps' });
     cell('uclient, corrupted messages', transport, (stage) => corrupted(stage, transport));
     cell('uclient, a peer that is not allowed', transport, async (stage) => {
-      const { flags } = await start(stage, transport, '127.0.0.1', []);
-      const client = stage.program('turnutils_uclient', ['-X', ...flags, '127.0.0.1']);
+      const { flags } = await start(stage, transport, network.client, []);
+      const client = stage.program('turnutils_uclient', ['-X', ...flags, network.relay]);
       await client.printed(/403/);
       return '403';
-    });
-  }
-});
+    }, { channels: false });
+  });
+}
 
 /**
  * @param {import('../harness/scenario.js').Stage} stage
@@ -112,8 +112,8 @@ async function uclient(stage, transport, server, peer, options, least = 1000) {
  * @param {string} transport
  */
 async function passive(stage, transport) {
-  const { relay, flags } = await start(stage, transport, '127.0.0.1');
-  const client = stage.program('turnutils_uclient', ['-P', '-X', ...flags, '127.0.0.1']);
+  const { relay, flags } = await start(stage, transport, network.client);
+  const client = stage.program('turnutils_uclient', ['-P', '-X', '-L', network.client, ...flags, network.relay]);
   assert.equal(await client.exit(), 0);
   const total = /start_mclient: tot_send_bytes ~ (\d+), tot_recv_bytes ~ (\d+)\s*$/m.exec(client.output);
   assert.deepEqual(total?.slice(1), ['1000', '500']);
@@ -129,8 +129,8 @@ async function passive(stage, transport) {
  * @param {string[]} options
  */
 async function moving(stage, transport, options) {
-  const { relay, flags } = await start(stage, transport, options.includes('-x') ? '::1' : '127.0.0.1', undefined, ['--mobility', '--log-level', 'debug']);
-  const result = await everythingBack(stage, ['-M', ...options, ...flags, '127.0.0.1'], 500);
+  const { relay, flags } = await start(stage, transport, options.includes('-x') ? network.client6 : network.client, undefined, ['--mobility', '--log-level', 'debug']);
+  const result = await everythingBack(stage, ['-M', ...options, ...flags, network.relay], 500);
   const moves = relay.program.output.match(/allocation moved/g)?.length ?? 0;
   assert.ok(moves > 0, 'an allocation moved');
   return `${result}, ${moves} moves`;
@@ -143,12 +143,12 @@ async function moving(stage, transport, options) {
  * @param {number} version of the PROXY protocol
  */
 async function proxied(stage, transport, version) {
-  const { relay, flags } = await start(stage, transport, '127.0.0.1', undefined, ['--proxy-protocol-from', PROXY, '--log-addresses']);
+  const { relay, flags } = await start(stage, transport, network.client, undefined, ['--proxy-protocol-from', network.proxy, '--log-addresses']);
   const port = await freePort();
   const configuration = [
     'defaults', '  mode tcp', '  timeout connect 10s', '  timeout client 60s', '  timeout server 60s',
     'listen relay', `  bind 127.0.0.1:${port}`,
-    `  server relay 127.0.0.1:${relay.port} source ${PROXY} ${version === 1 ? 'send-proxy' : 'send-proxy-v2'}`, '',
+    `  server relay ${network.relay}:${relay.port} source ${network.proxy} ${version === 1 ? 'send-proxy' : 'send-proxy-v2'}`, '',
   ];
   const proxy = stage.program('haproxy', ['-db', '-f', await stage.file('haproxy.cfg', configuration.join('\n'))]);
   await until('HAProxy', () => proxy.running && connects(port));
@@ -174,21 +174,21 @@ const connects = (port) => new Promise((resolve) => {
  * @param {string} transport
  */
 async function token(stage, transport) {
-  const { relay, flags } = await start(stage, transport, '127.0.0.1', undefined, [
+  const { relay, flags } = await start(stage, transport, network.client, undefined, [
     '--oauth-server-name', 'turn.example.org', '--oauth-key-file', await stage.file('keys', TOKEN_KEYS),
   ]);
-  const result = await everythingBack(stage, ['-J', '-c', '-X', ...flags, '127.0.0.1'], 500);
+  const result = await everythingBack(stage, ['-J', '-c', '-X', ...flags, network.relay], 500);
   await allocatedOver(relay, transport, 1);
   return result;
 }
 
 /** Either the number happens to lie in the range and all is well, or it does not and 400 ends the run. @param {import('../harness/scenario.js').Stage} stage @param {string} transport */
 async function anyChannel(stage, transport) {
-  const { flags } = await start(stage, transport, '127.0.0.1');
+  const { flags } = await start(stage, transport, network.client);
   let refused = 0;
   // Three of four numbers are out of range: that 40 in a row are not is no accident.
   for (let run = 0; run < 40 && !refused; run += 1) {
-    const client = stage.program('turnutils_uclient', ['-N', '-X', '-c', ...flags, '127.0.0.1']);
+    const client = stage.program('turnutils_uclient', ['-N', '-X', '-c', ...flags, network.relay]);
     const code = await client.exit();
     if (/channel bind: error 400/.test(client.output)) refused += 1;
     else assert.equal(code, 0);
@@ -205,8 +205,8 @@ async function anyChannel(stage, transport) {
  * @param {string} transport
  */
 async function corrupted(stage, transport) {
-  const { flags } = await start(stage, transport, '127.0.0.1');
-  const args = ['-X', '-c', ...flags, '127.0.0.1'];
+  const { flags } = await start(stage, transport, network.client);
+  const args = ['-X', '-c', ...flags, network.relay];
   const corrupting = ['-n', '100', '-m', '4'];
   const clients = [1, 2].map(() => stage.program('turnutils_uclient', ['-R', ...corrupting, ...args]));
   // It sends no two runs alike, and some of them come to an end.
@@ -229,20 +229,20 @@ async function everythingBack(stage, args, least) {
 }
 
 /**
- * A relay on both loopback addresses, an echo server, and what the client must be told of them.
+ * A relay with an address of each family, an echo server, and what the client must be told of them.
  * @param {import('../harness/scenario.js').Stage} stage
  * @param {string} transport
  * @param {string} peer
  * @param {string[]} [allowed] peers
  * @param {string[]} [settings] of the relay
  */
-async function start(stage, transport, peer, allowed = ['127.0.0.0/8', '::1/128'], settings = []) {
+async function start(stage, transport, peer, allowed = network.peers, settings = []) {
   const secure = transport === 'tls' || transport === 'dtls';
   const tls = secure ? await certificates(stage) : undefined;
   const relay = await startRelay(stage, [
     '--secret-file', await stage.file('secret', `${SECRET}\n`), ...allowed.flatMap((network) => ['--allow-peer', network]),
-    '--relay-address', '127.0.0.1', '--relay-address', '::1', ...(tls ? ['--tls-cert', tls.certificate, '--tls-key', tls.key] : []), ...settings,
-  ], ['127.0.0.1', '::1']);
+    '--relay-address', network.relay, '--relay-address', network.relay6, ...(tls ? ['--tls-cert', tls.certificate, '--tls-key', tls.key] : []), ...settings,
+  ], [network.relay, network.relay6]);
   const peerPort = await freePort(peer);
   stage.program('turnutils_peer', ['-L', peer, '-p', String(peerPort)]);
   const leg = [...TRANSPORTS[/** @type {keyof typeof TRANSPORTS} */ (transport)], ...(tls ? ['-E', tls.authority] : [])];

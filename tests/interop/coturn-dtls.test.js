@@ -1,0 +1,3 @@
+import { coturn } from './coturn.js';
+
+coturn('dtls');
