@@ -1,7 +1,7 @@
 //! Clients that break HTTP/2, or use it for nothing: raw frames against a server of its own process, whose memory is looked at, while two others
 //! talk.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, process::Stdio};
 
 use serde_json::{Value, json};
 use tokio::{
@@ -47,11 +47,16 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::logging(Stdio::null())
+    }
+
+    /// The same with its log there.
+    fn logging(log: impl Into<Stdio>) -> Self {
         let certificate = Certificate::new();
         let mut flags = ["--http2", "--ping-interval-seconds", "60"].map(str::to_owned).to_vec();
         flags.extend(certificate.flags());
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-        let process = Process::start(&flags);
+        let process = Process::start_logging(&flags, log);
         Self { certificate, process }
     }
 
@@ -185,6 +190,18 @@ async fn a_flood_of_frames_ends_its_connection_and_nobody_else_notices() {
     }
     let more = bench.process.peak_kib() - before;
     assert!(more <= MOST_KIB, "{more} KiB more");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_writes_nothing_into_the_log_by_what_it_sends() {
+    let log = tempfile::NamedTempFile::new().expect("a file");
+    let bench = Bench::logging(log.reopen().expect("opened"));
+    let mut raw = bench.raw(&[]).await;
+    raw.send(&frame(PING, ACK, 0, &[0; 8]).repeat(100)).await;
+    raw.send(&frame(PING, 0, 0, &[7; 8])).await;
+    assert_eq!(raw.until(PING).await.payload, [7; 8], "all of them were read");
+    let text = std::fs::read_to_string(log.path()).expect("read");
+    assert!(text.lines().count() < 10, "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
