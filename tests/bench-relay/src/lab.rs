@@ -4,7 +4,7 @@
 //! however it ends.
 
 use std::fs::File;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd as _;
 use std::process::{Command, Stdio};
 
@@ -19,6 +19,12 @@ pub(crate) const RELAY: Ipv4Addr = Ipv4Addr::new(10, 87, 1, 1);
 pub(crate) const RELAYED: Ipv4Addr = Ipv4Addr::new(10, 87, 2, 1);
 /// The peer's address; the relay is its router.
 pub(crate) const PEER: Ipv4Addr = Ipv4Addr::new(10, 87, 2, 2);
+
+/// The same over IPv6.
+pub(crate) const CLIENT6: Ipv6Addr = Ipv6Addr::new(0xfd87, 1, 0, 0, 0, 0, 0, 2);
+pub(crate) const RELAY6: Ipv6Addr = Ipv6Addr::new(0xfd87, 1, 0, 0, 0, 0, 0, 1);
+pub(crate) const RELAYED6: Ipv6Addr = Ipv6Addr::new(0xfd87, 2, 0, 0, 0, 0, 0, 1);
+pub(crate) const PEER6: Ipv6Addr = Ipv6Addr::new(0xfd87, 2, 0, 0, 0, 0, 0, 2);
 
 /// The client and the peer on a link of their own.
 pub(crate) const CLIENT_AT_PEER: Ipv4Addr = Ipv4Addr::new(10, 87, 3, 1);
@@ -53,13 +59,15 @@ impl Lab {
         }
         let hosts: [File; 3] = hosts.try_into().ok().context("three hosts")?;
         let lab = Self { home, hosts };
-        for (host, link, ours, theirs) in
-            [(Host::Client, "client", RELAY, CLIENT), (Host::Peer, "peer", RELAYED, PEER)]
-        {
+        for (host, link, ours, theirs, ours6, theirs6) in [
+            (Host::Client, "client", RELAY, CLIENT, RELAY6, CLIENT6),
+            (Host::Peer, "peer", RELAYED, PEER, RELAYED6, PEER6),
+        ] {
             let other = lab.path(host);
             lab.within(Host::Relay, || {
                 run(&format!("ip link add {link} type veth peer name relay netns {other}"))?;
                 run(&format!("ip addr add {ours}/24 dev {link}"))?;
+                run(&format!("ip addr add {ours6}/64 dev {link} nodad"))?;
                 run(&format!("ip link set {link} up"))?;
                 if segment {
                     run(&format!("ethtool -K {link} tx-udp-segmentation off"))?;
@@ -68,6 +76,7 @@ impl Lab {
             })?;
             lab.within(host, || {
                 run(&format!("ip addr add {theirs}/24 dev relay"))?;
+                run(&format!("ip addr add {theirs6}/64 dev relay nodad"))?;
                 run("ip link set relay up")?;
                 run(&format!("ip route add default via {ours}"))
             })?;

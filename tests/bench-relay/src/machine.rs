@@ -15,6 +15,7 @@ use crate::lab::{CLIENT_AT_PEER, PEER_AT_CLIENT};
 use crate::load::{self, Direction, Fleet, Outcome, Plan};
 
 use crate::server::{Kind, Server};
+use crate::turn::Way;
 use crate::wire::Leg;
 use crate::{Bench, FEW, VIDEO_BYTES, towards};
 
@@ -22,8 +23,7 @@ impl Bench {
     /// The servers in user space.
     pub(crate) fn whole_machine(&mut self, servers: &[Server], ports: &mut RangeFrom<u16>) -> Result<()> {
         for (index, server) in servers.iter().enumerate() {
-            let mut fleet = Fleet::allocate(&self.lab, server.address, &Leg::Udp, FEW, ports)?;
-            fleet.bind()?;
+            let mut fleet = self.fleet(server, &Way::by(Leg::Udp), FEW, ports)?;
             for plan in self.plans() {
                 let cost = self.beyond_the_load(server, &mut fleet, &plan)?;
                 let name = format!("machine CPU less the load's, {}, us/packet", towards(plan.direction));
@@ -44,8 +44,7 @@ impl Bench {
         self.lab.take_from_drivers(true)?;
         let (server_cpu, load_cpu) = (self.arguments.server_cpu, self.arguments.load_cpu);
         let server = Server::start(&self.lab, &contender, 0, server_cpu, load_cpu, &self.certificate)?;
-        let mut fleet = Fleet::allocate(&self.lab, server.address, &Leg::Udp, FEW, ports)?;
-        fleet.bind()?;
+        let mut fleet = self.fleet(&server, &Way::by(Leg::Udp), FEW, ports)?;
         for plan in self.plans() {
             // The first packet of each flow goes through user space.
             fleet.play(&Plan { time: FIRST, ..plan })?;

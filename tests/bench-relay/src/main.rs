@@ -2,12 +2,14 @@
 //! on each server in turn, several rounds of it. What counts is the ratio within a round: both saw the same machine.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the table is what this program is for")]
 
+mod ends;
 mod lab;
 mod load;
 mod machine;
 mod server;
 mod turn;
 mod wire;
+mod workers;
 
 use std::ops::RangeFrom;
 use std::path::PathBuf;
@@ -23,11 +25,12 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use lab::Lab;
 use load::{Direction, Fleet, Outcome, Plan};
 use server::{Contender, Kind, Server};
+use turn::Way;
 use wire::Leg;
 
 /// Compares turn-relay with coturn: server CPU per packet, packets per second, latency, memory and CPU per allocation.
 ///
-/// Takes root (network namespaces), two cores and some 100 seconds a round. Writes results.txt and results.json.
+/// Takes root (network namespaces), two cores and some 130 seconds a round. Writes results.txt and results.json.
 #[derive(Parser)]
 struct Arguments {
     /// Rounds; figures are medians over them, ratios are taken within each
@@ -39,7 +42,8 @@ struct Arguments {
     /// Seconds that each load plays on each server
     #[arg(long, default_value_t = 1.5)]
     seconds: f64,
-    /// Only figures whose name contains this, of: audio, video, capacity, streams, growth, allocation, xdp
+    /// Only what is called so, of: audio, video, capacity, bulk (one stream of 1,200 bytes, back to back), indications, ipv6, streams (clients over TCP
+    /// and TLS), growth, allocation, workers (two beside one), xdp
     #[arg(long, value_name = "WORD")]
     only: Option<String>,
     /// The turn-relay to compare
@@ -118,12 +122,14 @@ fn contenders(arguments: &Arguments) -> Vec<Contender> {
         name: name.into(),
         program: program.clone(),
         kind: Kind::TurnRelay,
+        workers: 1,
         arguments: arguments.relay_arg.clone(),
     };
     let coturn = Contender {
         name: "coturn".into(),
         program: arguments.turnserver.clone(),
         kind: Kind::Coturn,
+        workers: 1,
         arguments: arguments.turnserver_arg.clone(),
     };
     let mut contenders = vec![relay("turn-relay", &arguments.relay), coturn];
@@ -162,11 +168,17 @@ impl Bench {
         let mut ports = 10_000..;
         self.many(&servers, &order, &mut ports)?;
         self.few(&servers, &order, &mut ports)?;
-        self.streams(&servers, &order, &mut ports)?;
+        self.other_ways(&servers, &order, &mut ports)?;
         self.growing(&servers, &order, &mut ports)?;
-        if self.arguments.xdp && self.wants("xdp") {
+        let wants_xdp = self.arguments.xdp && self.wants("xdp");
+        if wants_xdp {
             self.whole_machine(&servers, &mut ports)?;
-            drop(servers);
+        }
+        drop(servers);
+        if self.wants("workers") {
+            self.workers(&mut ports)?;
+        }
+        if wants_xdp {
             self.in_driver(&mut ports)?;
         }
         Ok(())
@@ -181,9 +193,10 @@ impl Bench {
         for &index in order {
             let server = &servers[index];
             // What a server takes once, for whoever comes first, is no allocation's.
-            Fleet::allocate(&self.lab, server.address, &Leg::Udp, WARM, ports)?.release()?;
+            let udp = Way::by(Leg::Udp);
+            Fleet::allocate(&self.lab, server, &udp, WARM, ports)?.release()?;
             let (cpu, resident) = (cost::cpu(server.id())?, cost::resident(server.id())?);
-            let fleet = Fleet::allocate(&self.lab, server.address, &Leg::Udp, MANY, ports)?;
+            let mut fleet = Fleet::allocate(&self.lab, server, &udp, MANY, ports)?;
             let cpu = (cost::cpu(server.id())? - cpu) as f64 / 1e9;
             let grown = cost::resident(server.id())?.saturating_sub(resident) as f64;
             self.report.add("allocations per second of server CPU", Better::High, index, MANY as f64 / cpu);
@@ -207,7 +220,7 @@ impl Bench {
         }
         let mut fleets = Vec::new();
         for server in servers {
-            fleets.push(Some(self.fleet(server, &Leg::Udp, FEW, ports)?));
+            fleets.push(Some(self.fleet(server, &Way::by(Leg::Udp), FEW, ports)?));
         }
         for direction in [Direction::ToPeer, Direction::ToClient] {
             for burst in [8, 4, 1] {
@@ -233,21 +246,49 @@ impl Bench {
         Ok(())
     }
 
-    /// Video of clients that come by a stream.
-    fn streams(&mut self, servers: &[Server], order: &[usize], ports: &mut RangeFrom<u16>) -> Result<()> {
-        if !self.wants("streams") {
-            return Ok(());
-        }
-        for (name, leg) in [("TCP", Leg::Tcp), ("TLS", Leg::Tls(Arc::clone(&self.certificate.trust)))] {
+    /// What comes otherwise than by a channel over UDP and IPv4, and all of it in one allocation.
+    fn other_ways(&mut self, servers: &[Server], order: &[usize], ports: &mut RangeFrom<u16>) -> Result<()> {
+        let (udp, tls) = (Way::by(Leg::Udp), Leg::Tls(Arc::clone(&self.certificate.trust)));
+        let indications = Way { indications: true, ..udp.clone() };
+        let ipv6 = Way { ipv6: true, ..udp.clone() };
+        let rate = self.arguments.rate;
+        for (word, name, way, allocations, (burst, bytes, rate)) in [
+            ("bulk", "bulk, bursts of 32, 1 allocation", udp, 1, (32, BULK_BYTES, rate)),
+            (
+                "indications",
+                "indications, bursts of 8, 20 allocations",
+                indications,
+                FEW,
+                (8, VIDEO_BYTES, rate),
+            ),
+            ("ipv6", "IPv6, bursts of 8, 20 allocations", ipv6, FEW, (8, VIDEO_BYTES, rate)),
+            (
+                "streams",
+                "streams, clients over TCP, bursts of 8, 20 allocations",
+                Way::by(Leg::Tcp),
+                FEW,
+                (8, VIDEO_BYTES, rate / 2.0),
+            ),
+            (
+                "streams",
+                "streams, clients over TLS, bursts of 8, 20 allocations",
+                Way::by(tls),
+                FEW,
+                (8, VIDEO_BYTES, rate / 2.0),
+            ),
+        ] {
+            if !self.wants(word) {
+                continue;
+            }
             let mut fleets = Vec::new();
             for server in servers {
-                fleets.push(Some(self.fleet(server, &leg, FEW, ports)?));
+                fleets.push(Some(self.fleet(server, &way, allocations, ports)?));
             }
             for direction in [Direction::ToPeer, Direction::ToClient] {
-                let plan = self.plan(direction, 8, VIDEO_BYTES, self.arguments.rate / 2.0);
-                let name = format!("streams, clients over {name}, bursts of 8, 20 allocations");
-                self.compare(&name, &plan, servers, &mut fleets, order)?;
+                let plan = self.plan(direction, burst, bytes, rate);
+                self.compare(name, &plan, servers, &mut fleets, order)?;
             }
+            fleets.into_iter().flatten().try_for_each(Fleet::release)?;
         }
         Ok(())
     }
@@ -262,7 +303,7 @@ impl Bench {
         for allocations in GROWING {
             for &index in order {
                 let mut fleets: Vec<Option<Fleet>> = servers.iter().map(|_| None).collect();
-                fleets[index] = Some(self.fleet(&servers[index], &Leg::Udp, allocations, ports)?);
+                fleets[index] = Some(self.fleet(&servers[index], &Way::by(Leg::Udp), allocations, ports)?);
                 for (way, direction) in [Direction::ToPeer, Direction::ToClient].into_iter().enumerate() {
                     let plan = self.plan(direction, 8, VIDEO_BYTES, self.arguments.rate);
                     let name = format!("growth, bursts of 8, {allocations} allocations");
@@ -281,15 +322,15 @@ impl Bench {
         Ok(())
     }
 
-    /// So many allocations with a channel each.
+    /// So many allocations with a peer each.
     fn fleet(
         &self,
         server: &Server,
-        leg: &Leg,
+        way: &Way,
         allocations: usize,
         ports: &mut RangeFrom<u16>,
     ) -> Result<Fleet> {
-        let fleet = Fleet::allocate(&self.lab, server.address, leg, allocations, ports)?;
+        let mut fleet = Fleet::allocate(&self.lab, server, way, allocations, ports)?;
         fleet.bind()?;
         Ok(fleet)
     }
@@ -336,7 +377,8 @@ impl Bench {
     }
 
     fn plan(&self, direction: Direction, burst: usize, bytes: usize, rate: f64) -> Plan {
-        Plan { direction, burst, bytes, rate, time: Duration::from_secs_f64(self.arguments.seconds) }
+        let time = Duration::from_secs_f64(self.arguments.seconds);
+        Plan { direction, burst, bytes, rate, time, gives_way: false }
     }
 
     fn wants(&self, what: &str) -> bool {
@@ -349,7 +391,7 @@ fn capacity(fleet: &mut Fleet, direction: Direction) -> Result<(f64, bool)> {
     let (mut best, mut bound, mut failed) = (0.0_f64, false, 0);
     let mut rate = FIRST_RATE;
     while failed < 3 {
-        let plan = Plan { direction, burst: 8, bytes: VIDEO_BYTES, rate, time: STEP };
+        let plan = Plan { direction, burst: 8, bytes: VIDEO_BYTES, rate, time: STEP, gives_way: false };
         let outcome = fleet.play(&plan)?;
         let (lost, kept_up) = (outcome.loss() >= 0.001, outcome.kept_up(&plan));
         if !lost {
@@ -383,6 +425,8 @@ const AUDIO_BYTES: usize = 160;
 /// Packets per second of one stream.
 const AUDIO_RATE: f64 = 50.0;
 const VIDEO_BYTES: usize = 1100;
+/// What SCTP of browsers puts into a datagram at most, about.
+const BULK_BYTES: usize = 1200;
 const FIRST_RATE: f64 = 50_000.0;
 const GROWTH: f64 = 1.12;
 const STEP: Duration = Duration::from_millis(400);

@@ -9,21 +9,44 @@ use stun_types::message::{
     BINDING, IntegrityAlgorithm, LongTermCredentials, Message, MessageIntegrityCredentials,
     MessageWrite as _, MessageWriteExt as _, MessageWriteVec, Method,
 };
-use turn_types::attribute::{ChannelNumber, Lifetime, RequestedTransport, XorPeerAddress, XorRelayedAddress};
-use turn_types::message::{ALLOCATE, CHANNEL_BIND, REFRESH};
+use turn_types::AddressFamily;
+use turn_types::attribute::{
+    ChannelNumber, Data, Lifetime, RequestedAddressFamily, RequestedTransport, XorPeerAddress,
+    XorRelayedAddress,
+};
+use turn_types::message::{ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION, REFRESH, SEND};
 
-use crate::wire::Wire;
+use crate::wire::{Leg, Wire};
 
 pub(crate) const USER: &str = "bench";
 pub(crate) const PASSWORD: &str = "a password for the lab";
 /// The channel that every client binds.
-pub(crate) const CHANNEL: u16 = 0x4000;
+const CHANNEL: u16 = 0x4000;
+
+/// How clients reach a server, and what carries their data.
+#[derive(Clone)]
+pub(crate) struct Way {
+    pub(crate) leg: Leg,
+    /// On both sides of the server.
+    pub(crate) ipv6: bool,
+    /// Send and Data indications, and no channel.
+    pub(crate) indications: bool,
+}
+
+impl Way {
+    /// A channel over IPv4.
+    pub(crate) const fn by(leg: Leg) -> Self {
+        Self { leg, ipv6: false, indications: false }
+    }
+}
 
 /// One client with its allocation.
 pub(crate) struct Client {
     /// Connected with the server.
     pub(crate) wire: Wire,
     pub(crate) relayed: SocketAddr,
+    way: Way,
+    peer: SocketAddr,
     credentials: MessageIntegrityCredentials,
     realm: String,
     nonce: String,
@@ -32,14 +55,15 @@ pub(crate) struct Client {
 /// What goes into a request beside the credentials.
 enum Ask {
     Allocate,
+    Permit(SocketAddr),
     Bind(SocketAddr),
     Release,
 }
 
 impl Client {
     /// Allocates by each of the connected `wires`, by some at the same time, as clients of a busy server do.
-    pub(crate) fn allocate(wires: Vec<Wire>) -> Result<Vec<Self>> {
-        let mut clients: Vec<_> = wires.into_iter().map(Self::new).collect();
+    pub(crate) fn allocate(wires: Vec<Wire>, way: &Way) -> Result<Vec<Self>> {
+        let mut clients: Vec<_> = wires.into_iter().map(|wire| Self::new(wire, way.clone())).collect();
         for some in clients.chunks_mut(AT_ONCE) {
             let asked = some.iter().map(|client| client.ask(&Ask::Allocate)).collect::<Result<Vec<_>>>()?;
             for (client, asked) in some.iter_mut().zip(asked) {
@@ -53,9 +77,10 @@ impl Client {
         Ok(clients)
     }
 
-    fn new(wire: Wire) -> Self {
+    fn new(wire: Wire, way: Way) -> Self {
         let nowhere = (Ipv4Addr::UNSPECIFIED, 0).into();
-        Self { wire, relayed: nowhere, credentials: key(""), realm: String::new(), nonce: String::new() }
+        let (realm, nonce) = (String::new(), String::new());
+        Self { wire, relayed: nowhere, way, peer: nowhere, credentials: key(""), realm, nonce }
     }
 
     fn challenged(&mut self, answer: &[u8]) -> Result<()> {
@@ -72,8 +97,24 @@ impl Client {
         Ok(())
     }
 
-    pub(crate) fn bind(&self, peer: SocketAddr) -> Result<()> {
-        self.succeed(&Ask::Bind(peer))
+    /// Has the server let this peer through, on a channel where there is to be one.
+    pub(crate) fn bind(&mut self, peer: SocketAddr) -> Result<()> {
+        self.peer = peer;
+        self.succeed(&if self.way.indications { Ask::Permit(peer) } else { Ask::Bind(peer) })
+    }
+
+    /// What stands before so many bytes, a multiple of four, for the peer.
+    pub(crate) fn head(&self, bytes: usize) -> Result<Vec<u8>> {
+        if !self.way.indications {
+            return Ok([CHANNEL.to_be_bytes(), u16::try_from(bytes)?.to_be_bytes()].concat());
+        }
+        let mut message = Message::builder_indication(SEND, MessageWriteVec::new());
+        let id = message.transaction_id();
+        message.add_attribute(&XorPeerAddress::new(self.peer, id))?;
+        message.add_attribute(&Data::new(&vec![0; bytes]))?;
+        let mut message = message.finish();
+        message.truncate(message.len() - bytes);
+        Ok(message)
     }
 
     pub(crate) fn release(&self) -> Result<()> {
@@ -99,15 +140,23 @@ impl Client {
     fn request(&self, ask: &Ask) -> Result<Vec<u8>> {
         let method = match ask {
             Ask::Allocate => ALLOCATE,
+            Ask::Permit(_) => CREATE_PERMISSION,
             Ask::Bind(_) => CHANNEL_BIND,
             Ask::Release => REFRESH,
         };
         let mut message = Message::builder_request(method, MessageWriteVec::new());
         match ask {
-            Ask::Allocate => message.add_attribute(&RequestedTransport::new(RequestedTransport::UDP))?,
-            Ask::Bind(peer) => {
+            Ask::Allocate => {
+                message.add_attribute(&RequestedTransport::new(RequestedTransport::UDP))?;
+                if self.way.ipv6 {
+                    message.add_attribute(&RequestedAddressFamily::new(AddressFamily::IPV6))?;
+                }
+            }
+            Ask::Permit(peer) | Ask::Bind(peer) => {
                 let id = message.transaction_id();
-                message.add_attribute(&ChannelNumber::new(CHANNEL))?;
+                if matches!(ask, Ask::Bind(_)) {
+                    message.add_attribute(&ChannelNumber::new(CHANNEL))?;
+                }
                 message.add_attribute(&XorPeerAddress::new(*peer, id))?;
             }
             Ask::Release => message.add_attribute(&Lifetime::new(0))?,
@@ -132,6 +181,28 @@ fn success(answer: &[u8]) -> Result<Message<'_>> {
         bail!("the server answers {} {}", error.code(), error.reason());
     }
     Ok(message)
+}
+
+/// What a datagram carries: channel data, a Data indication, or all of itself.
+pub(crate) fn payload(datagram: &[u8]) -> &[u8] {
+    match datagram {
+        [0x40, _, _, _, payload @ ..] => payload,
+        [0x00, 0x17, _, _, ..] => data(datagram).unwrap_or_default(),
+        _ => datagram,
+    }
+}
+
+/// DATA of an indication.
+fn data(indication: &[u8]) -> Option<&[u8]> {
+    let mut rest = indication.get(20..)?;
+    loop {
+        let ([high, low, length @ ..], value) = rest.split_first_chunk::<4>()?;
+        let length = usize::from(u16::from_be_bytes(*length));
+        if [*high, *low] == [0x00, 0x13] {
+            return value.get(..length);
+        }
+        rest = value.get(length.next_multiple_of(4)..)?;
+    }
 }
 
 /// Waits until a server answers Binding requests on a connected socket.

@@ -1,7 +1,7 @@
 //! What a process costs, from `/proc`, and which core a thread may use.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -15,10 +15,22 @@ pub fn cpu(process: u32) -> Result<u64> {
     let tasks = PathBuf::from(format!("/proc/{process}/task"));
     let mut sum = 0;
     for task in fs::read_dir(tasks).context("the server has ended")? {
-        let text = fs::read_to_string(task?.path().join("schedstat"))?;
-        sum += text.split(' ').next().unwrap_or_default().parse::<u64>().context("schedstat")?;
+        sum += used(&task?.path())?;
     }
     Ok(sum)
+}
+
+/// The same of one thread of it.
+///
+/// # Errors
+/// The thread is gone.
+pub fn thread_cpu(process: u32, thread: u32) -> Result<u64> {
+    used(Path::new(&format!("/proc/{process}/task/{thread}")))
+}
+
+fn used(task: &Path) -> Result<u64> {
+    let text = fs::read_to_string(task.join("schedstat")).context("the server has ended")?;
+    text.split(' ').next().unwrap_or_default().parse().context("schedstat")
 }
 
 /// Bytes that are resident.
@@ -56,8 +68,16 @@ fn status(process: u32, key: &str) -> Result<u64> {
 /// # Errors
 /// There is no such core, or it may not be used.
 pub fn pin(cpu: usize) -> Result<()> {
+    pin_thread(0, cpu)
+}
+
+/// Keeps a thread on one core.
+///
+/// # Errors
+/// There is no such core or thread, or it may not be used.
+pub fn pin_thread(thread: u32, cpu: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu).with_context(|| format!("there is no core {cpu}"))?;
-    sched_setaffinity(Pid::from_raw(0), &set)
+    sched_setaffinity(Pid::from_raw(thread.cast_signed()), &set)
         .with_context(|| format!("core {cpu} is not there: choose others with --server-cpu and --load-cpu"))
 }
