@@ -23,6 +23,9 @@ const PLATEAU: usize = 5;
 /// A new five-tuple now and then; for every cycle the client's side would run out of ports in TIME_WAIT. Over DTLS there is one a round:
 /// this client takes its leave of nobody, and its session stays for a minute.
 const CYCLES_PER_CONNECTION: usize = 20;
+/// Nobody else has ports at this address, and none of this range is given to a socket that asks for any.
+const RELAY_ADDRESS: &str = "127.0.60.1";
+const FIRST_PORT: usize = 61_000;
 const PORTS: usize = 60;
 /// What the allocator may keep for itself. Over five rounds of the short form a leak of 10 bytes a cycle is more.
 const SLACK_BYTES: usize = 1 << 19;
@@ -33,11 +36,12 @@ fn allocations_that_come_and_go_over_every_transport_leave_nothing() {
         std::env::var("SOAK_CYCLES").map_or(CYCLES, |text| text.parse().expect("SOAK_CYCLES is a number"));
     let user = format!("{USER}:{PASSWORD}");
     let (cert, key) = (tls::SERVED.cert.to_str().unwrap(), tls::SERVED.key.to_str().unwrap());
-    let ports = format!("50000-{}", 50_000 + PORTS - 1);
+    let ports = format!("{FIRST_PORT}-{}", FIRST_PORT + PORTS - 1);
     let mut relay = Running::start_with(
         &[
             &["--listen", "127.0.0.1:0", "--threads", "2", "--user", &user, "--port-range", &ports][..],
-            &["--tls-cert", cert, "--tls-key", key, "--unauthenticated-answers", "0", "--log-format", "json"],
+            &["--relay-address", RELAY_ADDRESS, "--unauthenticated-answers", "0", "--log-format", "json"],
+            &["--tls-cert", cert, "--tls-key", key],
         ]
         .concat(),
         &[],
