@@ -35,6 +35,7 @@
 
 import { Backoff } from "./backoff.js";
 import { Timer, systemClock } from "./clock.js";
+import { Incoming } from "./incoming.js";
 import { Ladder, climbAfter, pageHandshake } from "./ladder.js";
 import { Outgoing } from "./outgoing.js";
 import { CLOSE_NAMES, DEFAULT_GRANTED, DEFAULT_LIMITS, KNOCKING, REPORT_URL_CHARACTERS, SUBPROTOCOL, TOKEN_EXPIRED, UNAUTHORIZED, UNVERIFIED, comeBack, parseFrame, relocated } from "./protocol.js";
@@ -43,15 +44,10 @@ import { TokenSource } from "./token.js";
 
 /** The session goes on meanwhile, so there is time. */
 const CLIMB_DEADLINE_MS = 5_000;
-/** The contract asks for an acknowledgement after at most 1 s or 16 frames. */
-const ACK_AFTER_MS = 800;
-const ACK_AFTER_FRAMES = 16;
 /** After `bye` the server closes; a dead network must not keep the page waiting for that. */
 const BYE_DEADLINE_MS = 1_000;
 /** Wait before coming back when the server asked for patience and named no time. */
 const PATIENCE_MS = 5_000;
-/** A further token that could not be had, or not be verified, is tried again. */
-const TOKEN_AGAIN_MS = 5_000;
 
 export class SignalingClient extends EventTarget {
   /** @type {ClientState} */
@@ -78,10 +74,6 @@ export class SignalingClient extends EventTarget {
   #away;
   /** @type {string | undefined} */
   #resume;
-  /** Highest seq received in order. */
-  #received = 0;
-  /** Frames received since we last told the server how far we are. */
-  #unacknowledged = 0;
   #outgoing = new Outgoing();
   /** What the last error frame before a close asked for, and said. */
   #retry_after_ms = 0;
@@ -127,7 +119,7 @@ export class SignalingClient extends EventTarget {
     this.backoff = new Backoff({ random });
     this.retryTimer = new Timer(clock, () => this.#open());
     this.deadTimer = new Timer(clock, () => this.#lost(4001));
-    this.ackTimer = new Timer(clock, () => this.#sendUnsequenced("ack"));
+    this.incoming = new Incoming(clock, () => this.#sendUnsequenced("ack"));
     this.flushTimer = new Timer(clock, () => this.#flush());
     this.climbTimer = new Timer(clock, () => (this.#climbing === undefined ? this.#climb() : this.#climbFailed()));
     this.network = network;
@@ -279,7 +271,7 @@ export class SignalingClient extends EventTarget {
   async #renewToken() {
     const fetched = await this.tokens.fetch().catch(() => null);
     if (fetched) this.#sendUnsequenced("token", { token: this.tokens.token });
-    else if (fetched === null) this.tokens.again(TOKEN_AGAIN_MS);
+    else if (fetched === null) this.tokens.again();
   }
 
   /**
@@ -307,7 +299,7 @@ export class SignalingClient extends EventTarget {
   /** Says hello. @param {Socket} socket */
   #opened(socket) {
     if (socket === this.#connection?.socket) this.#answered();
-    const ack = this.#resume === undefined ? 0 : this.#received;
+    const ack = this.#resume === undefined ? 0 : this.incoming.received;
     const { secret, instance, name, password, tokens: { token } } = this;
     this.#hellos += 1;
     socket.send(JSON.stringify({ type: "hello", seq: 0, ack, secret, instance, name, resume: this.#resume, token, password, attempt: this.#hellos }));
@@ -398,8 +390,8 @@ export class SignalingClient extends EventTarget {
       this.#welcomed(frame);
       return;
     }
-    if (this.state === "open") {
-      const { interval_ms, deadline_ms } = this.#ping();
+    if (this.state === "open" && this.welcome !== undefined) {
+      const { interval_ms, deadline_ms } = this.welcome.ping;
       this.deadTimer.arm(interval_ms + deadline_ms);
       this.#outgoing.acknowledged(frame.ack);
     }
@@ -410,12 +402,12 @@ export class SignalingClient extends EventTarget {
   /** @param {Welcome} frame */
   #welcomed(frame) {
     if (frame.outcome !== "resumed") {
-      this.#received = 0;
+      this.incoming.begin();
       this.#outgoing.begin();
     }
     this.#resume = frame.resume;
     this.#outgoing.rewind();
-    this.#unacknowledged = 0;
+    this.incoming.told();
     const first = this.welcome === undefined;
     this.url = this.#connection?.url ?? this.url;
     this.#away = undefined;
@@ -460,20 +452,17 @@ export class SignalingClient extends EventTarget {
 
   /** @param {ServerFrame} frame */
   #receiveSequenced(frame) {
-    if (frame.seq <= this.#received) return;
-    if (this.state !== "open" || frame.seq !== this.#received + 1) {
+    if (frame.seq <= this.incoming.received) return;
+    if (this.state !== "open" || frame.seq !== this.incoming.received + 1) {
       // A gap cannot be repaired on this socket; the next hello names how far we are.
       this.#lost(4200, "now");
       return;
     }
-    this.#received = frame.seq;
-    this.#unacknowledged += 1;
-    if (this.#unacknowledged >= ACK_AFTER_FRAMES) this.#sendUnsequenced("ack");
-    else if (!this.ackTimer.armed) this.ackTimer.arm(ACK_AFTER_MS);
+    this.incoming.took();
     if (frame.type === "ice") this.ice = frame.servers;
     if (frame.type === "room_changed") this.door = frame.door;
     if (frame.type === "granted") this.#grantedTo(frame);
-    if (frame.type === "error" && frame.code === "token_unverified") this.tokens.again(TOKEN_AGAIN_MS);
+    if (frame.type === "error" && frame.code === "token_unverified") this.tokens.again();
     if (frame.type === "error" && frame.code === "unknown_type") this.#reports = false;
     this.#emit(frame.type, frame);
   }
@@ -505,7 +494,7 @@ export class SignalingClient extends EventTarget {
   #flush() {
     if (this.state !== "open") return;
     for (const { seq, type, body } of this.#outgoing.due(this.clock.now(), this.#limits())) {
-      this.#transmit({ type, seq, ack: this.#received, ...body });
+      this.#transmit({ type, seq, ack: this.incoming.received, ...body });
     }
     const wait_ms = this.#outgoing.wait_ms(this.#limits());
     if (wait_ms !== undefined && !this.flushTimer.armed) this.flushTimer.arm(wait_ms);
@@ -516,15 +505,14 @@ export class SignalingClient extends EventTarget {
    * @param {object} [body]
    */
   #sendUnsequenced(type, body) {
-    if (this.state === "open") this.#transmit({ type, seq: 0, ack: this.#received, ...body });
+    if (this.state === "open") this.#transmit({ type, seq: 0, ack: this.incoming.received, ...body });
   }
 
   /** @param {object} frame */
   #transmit(frame) {
     const socket = this.#connection?.socket;
     if (socket?.readyState !== 1) return;
-    this.ackTimer.cancel();
-    this.#unacknowledged = 0;
+    this.incoming.told();
     socket.send(JSON.stringify(frame));
   }
 
@@ -580,16 +568,12 @@ export class SignalingClient extends EventTarget {
     const sockets = [this.#connection?.socket, this.#climbing?.socket];
     this.#connection = undefined;
     this.#climbing = undefined;
-    for (const timer of [this.deadTimer, this.ackTimer, this.flushTimer, this.climbTimer]) timer.cancel();
+    for (const timer of [this.deadTimer, this.incoming.timer, this.flushTimer, this.climbTimer]) timer.cancel();
     for (const socket of sockets) if (socket !== undefined && socket.readyState < 2) socket.close();
   }
 
   #limits() {
     return this.welcome?.limits ?? DEFAULT_LIMITS;
-  }
-
-  #ping() {
-    return this.welcome?.ping ?? { interval_ms: 10_000, deadline_ms: 5_000 };
   }
 
   /**

@@ -16,6 +16,8 @@ const REST_SHARE = 0.2;
 const REST_MOST_MS = 60_000;
 /** Timers of browsers count no further (2^31 - 1); looking again after that long costs nothing. */
 const TIMER_MOST_MS = 2_000_000_000;
+/** A token that could not be had, or not be verified, is fetched again. */
+const AGAIN_MS = 5_000;
 
 export class TokenSource {
   /** The present token. @type {string | undefined} */
@@ -80,10 +82,10 @@ export class TokenSource {
     this.#look();
   }
 
-  /** @param {number} after_ms */
-  again(after_ms) {
+  /** Another one is wanted soon. */
+  again() {
     if (!this.renewable) return;
-    this.due_at = this.clock.now() + after_ms;
+    this.due_at = this.clock.now() + AGAIN_MS;
     this.#look();
   }
 
