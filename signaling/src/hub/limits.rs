@@ -146,8 +146,8 @@ impl Bucket {
         self.take_many(now, 1, rate)
     }
 
-    /// Says how long it takes until there are so many if there are not.
-    fn take_many(&mut self, now: Instant, tokens: u32, rate: Rate) -> Result<(), Duration> {
+    /// Takes so many, or says how long it takes until there are as many.
+    pub(crate) fn take_many(&mut self, now: Instant, tokens: u32, rate: Rate) -> Result<(), Duration> {
         let one = Duration::from_secs(1) / rate.per_second.max(1);
         let full_at = self.full_at.max(now) + one * tokens;
         let (takes, all) = (full_at - now, one * rate.burst.max(1));

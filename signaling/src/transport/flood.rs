@@ -1,5 +1,5 @@
 //! Counts the frames of HTTP/2 (RFC 9113 section 4.1) that a client sends: requests, and above all those that ask for nothing (PING,
-//! SETTINGS, PRIORITY, RST_STREAM, empty DATA, types that are not known). What costs more than [`MOST`] within a second ends the connection.
+//! SETTINGS, PRIORITY, RST_STREAM, empty DATA, types that are not known). What costs more than [`RATE`] ends the connection.
 //!
 //! The library answers each of them as long as it can write, which is bounded in memory and not in time: a client that sends nothing
 //! else keeps a core busy (RFC 9113 section 10.5). It reads what the library reads, and changes nothing.
@@ -9,26 +9,27 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
-};
-
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     time::Instant,
 };
 
-use crate::metrics::{Metrics, Refusal};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::{
+    hub::{Bucket, Rate},
+    metrics::{Metrics, Refusal},
+};
 
 /// A connection whose frames are counted.
 pub(super) struct Counted<S> {
     stream: S,
     frames: Frames,
+    bucket: Bucket,
     metrics: Arc<Metrics>,
 }
 
 impl<S> Counted<S> {
     pub(super) fn new(stream: S, metrics: Arc<Metrics>) -> Self {
-        Self { stream, frames: Frames::default(), metrics }
+        Self { stream, frames: Frames::default(), bucket: Bucket::full(Instant::now()), metrics }
     }
 }
 
@@ -42,7 +43,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut this.stream).poll_read(cx, buffer);
         let cost = this.frames.pass(&buffer.filled()[before..]);
-        if cost > 0 && !this.frames.afford(Instant::now(), cost) {
+        if cost > 0 && this.bucket.take_many(Instant::now(), cost, RATE).is_err() {
             this.metrics.refused(Refusal::Flood);
             return Poll::Ready(Err(io::Error::other("too many frames in a second")));
         }
@@ -76,20 +77,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     }
 }
 
-/// Where one is in the bytes of a connection, and what was counted of late.
+/// Where one is in the bytes of a connection.
 struct Frames {
     /// The head of the next frame, as far as it has come.
     head: [u8; HEAD_BYTES],
     come: usize,
     /// Bytes until the next head.
     rest: usize,
-    since: Option<Instant>,
-    spent: u32,
 }
 
 impl Default for Frames {
     fn default() -> Self {
-        Self { head: [0; HEAD_BYTES], come: 0, rest: PREFACE_BYTES, since: None, spent: 0 }
+        Self { head: [0; HEAD_BYTES], come: 0, rest: PREFACE_BYTES }
     }
 }
 
@@ -113,15 +112,6 @@ impl Frames {
         }
         costs
     }
-
-    /// Whether so much more is not too much.
-    fn afford(&mut self, now: Instant, more: u32) -> bool {
-        if self.since.is_none_or(|since| now.duration_since(since) >= SECOND) {
-            (self.since, self.spent) = (Some(now), 0);
-        }
-        self.spent = self.spent.saturating_add(more);
-        self.spent <= MOST
-    }
 }
 
 const fn cost(kind: u8, flags: u8, length: usize) -> u32 {
@@ -142,9 +132,8 @@ const HEADERS: u8 = 1;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
-const SECOND: Duration = Duration::from_secs(1);
 /// Requests: some forty load the page, and a client that polls makes one for each of the hundred frames a second that it may send.
-const MOST: u32 = 2_000;
+const RATE: Rate = Rate { per_second: 2_000, burst: 2_000 };
 /// Or 500 that ask for nothing: a browser sends some ten when it connects, one for each request that it gives up, and a PING every few
 /// seconds.
 const IDLE_COST: u32 = 4;
@@ -180,12 +169,5 @@ mod tests {
             let costs: u32 = bytes.chunks(size).map(|part| frames.pass(part)).sum();
             assert_eq!((costs, frames.come, frames.rest), (1 + 6 * IDLE_COST, 0, 0), "{size}");
         }
-    }
-
-    #[test]
-    fn so_many_are_let_pass_each_second() {
-        let (start, mut frames) = (Instant::now(), Frames::default());
-        assert!(frames.afford(start, MOST) && !frames.afford(start + SECOND / 2, 1));
-        assert!(frames.afford(start + SECOND, MOST) && !frames.afford(start + SECOND, 1));
     }
 }
