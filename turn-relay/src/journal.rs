@@ -119,6 +119,8 @@ impl Journal {
             }
             Event::Challenged(method) => self.counters.request(method, Some(CHALLENGED)),
             Event::Granted(method) => self.counters.request(method, None),
+            // By the clock: binding a socket takes time that the turn of the loop, which is `now`, does not show.
+            Event::AllocateAnswered { asked } => self.counters.durations.answered.record(asked.elapsed()),
             Event::AllocationMoved { id, from, to, relayed, additional } => {
                 self.counters.allocation_moved(
                     from.transport,

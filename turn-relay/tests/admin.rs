@@ -185,6 +185,33 @@ fn every_example_of_the_page_is_answered_as_it_says() {
 }
 
 #[test]
+fn page_lists_every_metric_and_no_other() {
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(secret.path(), "a-secret-that-both-sides-know").unwrap();
+    let config = Config {
+        listen: vec!["127.0.0.1:0".into()],
+        user: vec!["alice:wonderland".into()],
+        usage_hook: Some("http://127.0.0.1:9/".into()),
+        auth_hook: Some("http://127.0.0.1:9/".into()),
+        hook_secret_file: Some(secret.path().to_owned()),
+        ..Config::default()
+    };
+    let mut registry = Registry::default();
+    let _server = Server::start(Settings::new(&config, vec![]).unwrap(), &mut registry).unwrap();
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    let named: BTreeSet<String> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE turn_relay_")?.split_once(' '))
+        .map(|(name, kind)| format!("{name}{}", if kind == "counter" { "_total" } else { "" }))
+        .collect();
+    let section = include_str!("../ADMIN.md").split("\n## Metrics\n").nth(1).unwrap();
+    let rows = section.split("\n## ").next().unwrap().lines();
+    let listed = rows.filter_map(|row| Some(row.strip_prefix("| `")?.split_once('`')?.0.to_owned()));
+    assert_eq!(listed.collect::<BTreeSet<_>>(), named);
+}
+
+#[test]
 fn operator_sends_newcomers_elsewhere_and_calls_it_off() {
     let bench = Bench::new();
     let mut here = bench.alice();

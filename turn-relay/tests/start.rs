@@ -138,6 +138,36 @@ fn it_serves_says_so_and_stops_cleanly_when_asked() {
 }
 
 #[test]
+fn scrape_has_the_histograms_of_an_allocation_that_began_and_ended() {
+    let mut running = Running::start(&["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"], &[]);
+    let mut client = Client::connect(Transport::Udp, running.serving, "user", "password");
+    client.allocate();
+    assert_eq!(client.allocate_with(&[]).error(), Some(437));
+    assert!(client.release().is_success());
+    // The answer is sent before it is counted, and this comes last.
+    running.wait_for("allocation ended");
+    let metrics = get(running.admin.unwrap(), "/metrics");
+    for (name, count) in [("allocation_duration_seconds", 1), ("allocate_answer_seconds", 2)] {
+        assert!(metrics.contains(&format!("# TYPE turn_relay_{name} histogram\n")), "{metrics}");
+        let value = |line: &str| -> f64 {
+            let rest = metrics.split(&format!("\nturn_relay_{name}_{line} ")).nth(1).expect(line);
+            rest.lines().next().unwrap().parse().unwrap()
+        };
+        assert_eq!((value("count"), value("bucket{le=\"+Inf\"}")), (f64::from(count), f64::from(count)));
+        assert!(value("sum") > 0.0, "{metrics}");
+        let bucket = format!("\nturn_relay_{name}_bucket{{le=\"");
+        let buckets: Vec<(f64, u32)> = metrics
+            .split(&bucket)
+            .skip(1)
+            .map(|rest| rest.lines().next().unwrap().split_once("\"} ").unwrap())
+            .map(|(bound, count)| (bound.parse().unwrap_or(f64::INFINITY), count.parse().unwrap()))
+            .collect();
+        assert!(buckets.is_sorted(), "bounds and cumulative counts rise: {buckets:?}");
+        assert_eq!(buckets.len(), 12);
+    }
+}
+
+#[test]
 fn logs_hold_no_address_of_a_client_and_no_password() {
     let mut running = Running::start(&["--listen", "127.0.0.1:0", "--log-format", "json"], &[]);
     let mut client = Client::connect(Transport::Udp, running.serving, "user", "password");

@@ -10,6 +10,7 @@ fn refused(world: &World) -> Vec<(u16, &'static str)> {
         Event::AllocationStarted { .. }
         | Event::AllocationMoved { .. }
         | Event::AllocationEnded { .. }
+        | Event::AllocateAnswered { .. }
         | Event::Dropped(_)
         | Event::Granted(_)
         | Event::Challenged(_) => None,

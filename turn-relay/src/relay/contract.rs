@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::allocation_id::AllocationId;
 use super::drain::Drain;
@@ -457,6 +457,11 @@ pub enum Event {
     Granted(RequestMethod),
     /// A client without credentials was challenged (401).
     Challenged(RequestMethod),
+    /// An Allocate request of somebody who proved who it is was answered, with success or not.
+    AllocateAnswered {
+        /// When it came; it may have waited for the authorization hook and for sockets.
+        asked: Instant,
+    },
     /// A client took its allocation along to another five-tuple.
     AllocationMoved {
         /// Which allocation.

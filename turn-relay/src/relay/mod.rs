@@ -116,6 +116,7 @@ use parked::ParkedRequests;
 use peers::Peers;
 use rates::{Direction, Rates};
 use relayed::Relayed;
+use requests::Arrival;
 use reservation::Reservations;
 use tcp::PeerConnections;
 
@@ -241,7 +242,9 @@ impl Relay {
     pub fn handle(&mut self, now: Instant, input: Input<'_>) -> Outputs<'_> {
         self.expire(now);
         match input {
-            Input::Message { from, bytes, wall } => self.message(now, &from, bytes, wall, None),
+            Input::Message { from, bytes, wall } => {
+                self.message(now, &from, bytes, Arrival { at: now, wall }, None);
+            }
             Input::Opened { open, outcome } => self.opened(now, open, outcome),
             Input::Claim(claim) => self.claim(claim),
             Input::Claimed { open, outcome } => self.claimed(now, open, outcome),

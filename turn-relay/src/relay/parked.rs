@@ -5,13 +5,14 @@
 //! [`MAX_PARKED`] per worker, [`MAX_BYTES`] each, [`PATIENCE`] long. What does not fit is dropped: on UDP the client asks again.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 
 use super::Relay;
 use super::contract::{DropReason, Output};
 use super::deadlines::Timer;
+use super::requests::Arrival;
 use crate::address::{FiveTuple, TupleKey};
 use crate::credentials::Authorization;
 use crate::frame::TransactionId;
@@ -33,7 +34,7 @@ pub(super) const ASKS_PER_SECOND: u32 = 20;
 struct Parked {
     from: FiveTuple,
     bytes: Box<[u8]>,
-    wall: SystemTime,
+    arrival: Arrival,
     until: Instant,
 }
 
@@ -66,7 +67,7 @@ impl Relay {
         now: Instant,
         from: &FiveTuple,
         bytes: &[u8],
-        wall: SystemTime,
+        arrival: Arrival,
         (username, transaction): (&str, TransactionId),
     ) {
         if self.parked.seats.contains_key(&from.key()) {
@@ -82,7 +83,7 @@ impl Relay {
         self.parked.next += 1;
         let until = now + PATIENCE;
         self.parked.seats.insert(from.key(), ask);
-        self.parked.waiting.insert(ask, Parked { from: *from, bytes: bytes.into(), wall, until });
+        self.parked.waiting.insert(ask, Parked { from: *from, bytes: bytes.into(), arrival, until });
         self.deadlines.set(until, Timer::Parked(ask));
         self.outputs.push(Output::Authorize { ask, username: username.into(), transport: from.transport });
     }
@@ -92,7 +93,7 @@ impl Relay {
         // An answer that comes too late, or for a client that is gone, is nobody's.
         let Some(parked) = self.parked.take(ask) else { return };
         self.deadlines.cancel(parked.until, Timer::Parked(ask));
-        self.message(now, &parked.from, &parked.bytes, parked.wall, Some(authorization));
+        self.message(now, &parked.from, &parked.bytes, parked.arrival, Some(authorization));
     }
 
     pub(super) fn parked_timed_out(&mut self, ask: AskId) {

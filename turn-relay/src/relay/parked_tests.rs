@@ -59,6 +59,33 @@ fn user_that_the_hook_knows_allocates_with_its_password_and_is_not_asked_about_a
 }
 
 #[test]
+fn answer_is_timed_from_the_arrival_of_the_request_that_waited_for_the_hook() {
+    let mut world = World::with(asking(), 1);
+    let came = world.now;
+    let ask = world.ask_about(&tuple(1), &dora());
+    world.advance(secs(3));
+    assert!(world.tell(ask, allowed(&dora())).unwrap().is_success());
+    let timed = |world: &World| -> Vec<Instant> {
+        let events = world.events.iter();
+        events
+            .filter_map(
+                |event| {
+                    if let Event::AllocateAnswered { asked } = event { Some(*asked) } else { None }
+                },
+            )
+            .collect()
+    };
+    assert_eq!(timed(&world), [came]);
+    // A refusal that is signed is timed too, other requests and strangers are not.
+    let asked = world.now;
+    assert_eq!(world.ask(&tuple(1), &dora(), Draft::new(ALLOCATE, 3).udp()).code(), 437);
+    assert_eq!(world.ask(&tuple(1), &dora(), Draft::new(REFRESH, 4).lifetime(0)).code(), 0);
+    let wrong = Account::new("alice", "guess");
+    assert_eq!(world.ask(&tuple(2), &wrong, Draft::new(ALLOCATE, 5).udp()).code(), 401);
+    assert_eq!(timed(&world), [came, asked]);
+}
+
+#[test]
 fn wrong_password_unknown_user_and_a_hook_that_is_down_let_nobody_in() {
     let mut world = World::with(asking(), 1);
     let wrong = Account::new("dora", "guess");

@@ -23,6 +23,15 @@ pub(super) struct Asker {
     question: Question,
     /// When its credential ends what is granted.
     pub(super) until: Option<Instant>,
+    /// When the request came.
+    asked: Instant,
+}
+
+/// When a request came, by both clocks. It may have waited for the authorization hook since.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrival {
+    pub(super) at: Instant,
+    pub(super) wall: SystemTime,
 }
 
 impl Asker {
@@ -44,7 +53,7 @@ impl Relay {
         now: Instant,
         from: &FiveTuple,
         bytes: &[u8],
-        wall: SystemTime,
+        arrival: Arrival,
         authorization: Option<&Authorization>,
     ) {
         let mut message = match stun::parse(bytes) {
@@ -70,11 +79,11 @@ impl Relay {
         if self.opening_of(from).is_some_and(|opening| opening.asker.question == question) {
             return self.dropped(DropReason::InProgress);
         }
-        let proved = match self.authenticate(now, from, &message, wall, authorization) {
+        let proved = match self.authenticate(now, from, &message, arrival.wall, authorization) {
             Ok(proved) => proved,
             Err(Refusal::AskHook) => {
                 let user = (message.username.unwrap_or_default(), message.transaction);
-                return self.park(now, from, bytes, wall, user);
+                return self.park(now, from, bytes, arrival, user);
             }
             Err(refusal) => return self.refuse_stranger(now, from, &message, refusal),
         };
@@ -84,7 +93,8 @@ impl Relay {
         let Proved { username, key, until } = proved;
         let method = method(&message.request);
         let reply_to = message.reply_to();
-        let asker = Asker { from: *from, method, username, key, reply_to, question, until };
+        let asker =
+            Asker { from: *from, method, username, key, reply_to, question, until, asked: arrival.at };
         if self.shared.revocations().holds(now, &asker.username) {
             return self.refuse(now, &asker, Refusal::Revoked, &[]);
         }
@@ -158,6 +168,9 @@ impl Relay {
         let message = stun::respond(asker.reply_to, outcome, attributes, Some(&asker.key));
         self.answers.keep(now, asker.question, holder(&asker.username), &message);
         self.outputs.push(Output::Send { to: asker.from, message });
+        if asker.method == RequestMethod::Allocate {
+            self.outputs.push(Output::Event(Event::AllocateAnswered { asked: asker.asked }));
+        }
     }
 
     /// Who holds an allocation over a connection proved both an address and an account.
