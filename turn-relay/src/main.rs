@@ -42,7 +42,6 @@ fn serve(settings: Settings) -> Result<(), StartError> {
         let mut signals = Signals::listen()?;
         let mut hangups = Hangups::listen()?;
         let admins = settings.admin().iter().cloned().map(Admin::bind).collect::<Result<Vec<_>, _>>()?;
-        let access = settings.admin_access().clone();
         let (summary, transports) = (settings.summary(), settings.transports());
         let mut registry = Registry::default();
         let mut server = Server::start_supervised(settings, &mut registry)?;
@@ -56,7 +55,7 @@ fn serve(settings: Settings) -> Result<(), StartError> {
         let ready = Readiness::default();
         ready.set(true);
         let reloader = Reloader::new(server.control(), read);
-        let console = Console::new(server.operator(), reloader.clone(), access, registry, ready.clone());
+        let console = Console::new(server.operator(), reloader.clone(), registry, ready.clone());
         for admin in admins {
             tracing::info!("metrics, health and the admin API on {}/", admin.address());
             let routes = console.routes(&admin);

@@ -50,14 +50,14 @@ impl Bench {
             ..Config::default()
         };
         let settings = Settings::new(&config, vec![]).unwrap();
-        let (admins, access) = (settings.admin().to_vec(), settings.admin_access().clone());
+        let admins = settings.admin().to_vec();
         let mut registry = Registry::default();
         let server = Server::start(settings, &mut registry).unwrap();
         let ready = Readiness::default();
         ready.set(true);
         let changed = Config { deny_peer: vec!["192.0.2.0/24".into()], ..config };
         let reloader = Reloader::new(server.control(), move || Settings::new(&changed, vec![]));
-        let console = Console::new(server.operator(), reloader, access, registry, ready);
+        let console = Console::new(server.operator(), reloader, registry, ready);
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let mut port = None;

@@ -5,8 +5,9 @@ mod client;
 mod process;
 
 use std::fs;
-use std::net::UdpSocket;
+use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
+use std::process::Command;
 
 use client::{Client, PATIENCE, Received};
 use process::Running;
@@ -81,6 +82,61 @@ fn what_needs_a_restart_is_named_and_keeps_its_value() {
     write(&file, "user = [\"a:1\"]\nrealm = \"other\"\n");
     relay.signal(libc::SIGHUP);
     relay.wait_for("reloaded: nothing has changed");
+}
+
+#[test]
+fn admin_token_and_names_are_exchanged_as_a_whole_or_not_at_all() {
+    const OLD: &str = "0123456789abcdef0123456789abcdef";
+    const NEW: &str = "fedcba9876543210fedcba9876543210";
+    let folder = tempfile::tempdir().unwrap();
+    let (file, token) = (folder.path().join("relay.toml"), folder.path().join("token"));
+    let open = format!("user = [\"a:1\"]\nadmin = \"127.0.0.1:0\"\nadmin_token_file = {token:?}\n");
+    let listen = "listen = [\"127.0.0.1:0\"]\n";
+    write(&token, OLD);
+    write(&file, &format!("{listen}{open}"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_turn-relay"));
+    let mut relay = Running::spawn(command.arg("--config").arg(&file), true);
+    let status = |relay: &Running, host: &str, token: &str| {
+        let headers = format!("Host: {host}\r\nAuthorization: Bearer {token}\r\n");
+        relay.request("GET", "/v1/numbers", &headers, "").split(' ').nth(1).unwrap().to_owned()
+    };
+    assert_eq!(status(&relay, "localhost", OLD), "200");
+    assert_eq!(status(&relay, "relay.internal", OLD), "421");
+
+    // A token too short, a name that is none, and at last a port that another has: nothing of it holds.
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = other.local_addr().unwrap();
+    let bad_name = format!("{listen}{open}admin_host = [\"relay:80\"]\n");
+    let bad_port =
+        format!("listen = [\"127.0.0.1:0\", \"{taken}\"]\n{open}admin_host = [\"relay.internal\"]\n");
+    for (secret, content, why) in [
+        ("short", &format!("{listen}{open}"), "admin_token_file: "),
+        (NEW, &bad_name, "admin_host: "),
+        (NEW, &bad_port, "the port is taken"),
+    ] {
+        write(&token, secret);
+        write(&file, content);
+        relay.signal(libc::SIGHUP);
+        let said = relay.wait_for("not reloaded");
+        assert!(said.contains(why), "{said}");
+        assert_eq!(status(&relay, "localhost", OLD), "200");
+        assert_eq!(status(&relay, "localhost", NEW), "401");
+        assert_eq!(status(&relay, "relay.internal", OLD), "421");
+    }
+
+    // By the very call that the old token is good for.
+    write(&file, &format!("{listen}{open}admin_host = [\"relay.internal\"]\n"));
+    let headers = format!("Host: localhost\r\nAuthorization: Bearer {OLD}\r\n");
+    let answer = relay.request("POST", "/v1/reload", &headers, "");
+    assert!(answer.contains(r#""changed":["admin_token_file","admin_host +relay.internal"]"#), "{answer}");
+    assert!(answer.contains(r#""needs_restart":[]"#), "{answer}");
+    assert_eq!(status(&relay, "localhost", OLD), "401");
+    assert_eq!(status(&relay, "relay.internal", NEW), "200");
+
+    write(&file, &format!("{listen}user = [\"a:1\"]\nadmin = \"127.0.0.1:0\"\n"));
+    relay.signal(libc::SIGHUP);
+    relay.wait_for("reloaded: admin_token_file; admin_host -relay.internal");
+    assert_eq!(status(&relay, "localhost", NEW), "403");
 }
 
 /// On a port of its own, whatever else the file says.

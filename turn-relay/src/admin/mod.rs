@@ -14,11 +14,10 @@ mod shown;
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use axum::Router;
 use prometheus_client::registry::Registry;
 
-use crate::operation::access::{Access, CurrentAccess, Door};
+use crate::operation::access::Door;
 use crate::operation::{Admin, Readiness, admin};
 use crate::server::Reloader;
 pub use operator::{NotRevoked, Operator, Unanswered};
@@ -28,32 +27,19 @@ pub use operator::{NotRevoked, Operator, Unanswered};
 pub struct Console {
     operator: Operator,
     reloader: Reloader,
-    access: CurrentAccess,
     registry: Arc<Registry>,
     ready: Readiness,
 }
 
 impl Console {
-    /// The API of `operator` and `reloader` for those whom `access` lets in, beside the metrics in `registry`.
-    pub fn new(
-        operator: Operator,
-        reloader: Reloader,
-        access: Access,
-        registry: Registry,
-        ready: Readiness,
-    ) -> Self {
-        Self {
-            operator,
-            reloader,
-            access: Arc::new(ArcSwap::from_pointee(access)),
-            registry: Arc::new(registry),
-            ready,
-        }
+    /// The API of `operator` and `reloader`, beside the metrics in `registry`.
+    pub fn new(operator: Operator, reloader: Reloader, registry: Registry, ready: Readiness) -> Self {
+        Self { operator, reloader, registry: Arc::new(registry), ready }
     }
 
     /// What to serve on this listener. Who reaches a unix socket is let in by its mode; who reaches a port needs the token.
     pub fn routes(&self, on: &Admin) -> Router {
-        let door = Door::of(on, &self.access);
+        let door = Door::of(on, self.reloader.control().access());
         let api = routes::api(self.operator.clone(), self.reloader.clone(), self.ready.clone(), door);
         admin::routes(Arc::clone(&self.registry), self.ready.clone()).nest("/v1", api)
     }

@@ -98,8 +98,10 @@ impl Settings {
         keep(&mut needs_restart, "xdp", xdp, &mut new.xdp);
         keep(&mut needs_restart, "admin", admin, &mut new.admin);
         hooks.keep(&mut needs_restart, &mut new.hooks);
-        keep(&mut needs_restart, "admin_host", &admin_access.hosts, &mut new.admin_access.hosts);
-        keep(&mut needs_restart, "admin_token_file", &admin_access.token, &mut new.admin_access.token);
+        if admin_access.token != new.admin_access.token {
+            changed.push("admin_token_file".to_owned());
+        }
+        list(&mut changed, "admin_host", &admin_access.hosts, &new.admin_access.hosts, String::clone);
         Changes { changed, needs_restart, new }
     }
 }

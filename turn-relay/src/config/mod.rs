@@ -411,12 +411,6 @@ impl Settings {
         &self.admin
     }
 
-    /// Who may use the admin API on a port.
-    #[must_use]
-    pub fn admin_access(&self) -> &Access {
-        &self.admin_access
-    }
-
     /// What every listen address serves, in words.
     #[must_use]
     pub fn transports(&self) -> &'static str {

@@ -11,6 +11,8 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
+
 use super::drain::Phase;
 use super::listening::Listening;
 use super::{StartError, relay_settings};
@@ -18,6 +20,7 @@ use crate::config::{Changes, Settings};
 use crate::datapath::inbox::{Done, Mailbox, Order};
 use crate::hook::authorization::Forget;
 use crate::listen::admission::Admission;
+use crate::operation::access::CurrentAccess;
 use crate::operation::changes;
 use crate::relay::{Drain, Shared};
 
@@ -30,6 +33,7 @@ pub(super) struct Reins {
     shared: Arc<Shared>,
     admission: Arc<Admission>,
     answers: Forget,
+    access: CurrentAccess,
     /// Locked after `settings`.
     listening: Mutex<Listening>,
     /// What holds now. Locked for the whole of a change, so that changes come one after the other.
@@ -74,9 +78,15 @@ impl Control {
         admission: Arc<Admission>,
         answers: Forget,
     ) -> Self {
+        let access = Arc::new(ArcSwap::from_pointee(settings.admin_access.clone()));
         let (settings, phase) = (Mutex::new(settings), Mutex::default());
         let listening = Mutex::new(listening);
-        Self(Arc::new(Reins { mailboxes, shared, admission, answers, listening, settings, phase }))
+        Self(Arc::new(Reins { mailboxes, shared, admission, answers, access, listening, settings, phase }))
+    }
+
+    /// Who may use the admin API on ports, now and after every reload.
+    pub(crate) fn access(&self) -> &CurrentAccess {
+        &self.0.access
     }
 
     /// Puts `new` into force. Blocks until every worker has switched.
@@ -108,6 +118,7 @@ impl Control {
         certificates.install(served);
         self.0.admission.install(new.rules.clone());
         self.0.answers.all();
+        self.0.access.store(Arc::new(new.admin_access.clone()));
         let log_addresses = new.log_addresses;
         let mut listen = std::mem::take(&mut plan.changes).into_iter();
         let done = self.0.order(|| {

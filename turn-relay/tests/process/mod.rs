@@ -104,10 +104,15 @@ impl Running {
 
     /// The same to any request; each of its own headers ends its line.
     pub(crate) fn ask(&self, method: &str, path: &str, headers: &str, body: &str) -> String {
+        self.request(method, path, &format!("Host: localhost\r\n{headers}"), body)
+    }
+
+    /// The same, with a Host of its own.
+    pub(crate) fn request(&self, method: &str, path: &str, headers: &str, body: &str) -> String {
         let mut stream = TcpStream::connect(self.admin.unwrap()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let length = body.len();
-        let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}");
+        let head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n{headers}");
         write!(stream, "{head}Content-Length: {length}\r\n\r\n{body}").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
