@@ -36,6 +36,8 @@ const EXTRAS = {
 /** The keys that -J has built in, cut to the size of a key as it does. */
 const TOKEN_KEYS = ['north 01234567890123456789012345678901', 'union 1234567890123456', 'oldempire 12345678901234567890123456789012']
   .map((line) => line.split(' ')).map(([id, key]) => `${id} ${Buffer.from(key).toString('base64')}\n`).join('');
+/** Of five moves three in four end by a fault of uclient's own; 60 in a row are no accident. */
+const MOVING_RUNS = 60;
 /** After that -R is given up: most of its runs end only when they are killed. */
 const CORRUPTING_MS = 8_000;
 
@@ -69,8 +71,7 @@ export function coturn(transport) {
       cell('uclient, TCP allocations', transport, (stage) => uclient(stage, transport, network.relay, network.client, ['-T', '-X']));
     }
     if (transport === 'tcp') cell('uclient, TCP allocations, connections from peers', transport, (stage) => passive(stage, transport));
-    // Over TLS and DTLS about half of its runs end with "send: Success"; why is not known yet.
-    for (const [what, options] of Object.entries(['udp', 'tcp'].includes(transport) ? MOVES : {})) {
+    for (const [what, options] of Object.entries(MOVES)) {
       cell(`uclient, mobility, ${what}`, transport, (stage) => moving(stage, transport, options));
     }
     if (['tcp', 'tls'].includes(transport)) {
@@ -123,17 +124,27 @@ async function passive(stage, transport) {
 }
 
 /**
- * Clients that go on from another port, with a ticket.
+ * Clients that go on from another port, with a ticket. Over TLS and DTLS uclient 4.6.1 closes one in four of the connections that it leaves before it opens the
+ * next, and then once more (startuclient.c keeps the pointer that SSL_free was given). By then the memory is the new session's, which it so shuts down and cannot send
+ * on ("send: Success"), or it crashes. With an SSL_free that frees nothing 24 of 24 runs came to their end, and 11 of 24 without. So a run that ends like that is no run.
  * @param {import('../harness/scenario.js').Stage} stage
  * @param {string} transport
  * @param {string[]} options
  */
 async function moving(stage, transport, options) {
   const { relay, flags } = await start(stage, transport, options.includes('-x') ? network.client6 : network.client, undefined, ['--mobility', '--log-level', 'debug']);
-  const result = await everythingBack(stage, ['-M', ...options, ...flags, network.relay], 500);
-  const moves = relay.program.output.match(/allocation moved/g)?.length ?? 0;
-  assert.ok(moves > 0, 'an allocation moved');
-  return `${result}, ${moves} moves`;
+  const mayFault = ['tls', 'dtls'].includes(transport);
+  for (let run = 1; ; run += 1) {
+    const { length: before } = relay.program.output;
+    const client = stage.program('turnutils_uclient', ['-M', ...options, ...flags, network.relay]);
+    const code = await client.exit();
+    const faulty = code === null || /^send: Success$/m.test(client.output);
+    if (mayFault && faulty && run < MOVING_RUNS) continue;
+    const result = cameBack(client, code, 500);
+    const moves = relay.program.output.slice(before).match(/allocation moved/g)?.length ?? 0;
+    assert.ok(moves > 0, 'an allocation moved');
+    return `${result}, ${moves} moves`;
+  }
 }
 
 /**
@@ -219,7 +230,11 @@ async function corrupted(stage, transport) {
 /** @param {import('../harness/scenario.js').Stage} stage @param {string[]} args @param {number} least */
 async function everythingBack(stage, args, least) {
   const client = stage.program('turnutils_uclient', args);
-  const code = await client.exit();
+  return cameBack(client, await client.exit(), least);
+}
+
+/** @param {import('../harness/program.js').Program} client that ended @param {number | null} code @param {number} least */
+function cameBack(client, code, least) {
   const total = /start_mclient: tot_send_bytes ~ (\d+), tot_recv_bytes ~ (\d+)\s*$/m.exec(client.output);
   assert.equal(code, 0);
   assert.ok(total, 'it came to its end');
