@@ -21,6 +21,11 @@ mod admin;
 mod assets;
 mod authority;
 mod metrics;
+#[cfg(feature = "otel")]
+mod otlp;
+#[cfg(not(feature = "otel"))]
+#[path = "otlp/absent.rs"]
+mod otlp;
 mod outbox;
 mod report;
 mod revocation;

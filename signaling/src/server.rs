@@ -31,6 +31,7 @@ use crate::{
     config::{RelayChoice, Settings, Tls},
     metrics::Metrics,
     origin::Origin,
+    otlp::{self, Export},
     outbox::Budget,
     reload::{Control, Reins, Reloader},
     report::Reports,
@@ -58,6 +59,7 @@ pub struct Server {
     reloader: Reloader,
     /// Posts what is left for the webhook, to its end.
     posting: JoinHandle<()>,
+    export: Export,
     tasks: TaskTracker,
     drivers: JoinSet<()>,
 }
@@ -86,8 +88,7 @@ impl Server {
     ) -> Result<Self, StartError> {
         raise_limit();
         let certificate = certificate(&settings.tls, settings.listen.ip())?;
-        let socket = bind(settings.listen)?;
-        let address = local_address(&socket)?;
+        let (socket, address) = bind(settings.listen)?;
         let admin = settings.admin.address.clone().map(Admin::bind).transpose()?;
         let mut registry = Registry::default();
         let metrics = Arc::new(Metrics::register(&mut registry));
@@ -101,6 +102,8 @@ impl Server {
         let ice = Arc::new(IceIssuer::new(ice, settings.credential_lifetime));
         let (events, posting) = webhook::open(&webhook, &mut registry);
         let posting = tokio::spawn(posting);
+        let registry = Arc::new(registry);
+        let (export, spans) = otlp::open(settings.otlp.as_ref(), &registry)?;
         let (revoker, revoking) = revocation::open(reach.clone());
         // It ends with the shards.
         tokio::spawn(revoking);
@@ -109,6 +112,7 @@ impl Server {
             authority: authority.clone(),
             metrics: metrics.clone(),
             events,
+            spans,
             revoker,
         };
         let (shards, drivers) = Shards::new(settings.shards, &settings.limits, &around);
@@ -156,17 +160,14 @@ impl Server {
         };
         tasks.spawn(listener.serve(socket));
         let reloader = Reloader::new(Control(reins), levels, source);
-        let admin_address = admin.as_ref().and_then(|admin| admin.address().tcp());
-        if let Some(admin) = admin {
-            let operator = Operator { shards: shards.clone(), metrics, since: std::time::Instant::now() };
-            let (registry, reloader) = (Arc::new(registry), reloader.clone());
-            serve_admin(admin, Console { operator, reloader, access, registry, ready: ready.clone() }, &stop);
-        }
-        let guard = watchdog::guard(shards);
-        tokio::spawn(stop.run_until_cancelled_owned(guard));
+        let operator = Operator { shards: shards.clone(), metrics, since: std::time::Instant::now() };
+        let console =
+            Console { operator, reloader: reloader.clone(), access, registry, ready: ready.clone() };
+        let admin = admin.and_then(|admin| serve_admin(admin, console, &stop));
+        tokio::spawn(stop.run_until_cancelled_owned(watchdog::guard(shards)));
         let drivers = drivers.into_iter().collect();
         ready.set(true);
-        Ok(Self { address, admin: admin_address, relay, summary, reloader, posting, tasks, drivers })
+        Ok(Self { address, admin, relay, summary, reloader, posting, export, tasks, drivers })
     }
 
     /// Where the page and the signaling are served; the real port where port 0 was asked for.
@@ -236,7 +237,8 @@ impl Server {
             let _ = tokio::task::spawn_blocking(move || relay.shutdown()).await;
         }
         // Its queue has ended with the shards.
-        if timeout(STOP_DEADLINE, self.posting).await.is_err() {
+        let (posted, ()) = tokio::join!(timeout(STOP_DEADLINE, self.posting), self.export.flush());
+        if posted.is_err() {
             warn!("the webhook did not take the last events in time and they are lost");
         }
         info!("stopped");
@@ -261,15 +263,21 @@ fn certificate(tls: &Tls, listen: IpAddr) -> Result<Option<tls::Certificate>, St
     certificate.map(Some).map_err(|error| StartError::new(format!("tls: {error}")))
 }
 
-fn bind(listen: SocketAddr) -> Result<TcpListener, StartError> {
-    listen::bind(listen).map_err(|error| {
+fn bind(listen: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let socket = listen::bind(listen).map_err(|error| {
         StartError::bind("signaling", listen, &error, "choose another address with --listen IP:PORT")
-    })
+    })?;
+    let address = socket
+        .local_addr()
+        .map_err(|error| StartError::new(format!("cannot tell the address of the listener: {error}")))?;
+    Ok((socket, address))
 }
 
-fn serve_admin(admin: Admin, console: Console, stop: &CancellationToken) {
-    let routes = console.routes(&admin);
+/// Its address, if that is a port.
+fn serve_admin(admin: Admin, console: Console, stop: &CancellationToken) -> Option<SocketAddr> {
+    let (address, routes) = (admin.address().tcp(), console.routes(&admin));
     tokio::spawn(admin.serve(routes, stop.clone().cancelled_owned()));
+    address
 }
 
 fn acceptor(
@@ -316,12 +324,6 @@ fn reachable(listen: IpAddr) -> Vec<IpAddr> {
         .collect();
     addresses.sort_by_key(|ip| (ip.is_loopback(), ip.is_ipv6()));
     addresses
-}
-
-fn local_address(socket: &TcpListener) -> Result<SocketAddr, StartError> {
-    socket
-        .local_addr()
-        .map_err(|error| StartError::new(format!("cannot tell the address of the listener: {error}")))
 }
 
 /// Starts the embedded relay if there is to be one, and says what sessions are told.

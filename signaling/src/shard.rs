@@ -36,6 +36,7 @@ use crate::{
     },
     metrics::{Metrics, Refusal},
     origin::Host,
+    otlp::SessionSpans,
     outbox::Outbox,
     revocation::Revoker,
     transport::{
@@ -195,6 +196,7 @@ pub(crate) struct Surroundings {
     pub(crate) authority: CurrentAuthority,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) events: RoomEvents,
+    pub(crate) spans: SessionSpans,
     pub(crate) revoker: Revoker,
 }
 
@@ -303,7 +305,7 @@ impl Driver {
     /// Hands the hub an input and carries out what comes back, and what comes back of that.
     fn apply(&mut self, now: Instant, input: Input) {
         let Self { hub, links, places, entering, around, inbox, transports, .. } = self;
-        let Surroundings { ice, authority, metrics, events, revoker } = around;
+        let Surroundings { ice, authority, metrics, events, spans, revoker } = around;
         let (mut next, mut inputs) = (Some(input), VecDeque::new());
         while let Some(input) = next.take().or_else(|| inputs.pop_front()) {
             for output in hub.handle(now, input) {
@@ -352,7 +354,7 @@ impl Driver {
                         } else if let Event::Ended { session, .. } = &event {
                             places.remove(session);
                         }
-                        note(metrics, transports, event);
+                        note(metrics, spans, transports, event);
                     }
                 }
             }
@@ -394,7 +396,7 @@ fn turn_away(outbox: &Outbox, retry_after: Duration) {
     outbox.close(CloseCode::RateLimited);
 }
 
-fn note(metrics: &Metrics, transports: &mut Transports, event: Event) {
+fn note(metrics: &Metrics, spans: &SessionSpans, transports: &mut Transports, event: Event) {
     match event {
         Event::Started { session, resync } => {
             metrics.welcomed(if resync.is_some() { "resync" } else { "new" }, reason(resync));
@@ -413,6 +415,7 @@ fn note(metrics: &Metrics, transports: &mut Transports, event: Event) {
             let transport = transports.remove(&session).map_or("none", Transport::name);
             let (reason, seconds) = (webhook::word(reason), lived.as_secs());
             metrics.ended(reason);
+            spans.ended(lived, transport, reason);
             let Traffic { received, sent } = traffic;
             info!(%session, reason, seconds, transport, received, sent, "session ended");
         }

@@ -28,6 +28,7 @@ impl Settings {
             listen,
             admin,
             webhook,
+            otlp,
             public,
             allowed,
             forwarding,
@@ -98,6 +99,7 @@ impl Settings {
         keep(&mut needs_restart, "http2", http2, &mut new.http2);
         keep(&mut needs_restart, "listen", listen, &mut new.listen);
         keep(&mut needs_restart, "admin", &admin.address, &mut new.admin.address);
+        keep(&mut needs_restart, "otlp_endpoint", otlp, &mut new.otlp);
         keep(&mut needs_restart, "public_url", public, &mut new.public);
         keep(&mut needs_restart, "shards", shards, &mut new.shards);
         keep(&mut needs_restart, "log_format", &log.format, &mut new.log.format);

@@ -16,6 +16,7 @@ mod written;
 use std::{net::SocketAddr, time::Duration};
 
 use ipnet::IpNet;
+use reqwest::Url;
 use turn_relay::{config::networks, operation::StartError};
 
 pub(crate) use self::{
@@ -41,6 +42,8 @@ pub struct Settings {
     pub(crate) listen: SocketAddr,
     pub(crate) admin: AdminRules,
     pub(crate) webhook: Option<Webhook>,
+    /// The collector that metrics and spans go to.
+    pub(crate) otlp: Option<Url>,
     pub(crate) public: Option<Origin>,
     pub(crate) allowed: Vec<Origin>,
     pub(crate) forwarding: Forwarding,
@@ -101,6 +104,7 @@ impl TryFrom<Config> for Settings {
             listen,
             admin: operation::admin(&config)?,
             webhook: operation::webhook(&config)?,
+            otlp: operation::otlp(&config)?,
             allowed: config
                 .allow_origin
                 .iter()

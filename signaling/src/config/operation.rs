@@ -1,5 +1,6 @@
-//! What the operator hears and may do: the admin listener, the webhook, the log.
+//! What the operator hears and may do: the admin listener, the webhook, the collector, the log.
 
+use reqwest::Url;
 use turn_relay::operation::{
     AdminAddress, StartError,
     access::Access,
@@ -68,6 +69,21 @@ pub(super) fn webhook(config: &Config) -> Result<Option<Webhook>, StartError> {
             Err(StartError::new("webhook_secret_file: there is no webhook that it could be for"))
         }
     }
+}
+
+pub(super) fn otlp(config: &Config) -> Result<Option<Url>, StartError> {
+    let Some(text) = config.otlp_endpoint.as_deref() else { return Ok(None) };
+    if !cfg!(feature = "otel") {
+        return Err(StartError::new(
+            "otlp_endpoint: this signaling was built without it; build with cargo build --release -p signaling --features otel",
+        ));
+    }
+    let is_bare = |url: &Url| url.username().is_empty() && url.password().is_none() && url.query().is_none();
+    let url = text.parse::<Url>().ok().filter(|url| matches!(url.scheme(), "http" | "https") && is_bare(url));
+    // The text may hold a password.
+    let refused = "otlp_endpoint: not the URL of a collector; write http://host:4318 or https://host, and what it \
+         wants to see besides in OTEL_EXPORTER_OTLP_HEADERS in the environment";
+    url.map(Some).ok_or_else(|| StartError::new(refused))
 }
 
 pub(super) fn log(config: &Config) -> Result<Log, StartError> {

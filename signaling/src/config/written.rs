@@ -33,6 +33,10 @@ pub struct Config {
     #[arg(long, value_name = "FILE")]
     pub webhook_secret_file: Option<PathBuf>,
 
+    /// Send metrics, and a span for each session, to the OpenTelemetry collector at this URL; takes a build with the feature otel
+    #[arg(long, value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+
     /// The address that people open, when it differs from --listen: a domain name, or a proxy in front (an embedded relay is looked for there too)
     #[arg(long, value_name = "URL")]
     pub public_url: Option<String>,

@@ -93,6 +93,7 @@ fn contradictions_and_odd_values_are_refused_by_name() {
         (&["--webhook", "https://a.example/hook"], "webhook_secret_file"),
         (&["--webhook-secret-file", "/dev/null"], "webhook"),
         (&["--webhook", "http://a.example/hook", "--webhook-secret-file", "/dev/null"], "https"),
+        (&["--otlp-endpoint", "ftp://127.0.0.1:4318"], "otlp_endpoint"),
         (&["--admin-token-file", "/nonexistent"], "/nonexistent"),
         (&["--admin", "unix:admin.sock"], "absolute"),
         (&["--admin-host", "a.example:80"], "admin_host"),
@@ -123,6 +124,7 @@ fn what_print_config_prints_can_be_loaded_once_uncommented() {
         "#acme_",
         "#admin_token_file",
         "#webhook",
+        "#otlp_endpoint",
     ];
     let uncommented: String = text
         .lines()
