@@ -252,7 +252,7 @@ export class SignalingClient extends EventTarget {
     this.deadTimer.arm(this.ladder.deadline_ms);
   }
 
-  /** The handshake of a WebSocket has its answer; the others have no handshake of their own. */
+  /** The handshake of a WebSocket succeeded; the others have no handshake of their own. */
   #answered() {
     if (this.state !== "connecting" || this.#connection?.rung !== 0) return;
     this.ladder.answered(this.clock.now());
@@ -374,7 +374,6 @@ export class SignalingClient extends EventTarget {
       this.#become("connecting");
       return;
     }
-    this.#answered();
     this.#lost(code);
   }
 

@@ -28,7 +28,7 @@ export class Ladder {
   #proven;
   /** Attempts without a welcome since. */
   #failures = 0;
-  /** How long the server, or a proxy in its place, took to answer a handshake. @type {number | undefined} */
+  /** How long the slowest handshake took. @type {number | undefined} */
   #handshake_ms;
   #dialed_at = 0;
 
@@ -60,7 +60,7 @@ export class Ladder {
     this.#dialed_at = now;
   }
 
-  /** Its handshake was answered, with whatever answer. @param {number} now */
+  /** Its handshake succeeded. One that fails may have reached nobody, and says nothing of how long they take. @param {number} now */
   answered(now) {
     this.#handshake_ms = Math.max(now - this.#dialed_at, this.#handshake_ms ?? 0);
   }

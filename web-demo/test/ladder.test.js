@@ -35,6 +35,15 @@ test("a WebSocket that is refused gives way to the next transport at once", () =
   assert.deepEqual([client.state, client.rung], ["open", 1]);
 });
 
+test("a WebSocket that is refused at once shows no fast network: the next transport has two seconds", () => {
+  const { web, events, polls, clock } = start();
+  web.last().cut();
+  clock.advance(1_999);
+  assert.deepEqual([events.last().readyState, polls.sockets.length], [0, 0]);
+  clock.advance(1);
+  assert.deepEqual([events.last().readyState, polls.sockets.length], [3, 1]);
+});
+
 test("a WebSocket that is not answered at all gives way after two seconds", () => {
   const { web, events, clock } = start();
   clock.advance(1_999);
@@ -83,7 +92,7 @@ test("a WebSocket that opens and then passes nothing on gives way, and the sessi
 test("when neither gets through, the last one is given ten seconds, and then the first is tried again", () => {
   const { client, web, events, polls, clock } = start();
   web.last().cut();
-  clock.advance(500);
+  clock.advance(2_000);
   assert.equal(events.sockets.length, 1);
   clock.advance(9_999);
   assert.deepEqual([polls.sockets.length, client.state], [1, "connecting"]);
