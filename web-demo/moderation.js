@@ -4,13 +4,16 @@
  * when the door was changed. What a person may is decided by the server; hiding what they may not is courtesy.
  *
  * @import { SignalingClient } from "./sdk/client.js"
- * @import { Ban, Bans, Door, Knock, KnockEnded, RoomChanged, Welcome } from "./sdk/protocol.js"
+ * @import { Ban, Door, Knock, KnockEnded, RoomChanged, Welcome } from "./sdk/protocol.js"
  */
 
 import { byId, make } from "./element.js";
 import { language, t } from "./i18n/text.js";
 import { toast } from "./toast.js";
 
+const MINUTE_MS = 60_000;
+/** How often the minutes that bans have left are looked at. */
+const BANS_EVERY_MS = 5_000;
 /** Long enough for a quarrel to be over. */
 const BAN_MS = 3_600_000;
 
@@ -20,6 +23,9 @@ export class Moderation {
   #password = false;
   /** Who is kept out, as of the last time that we asked. @type {Ban[]} */
   #bans = [];
+  #asked_at = 0;
+  /** Counts them down while the sheet is open. @type {ReturnType<typeof setInterval> | undefined} */
+  #countdown;
   /** Whom the open dialog would remove. */
   #removing = "";
 
@@ -40,6 +46,7 @@ export class Moderation {
     ];
     for (const [type, listener] of listeners) client.addEventListener(type, (event) => listener(/** @type {CustomEvent} */ (event).detail), { signal });
     byId("door-open").addEventListener("click", () => this.#ask(), { signal });
+    byId("door").addEventListener("close", () => this.#stopCountdown(), { signal });
     byId("door-form").addEventListener("change", (event) => this.#doorChosen(event), { signal });
     byId("room-password-form").addEventListener("submit", (event) => this.#passwordChosen(event), { signal });
     byId("room-password-remove").addEventListener("click", () => client.setDoor(client.door, ""), { signal });
@@ -119,11 +126,37 @@ export class Moderation {
 
   /** The list is looked at when the sheet opens, and nobody tells when it changes. */
   #ask() {
-    if (this.client.may_lift) this.client.askForBans();
+    if (!this.client.may_lift) return;
+    this.client.askForBans();
+    this.#stopCountdown();
+    this.#countdown = setInterval(() => this.#countDown(), BANS_EVERY_MS);
   }
 
-  /** @param {Bans} frame */
+  #stopCountdown() {
+    clearInterval(this.#countdown);
+    this.#countdown = undefined;
+  }
+
+  /** Those that are over go; of the others only the text changes, so that the focus stays. */
+  #countDown() {
+    const passed_ms = performance.now() - this.#asked_at;
+    if (this.#bans.some(({ ends_in_ms }) => ends_in_ms <= passed_ms)) {
+      this.#listed({ bans: this.#left() });
+      return;
+    }
+    const texts = byId("bans").querySelectorAll(".knock-who");
+    for (const [at, ban] of this.#left().entries()) texts[at].textContent = banText(ban);
+  }
+
+  /** The bans with the time that they have left now. */
+  #left() {
+    const passed_ms = performance.now() - this.#asked_at;
+    return this.#bans.map((ban) => ({ ...ban, ends_in_ms: ban.ends_in_ms - passed_ms })).filter(({ ends_in_ms }) => ends_in_ms > 0);
+  }
+
+  /** @param {{ bans: Ban[] }} frame */
   #listed({ bans }) {
+    this.#asked_at = performance.now();
     const focused = byId("bans").contains(document.activeElement);
     this.#bans = bans;
     this.#showBans();
@@ -132,14 +165,15 @@ export class Moderation {
   }
 
   #showBans() {
-    byId("kept-out").hidden = !this.client.may_lift || this.#bans.length === 0;
-    const items = this.#bans.map(({ peer, name, ends_in_ms }) => {
-      const shown = name?.trim() || t("guest", { id: peer.slice(0, 4) });
+    const bans = this.#left();
+    byId("kept-out").hidden = !this.client.may_lift || bans.length === 0;
+    const items = bans.map((ban) => {
+      const { peer } = ban;
       const [who, lift] = [make("span", "knock-who"), make("button", "secondary compact")];
-      who.textContent = t("ban_said", { name: shown, minutes: String(Math.ceil(ends_in_ms / 60_000)) });
+      who.textContent = banText(ban);
       lift.type = "button";
       lift.textContent = t("lift");
-      lift.setAttribute("aria-label", t("lift_label", { name: shown }));
+      lift.setAttribute("aria-label", t("lift_label", { name: bannedName(ban) }));
       lift.addEventListener("click", () => this.client.lift(peer));
       return make("li", "knock", who, lift);
     });
@@ -202,9 +236,16 @@ export class Moderation {
   }
 
   #close() {
+    this.#stopCountdown();
     byId("knocks").replaceChildren();
     byId("knocks").hidden = true;
     byId("door-sign").toggleAttribute("hidden", true);
     byId("door-sign-text").textContent = "";
   }
 }
+
+/** @param {Ban} ban */
+const bannedName = ({ peer, name }) => name?.trim() || t("guest", { id: peer.slice(0, 4) });
+
+/** @param {Ban} ban */
+const banText = (ban) => t("ban_said", { name: bannedName(ban), minutes: String(Math.ceil(ban.ends_in_ms / MINUTE_MS)) });

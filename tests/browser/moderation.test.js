@@ -139,6 +139,31 @@ for (const [screen, options] of Object.entries(SCREENS)) {
   });
 }
 
+scenario('the minutes of those who are kept out count down while the sheet is open, and no longer', async (stage) => {
+  const { open } = await guarded(stage);
+  const [host, grace, bo] = [await (await open(HOST)).join('Ada'), await (await open(GUEST)).join('Grace'), await (await open(GUEST)).join('Bo')];
+  await inCall([host, grace, bo], 'direct');
+  await host.run(() => {
+    const [set, clear, running] = [setInterval, clearInterval, globalThis.RUNNING = new Set()];
+    globalThis.setInterval = (/** @type {any[]} */ ...given) => { const timer = set(...given); running.add(timer); return timer; };
+    globalThis.clearInterval = (/** @type {any} */ timer) => { running.delete(timer); clear(timer); };
+  });
+  const running = () => host.run(() => globalThis.RUNNING.size);
+  await host.run(([longer, shorter]) => {
+    globalThis.call.client.kick(longer, { ban_ms: 75_000 });
+    globalThis.call.client.kick(shorter, { ban_ms: 15_000 });
+  }, [grace.id, bo.id]);
+  await until('both to be gone', async () => (await host.tiles()).length === 0);
+  await host.page.locator('#door-open').click();
+  await host.page.getByText('Bo, for 1 min more').waitFor();
+  await host.page.getByText('Grace, for 2 min more').waitFor();
+  await host.page.getByText('Bo, for 1 min more').waitFor({ state: 'detached' });
+  await host.page.getByText('Grace, for 1 min more').waitFor();
+  assert.equal(await running(), 1);
+  await host.page.keyboard.press('Escape');
+  await until('the countdown to have ended', async () => await running() === 0);
+});
+
 /** A server that asks for tokens. @param {import('../harness/scenario.js').Stage} stage @param {object} [options] of the browser */
 async function guarded(stage, options) {
   mkdirSync(FOLDER, { recursive: true });

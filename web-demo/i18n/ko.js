@@ -100,7 +100,7 @@ export const ko = {
   remove_ban: "한 시간 동안 들어오지 못하게 하기",
   remove_confirm: "내보내기",
   kept_out: "들어오지 못하게 막은 사람",
-  ban_said: "{name} 님, {minutes}분 남음",
+  ban_said: "{name}\u00a0님, {minutes}분\u00a0남음",
   lift: "다시 허용",
   lift_label: "{name} 님 다시 들어오게 하기",
   cancel: "취소",
