@@ -117,8 +117,38 @@ fn connections_are_counted_for_the_client_and_not_for_its_proxy() {
         mapped(client);
     }
     assert!(introduced(&relay, Transport::Tcp, &header(3, 1002)).closed(), "a third of one client");
-    assert!(introduced(&relay, Transport::Tcp, &header(3, 1001)).closed(), "a port that is there already");
     drop(clients);
+}
+
+#[test]
+fn client_that_comes_again_to_the_same_place_replaces_its_connection_and_allocation() {
+    let relay =
+        with_workers("1", &["--proxy-protocol-from", "127.0.0.1", "--max-connections-per-address", "1"]);
+    let mut old = introduced(&relay, Transport::Tcp, V1);
+    old.allocate();
+    for (transport, header) in [
+        (Transport::Tcp, V1.to_vec()),
+        // By the other version and under TLS, it is the same client all the same.
+        (Transport::Tls, v2_from(56120)),
+        (Transport::Tcp, V1.to_vec()),
+    ] {
+        let mut new = introduced(&relay, transport, &header);
+        new.allocate();
+        assert!(old.into_wire().closed(), "{transport:?}");
+        assert_eq!(mapped(&mut new), CLIENT.parse().unwrap());
+        assert!(new.refresh(600).is_success());
+        old = new;
+    }
+}
+
+#[test]
+fn client_that_has_the_same_port_towards_another_proxy_disturbs_nobody() {
+    let relay = with_workers("1", &["--proxy-protocol-from", "127.0.0.1"]);
+    let mut first = introduced(&relay, Transport::Tcp, V1);
+    first.allocate();
+    let other_way = b"PROXY TCP4 203.0.113.9 192.0.2.2 56120 3478\r\n";
+    assert!(introduced(&relay, Transport::Tcp, other_way).closed());
+    assert!(first.refresh(600).is_success());
 }
 
 #[test]
@@ -155,8 +185,12 @@ fn proxies_are_taken_and_forgotten_with_a_reload() {
 }
 
 fn relay(flags: &[&str]) -> Running {
+    with_workers("2", flags)
+}
+
+fn with_workers(threads: &str, flags: &[&str]) -> Running {
     let (cert, key) = (tls::SERVED.cert.to_str().unwrap(), tls::SERVED.key.to_str().unwrap());
-    let common = ["--listen", "127.0.0.1:0", "--threads", "2", "--tls-cert", cert, "--tls-key", key];
+    let common = ["--listen", "127.0.0.1:0", "--threads", threads, "--tls-cert", cert, "--tls-key", key];
     Running::start(&[&common[..], flags].concat(), &[])
 }
 

@@ -7,7 +7,7 @@ use turn_relay::operation::proxy_header::{Introduction, MAX_HEADER_BYTES, NotInt
 fuzz_target!(|bytes: &[u8]| {
     let whole = read(bytes);
     match whole {
-        Ok(Some(Introduction { client, len })) => {
+        Ok(Some(Introduction { client, len, .. })) => {
             assert!(0 < len && len <= bytes.len() && len <= MAX_HEADER_BYTES);
             assert!(client.is_none_or(|client| client.ip().to_canonical() == client.ip()));
             // Complete with its last byte and not before; what follows it means nothing.

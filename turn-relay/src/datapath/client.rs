@@ -201,6 +201,11 @@ impl Worker {
                     self.close_connection(now, slot);
                     return false;
                 }
+                Reading::Replaces(old) => {
+                    budget -= 1;
+                    self.close_connection(now, old);
+                    continue;
+                }
                 Reading::Unintroduced => {
                     self.counters.connections_unintroduced.add(1);
                     self.close_connection(now, slot);

@@ -41,8 +41,10 @@ pub(crate) enum Reading {
     Nothing,
     /// The client closed, or the connection failed, or speaks something else.
     Closed,
-    /// A proxy spoke for a client that has all the connections it may have, or that is here already with the same port.
+    /// A proxy spoke for a client that has all the connections it may have, or that is here with the same port by another way.
     Refused,
+    /// A proxy spoke for a client whose connection in this slot is gone at its own end: close that one, then ask again.
+    Replaces(usize),
     /// A proxy did not say whom it speaks for.
     Unintroduced,
 }
@@ -218,6 +220,13 @@ impl Connections {
             connection.unread = Vec::new();
         }
         let kept = connection.unread.len();
+        if connection.place.is_none()
+            && kept > 0
+            && let Err(reading) = self.recognise(slot)
+        {
+            return reading;
+        }
+        let Some(connection) = self.slab.get_mut(slot) else { return Reading::Nothing };
         let missing = match split(&connection.unread) {
             Split::Incomplete { needed } => needed.saturating_sub(kept),
             // No event will announce what is here already.
@@ -231,10 +240,14 @@ impl Connections {
             return Reading::Bytes(kept);
         }
         let came = connection.wire.read(room);
-        if !self.recognise(slot) {
-            return Reading::Refused;
-        }
+        let recognised = self.recognise(slot);
         let Some(connection) = self.slab.get_mut(slot) else { return Reading::Closed };
+        if let Err(reading) = recognised {
+            if let Came::Bytes(read) = came {
+                connection.unread.extend_from_slice(room.get(..read).unwrap_or_default());
+            }
+            return reading;
+        }
         match came {
             Came::Bytes(read) => {
                 buffer[..kept].copy_from_slice(&connection.unread);
@@ -255,19 +268,28 @@ impl Connections {
     }
 
     /// The first bytes told who the client is, where a proxy speaks for it, and what carries the connection: its five-tuple is
-    /// another one from here on. False where there is no place for that client, or where a connection of that five-tuple stands
-    /// already: two proxies may pass on the same port of a client, and who came first stays.
-    fn recognise(&mut self, slot: usize) -> bool {
-        let Some(connection) = self.slab.get_mut(slot) else { return true };
+    /// another one from here on. An error where there is no place for that client, or where a connection of that five-tuple stands
+    /// already. That one is to be replaced if it was to the same destination, and it is not if it was to another one, which is
+    /// another proxy: a client may have the same port towards both, and who came first stays.
+    fn recognise(&mut self, slot: usize) -> Result<(), Reading> {
+        let Some(connection) = self.slab.get(slot) else { return Ok(()) };
         let (mut tuple, transport) = (connection.tuple, connection.wire.transport());
-        if connection.place.is_none() && !connection.wire.awaits_introduction() {
+        let introduced = connection.place.is_none() && !connection.wire.awaits_introduction();
+        if introduced {
             tuple.client = connection.wire.client().map_or(tuple.client, ClientAddr);
-            connection.place = self.admission.admit(tuple.client.0.ip());
             let carried = [Transport::Tcp, Transport::Tls].map(|transport| FiveTuple { transport, ..tuple });
-            let taken = |tuple| self.by_tuple.get(tuple).is_some_and(|other| *other != slot);
-            if connection.place.is_none() || carried.iter().any(taken) {
-                return false;
+            let standing =
+                carried.iter().filter_map(|tuple| self.slot_of(tuple)).find(|other| *other != slot);
+            if let Some(other) = standing {
+                let gone =
+                    self.slab.get(other).is_some_and(|other| connection.wire.is_successor_of(&other.wire));
+                return Err(if gone { Reading::Replaces(other) } else { Reading::Refused });
             }
+        }
+        let Some(connection) = self.slab.get_mut(slot) else { return Ok(()) };
+        if introduced {
+            let place = self.admission.admit(tuple.client.0.ip()).ok_or(Reading::Refused)?;
+            connection.place = Some(place);
         }
         tuple.transport = transport;
         if tuple != connection.tuple {
@@ -277,7 +299,7 @@ impl Connections {
             connection.tuple = tuple;
             self.by_tuple.insert(tuple, slot);
         }
-        true
+        Ok(())
     }
 
     /// Keeps what was not worked off, for the next read; `frames` tells whether whole frames came before it.

@@ -43,6 +43,8 @@ pub(crate) struct Wire {
     corked: usize,
     /// Whom the proxy speaks for, where there is one and it has said so.
     client: Option<SocketAddr>,
+    /// What that client connected to.
+    destination: Option<SocketAddr>,
 }
 
 enum Layer {
@@ -64,18 +66,16 @@ struct Session {
 impl Wire {
     /// An accepted connection; without `tls` every byte is the client's own.
     pub(crate) fn new(stream: TcpStream, tls: Option<Arc<ServerConfig>>) -> Self {
-        Self { stream, layer: first_layer(tls), unsent: VecDeque::new(), corked: 0, client: None }
+        Self::with(stream, first_layer(tls))
     }
 
     /// The same behind a trusted proxy, which says first who its client is.
     pub(crate) fn behind_proxy(stream: TcpStream, tls: Option<Arc<ServerConfig>>) -> Self {
-        Self {
-            stream,
-            layer: Layer::Proxied(Vec::new(), tls),
-            unsent: VecDeque::new(),
-            corked: 0,
-            client: None,
-        }
+        Self::with(stream, Layer::Proxied(Vec::new(), tls))
+    }
+
+    fn with(stream: TcpStream, layer: Layer) -> Self {
+        Self { stream, layer, unsent: VecDeque::new(), corked: 0, client: None, destination: None }
     }
 
     /// The proxy has not said yet whom it speaks for.
@@ -86,6 +86,12 @@ impl Wire {
     /// Whom the proxy speaks for, if that is not itself.
     pub(crate) fn client(&self) -> Option<SocketAddr> {
         self.client
+    }
+
+    /// Whether a proxy speaks for the same connection as the proxy of `other`: the client's own end has one alone between two
+    /// addresses, so one of the two is gone there.
+    pub(crate) fn is_successor_of(&self, other: &Self) -> bool {
+        self.client.is_some() && (self.client, self.destination) == (other.client, other.destination)
     }
 
     /// What carries the client's bytes, as far as is known.
@@ -209,7 +215,7 @@ impl Wire {
         let Some(front) = room.get_mut(..rest.len()) else { return Came::End };
         front.copy_from_slice(rest);
         let len = rest.len();
-        self.client = introduction.client;
+        (self.client, self.destination) = (introduction.client, introduction.destination);
         self.layer = first_layer(tls.take());
         if len == 0 { Came::Overhead } else { self.first(room, len) }
     }

@@ -14,6 +14,8 @@ pub struct Introduction {
     /// Who is at the other end of the proxy, an IPv4 address as such; `None` where the proxy speaks for itself (LOCAL, a health
     /// check) or does not know (UNKNOWN, AF_UNSPEC, AF_UNIX).
     pub client: Option<SocketAddr>,
+    /// What the client connected to, where the proxy speaks for one: of one client address two connections to it cannot stand.
+    pub destination: Option<SocketAddr>,
     /// How long the header is, in bytes: what follows it is the client's.
     pub len: usize,
 }
@@ -37,7 +39,11 @@ pub fn read(bytes: &[u8]) -> Result<Option<Introduction>, NotIntroduced> {
     match ProxyHeader::parse(bounded, config) {
         Ok((header, len)) => match header.proxied_address() {
             Some(address) if address.protocol == Protocol::Datagram => Err(NotIntroduced),
-            address => Ok(Some(Introduction { client: address.map(|ends| canonical(ends.source)), len })),
+            address => Ok(Some(Introduction {
+                client: address.map(|ends| canonical(ends.source)),
+                destination: address.map(|ends| canonical(ends.destination)),
+                len,
+            })),
         },
         Err(Error::BufferTooShort) if bounded.len() < longest => Ok(None),
         Err(_) => Err(NotIntroduced),
@@ -107,7 +113,17 @@ mod tests {
                 assert_eq!(read(&header[..cut]), Ok(None), "{cut} bytes of {header:?}");
             }
             let with_more = [&header[..], b"\0\x01\0\0!\x12\xa4B"].concat();
-            assert_eq!(read(&with_more), Ok(Some(Introduction { client, len: header.len() })), "{header:?}");
+            let destination = client.map(|client| {
+                let mapped = header.get(16..28) == Some(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]);
+                let v6 = mapped || client.is_ipv6();
+                address(match (mapped, v6) {
+                    (true, _) => "[::1]:3478",
+                    (false, true) => "[2001:db8::1]:3478",
+                    (false, false) => "192.0.2.1:3478",
+                })
+            });
+            let introduction = Introduction { client, destination, len: header.len() };
+            assert_eq!(read(&with_more), Ok(Some(introduction)), "{header:?}");
         }
     }
 
@@ -132,7 +148,7 @@ mod tests {
     fn endless_proxy_header_is_refused() {
         assert_eq!(read(&[V1, &[b'1'; 107]].concat()), Err(NotIntroduced));
         let unknown = |more: usize| [&b"PROXY UNKNOWN "[..], &vec![b'1'; more], b"\r\n"].concat();
-        assert_eq!(read(&unknown(91)), Ok(Some(Introduction { client: None, len: 107 })));
+        assert_eq!(read(&unknown(91)), Ok(Some(Introduction { client: None, destination: None, len: 107 })));
         assert_eq!(read(&unknown(92)), Err(NotIntroduced), "also where its end has come");
         let announced = [V2, &[0x21, 0x11, 0xff, 0xff]].concat();
         let endless: Vec<u8> =
