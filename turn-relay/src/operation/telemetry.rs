@@ -92,6 +92,12 @@ pub fn check(level: Option<&str>) -> Result<(), StartError> {
 fn filter(level: Option<&str>) -> Result<EnvFilter, StartError> {
     let level = level.unwrap_or("info");
     // A client may send frames that this library warns about, one line each; what is said of it in `level` counts.
+    if !level.is_ascii() {
+        // The library panics at some.
+        return Err(StartError::new(format!(
+            "log_level: {level:?} cannot be read (letters outside ASCII); use error, warn, info, debug or trace"
+        )));
+    }
     EnvFilter::builder().parse(format!("h2=error,{level}")).map_err(|error| {
         StartError::new(format!(
             "log_level: {level:?} cannot be read ({error}); use error, warn, info, debug or trace"
@@ -105,7 +111,9 @@ mod tests {
     fn an_unknown_format_or_level_is_refused_by_name() {
         let refused = super::start(Some("xml"), None).expect_err("xml is no format").to_string();
         assert!(refused.contains("log_format") && refused.contains("xml"), "{refused}");
-        let refused = super::start(None, Some("lo=ud=er")).expect_err("no such level").to_string();
-        assert!(refused.contains("log_level"), "{refused}");
+        for level in ["lo=ud=er", "  ʓ=-4z", "k[ք=-"] {
+            let refused = super::start(None, Some(level)).expect_err("no such level").to_string();
+            assert!(refused.contains("log_level"), "{refused}");
+        }
     }
 }
