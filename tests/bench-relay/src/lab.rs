@@ -9,6 +9,7 @@ use std::os::fd::AsRawFd as _;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
+use bench::cost;
 use nix::sched::{CloneFlags, setns, unshare};
 
 /// The client's address; the relay is its router.
@@ -40,6 +41,8 @@ pub(crate) enum Host {
 pub(crate) struct Lab {
     home: File,
     hosts: [File; 3],
+    /// The kernel threads that fetch for the relay, where its links work as cards.
+    cards: Vec<u32>,
 }
 
 impl Lab {
@@ -58,7 +61,7 @@ impl Lab {
             setns(&home, CloneFlags::CLONE_NEWNET)?;
         }
         let hosts: [File; 3] = hosts.try_into().ok().context("three hosts")?;
-        let lab = Self { home, hosts };
+        let lab = Self { home, hosts, cards: Vec::new() };
         for (host, link, ours, theirs, ours6, theirs6) in [
             (Host::Client, "client", RELAY, CLIENT, RELAY6, CLIENT6),
             (Host::Peer, "peer", RELAYED, PEER, RELAYED6, PEER6),
@@ -95,6 +98,28 @@ impl Lab {
             std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("forwarding")
         })?;
         Ok(lab)
+    }
+
+    /// Makes all links work as network cards do: each host does its own work on its own core, the relay on `server`, the others on `load`.
+    ///
+    /// # Errors
+    /// On a kernel before 5.12.
+    pub(crate) fn with_cards(mut self, server: usize, load: usize) -> Result<Self> {
+        for link in ["client", "peer"] {
+            let thread = self.within(Host::Relay, || work_as_card(link, server))?;
+            self.cards.push(thread);
+        }
+        for (host, link) in
+            [(Host::Client, "relay"), (Host::Peer, "relay"), (Host::Client, "direct"), (Host::Peer, "direct")]
+        {
+            self.within(host, || work_as_card(link, load))?;
+        }
+        Ok(self)
+    }
+
+    /// Nanoseconds of CPU so far of what fetches from the relay's cards; none where its links are not cards.
+    pub(crate) fn cards_cpu(&self) -> Result<u64> {
+        self.cards.iter().map(|thread| cost::cpu(*thread)).sum()
     }
 
     /// Does something with this thread on `host`: sockets opened and programs started there stay there.
@@ -139,16 +164,47 @@ fn namespace() -> Result<File> {
     File::open("/proc/thread-self/ns/net").context("namespaces need /proc")
 }
 
+/// Makes a link's end work as a network card does: what came is fetched by a kernel thread, here on `cpu`, which puts equal datagrams of a
+/// flow together (GRO), and what goes out is on the wire as it would be. Gives the thread. The host's settings are in a `/sys` of its own.
+fn work_as_card(link: &str, cpu: usize) -> Result<u32> {
+    run(&format!("ethtool -K {link} gro on tso off"))?;
+    let before = fetching()?;
+    let script = format!("mount -t sysfs sysfs /sys && echo 1 >/sys/class/net/{link}/threaded");
+    execute("unshare", ["--mount", "sh", "-c", &script])?;
+    let thread = fetching()?.into_iter().find(|thread| !before.contains(thread));
+    let thread = thread.context("the kernel has no threads for network cards (Linux 5.12)")?;
+    cost::pin_thread(thread, cpu)?;
+    Ok(thread)
+}
+
+/// The kernel threads that fetch from network cards.
+fn fetching() -> Result<Vec<u32>> {
+    let mut threads = Vec::new();
+    for process in std::fs::read_dir("/proc")? {
+        let path = process?.path();
+        // A process may be gone meanwhile, and most entries are none.
+        let name = std::fs::read_to_string(path.join("comm")).unwrap_or_default();
+        if name.starts_with("napi/") {
+            threads.extend(path.file_name().and_then(|id| id.to_str()?.parse::<u32>().ok()));
+        }
+    }
+    Ok(threads)
+}
+
 fn run(command: &str) -> Result<()> {
     let mut words = command.split(' ');
-    let program = words.next().unwrap_or_default();
-    let output = Command::new(program)
-        .args(words)
+    execute(words.next().unwrap_or_default(), words)
+}
+
+fn execute<'a>(program: &str, arguments: impl IntoIterator<Item = &'a str>) -> Result<()> {
+    let mut command = Command::new(program);
+    let output = command
+        .args(arguments)
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("{program} cannot be run"))?;
     if !output.status.success() {
-        bail!("{command}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(())
 }

@@ -92,7 +92,7 @@ fn deferred() -> Result<Duration> {
         let path = process?.path();
         // A process may be gone meanwhile, and most entries are none.
         let Ok(name) = std::fs::read_to_string(path.join("comm")) else { continue };
-        if name.starts_with("ksoftirqd/") {
+        if name.starts_with("ksoftirqd/") || name.starts_with("napi/") {
             let text = std::fs::read_to_string(path.join("schedstat"))?;
             sum += text.split(' ').next().unwrap_or_default().parse::<u64>().context("schedstat")?;
         }

@@ -73,6 +73,10 @@ struct Arguments {
     /// The relay's network cards cannot segment UDP: the kernel does it before the card
     #[arg(long)]
     no_segmentation_offload: bool,
+    /// Links work as network cards do: what came is fetched by the receiving host's own core, equal datagrams of a flow put together (GRO). The server's CPU
+    /// includes that of fetching
+    #[arg(long)]
+    cards: bool,
     /// Where the results go
     #[arg(long, default_value = "tests/.cache/bench-relay", value_name = "FOLDER")]
     out: PathBuf,
@@ -104,7 +108,10 @@ fn compare() -> Result<()> {
         println!("{}: {}, {}", contender.name, versions[versions.len() - 1].1, contender.program.display());
     }
     cost::pin(arguments.load_cpu)?;
-    let lab = Lab::new(arguments.no_segmentation_offload)?;
+    let mut lab = Lab::new(arguments.no_segmentation_offload)?;
+    if arguments.cards {
+        lab = lab.with_cards(arguments.server_cpu, arguments.load_cpu)?;
+    }
     let certificate = Certificate::new(&lab::RELAY.to_string())?;
     let mut bench = Bench { report: Report::new(versions), lab, certificate, contenders, arguments };
     for round in 0..bench.arguments.rounds {
@@ -347,9 +354,9 @@ impl Bench {
         let mut costs = vec![f64::NAN; servers.len()];
         for &index in order {
             let Some(fleet) = &mut fleets[index] else { continue };
-            let before = cost::cpu(servers[index].id())?;
+            let before = self.cpu(&servers[index])?;
             let outcome = fleet.play(plan)?;
-            let cpu = (cost::cpu(servers[index].id())? - before) as f64;
+            let cpu = (self.cpu(&servers[index])? - before) as f64;
             let name = format!("{name}, {}", towards(plan.direction));
             costs[index] = cpu / outcome.received.max(1) as f64 / 1000.0;
             self.report.add(&format!("{name}: server CPU, us/packet"), Better::Low, index, costs[index]);
@@ -357,6 +364,11 @@ impl Bench {
             self.report.add(&format!("{name}: lost, %"), Better::Low, index, 100.0 * outcome.loss());
         }
         Ok(costs)
+    }
+
+    /// Nanoseconds so far, with what its host spent on fetching.
+    fn cpu(&self, server: &Server) -> Result<u64> {
+        Ok(cost::cpu(server.id())? + self.lab.cards_cpu()?)
     }
 
     fn latencies(&mut self, name: &str, index: usize, outcome: &Outcome) {

@@ -15,7 +15,7 @@ use crate::listen::stream::{Reading, Refused};
 use crate::listen::udp::FromClient;
 use crate::metrics::SendFailure;
 use crate::relay::{DropReason, Input, Verdict};
-use crate::sys::batch::Batch;
+use crate::sys::batch::{Batch, Taken};
 
 impl Worker {
     pub(super) fn serve_udp(&mut self, now: Instant, index: usize) -> bool {
@@ -25,21 +25,23 @@ impl Worker {
         more
     }
 
-    /// Datagrams, as many as wanted if there are so many; tells how many.
+    /// Datagrams, or runs of them, as many as wanted if there are so many.
     fn receive_udp(
         &mut self,
         now: Instant,
         index: usize,
         batch: &mut Batch,
         want: usize,
-    ) -> io::Result<usize> {
-        let Some((listener, _)) = self.listeners.get_mut(index) else { return Ok(0) };
-        let count = listener.udp.receive(batch, want)?;
-        for place in 0..count {
+    ) -> io::Result<Taken> {
+        let Some((listener, _)) = self.listeners.get_mut(index) else {
+            return Ok(Taken { datagrams: 0, more: false });
+        };
+        let taken = listener.udp.receive(batch, want)?;
+        for place in 0..taken.datagrams {
             self.take_udp(now, index, batch, place);
         }
         self.flush(batch);
-        Ok(count)
+        Ok(taken)
     }
 
     /// One datagram from a client. What is for a peer waits for the end of the batch.

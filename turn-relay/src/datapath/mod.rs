@@ -38,7 +38,7 @@ use crate::listen::listeners::{Listeners, Side};
 use crate::listen::stream::{Connections, READ_BYTES};
 use crate::metrics::Counters;
 use crate::relay::{Input, Output, Relay, Shared, SocketSlot};
-use crate::sys::batch::{Batch, PLACES};
+use crate::sys::batch::{Batch, MESSAGES, Taken};
 use crate::sys::datagram;
 use crate::xdp::Driver;
 use inbox::{Inbox, Mailbox};
@@ -313,19 +313,18 @@ impl Worker {
     }
 }
 
-/// Receives batches until the budget is spent or nothing is left, which a batch says that is not full; tells whether there may be more.
-fn in_batches(mut receive: impl FnMut(usize) -> io::Result<usize>) -> bool {
+/// Receives batches until the budget is spent or nothing is left; tells whether there may be more. A run that came as one is taken whole.
+fn in_batches(mut receive: impl FnMut(usize) -> io::Result<Taken>) -> bool {
     let (mut budget, mut want) = (BUDGET, FIRST_BATCH);
     while budget > 0 {
-        let asked = want.min(budget);
-        match receive(asked) {
-            Ok(count) if count < asked => return false,
-            Ok(count) => budget -= count,
+        match receive(want.min(budget)) {
+            Ok(Taken { more: false, .. }) => return false,
+            Ok(Taken { datagrams, .. }) => budget = budget.saturating_sub(datagrams),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
             // Whatever else the socket reports (an ICMP error, say) is about one datagram of the past.
             Err(_) => budget -= 1,
         }
-        want = PLACES;
+        want = MESSAGES;
     }
     true
 }

@@ -9,7 +9,7 @@ use super::client::failure;
 use crate::address::{FiveTuple, PeerAddr};
 use crate::metrics::SendFailure;
 use crate::relay::SocketSlot;
-use crate::sys::batch::{Batch, PLACES};
+use crate::sys::batch::{Batch, MESSAGES};
 use crate::sys::datagram::{self, RUN, RUN_BYTES};
 
 /// Where a datagram goes, and what lies beside it on the wire: datagrams that have all of it in common may make a run.
@@ -76,7 +76,7 @@ pub(super) struct Outgoing {
 impl Outgoing {
     /// With `runs` datagrams are put together where they can be.
     pub(super) fn new(runs: bool) -> Self {
-        Self { packets: Vec::with_capacity(PLACES), first: 0, run: Vec::with_capacity(RUN), runs }
+        Self { packets: Vec::with_capacity(MESSAGES), first: 0, run: Vec::with_capacity(RUN), runs }
     }
 
     pub(super) fn push(&mut self, packet: Packet) {
@@ -199,10 +199,17 @@ fn is_incapable(error: &io::Error) -> bool {
 
 /// Says what of the kernel's the data path uses.
 pub(crate) fn features() -> &'static str {
-    if datagram::takes_runs() {
-        "datagrams are received in batches and sent in runs (recvmmsg, UDP_SEGMENT)"
-    } else {
-        "datagrams are received in batches and sent one by one (recvmmsg; this kernel has no UDP_SEGMENT)"
+    match (datagram::gives_runs(), datagram::takes_runs()) {
+        (true, true) => "datagrams are received and sent in runs (recvmmsg, UDP_GRO, UDP_SEGMENT)",
+        (true, false) => {
+            "datagrams are received in runs and sent one by one (recvmmsg, UDP_GRO; this kernel has no UDP_SEGMENT)"
+        }
+        (false, true) => {
+            "datagrams are received in batches and sent in runs (recvmmsg, UDP_SEGMENT; this kernel has no UDP_GRO)"
+        }
+        (false, false) => {
+            "datagrams are received in batches and sent one by one (recvmmsg; this kernel has neither UDP_GRO nor UDP_SEGMENT)"
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::address::{FiveTuple, PeerAddr, Transport};
 use crate::frame::HEADROOM;
 use crate::listen::stream::Refused;
 use crate::relay::{DropReason, Icmp, SocketSlot, Verdict};
-use crate::sys::batch::Batch;
+use crate::sys::batch::{Batch, Taken};
 use crate::sys::error_queue::SendError;
 
 impl Worker {
@@ -28,22 +28,22 @@ impl Worker {
         more || more_errors
     }
 
-    /// Datagrams, as many as wanted if there are so many; tells how many.
+    /// Datagrams, or runs of them, as many as wanted if there are so many.
     fn receive_relayed(
         &mut self,
         now: Instant,
         slot: SocketSlot,
         batch: &mut Batch,
         want: usize,
-    ) -> io::Result<usize> {
-        let count = self.relayed.receive(slot, batch, want)?;
+    ) -> io::Result<Taken> {
+        let taken = self.relayed.receive(slot, batch, want)?;
         let mut corked = None;
-        for place in 0..count {
+        for place in 0..taken.datagrams {
             self.take_relayed(now, slot, batch, place, &mut corked);
         }
         self.flush(batch);
         self.uncork(corked);
-        Ok(count)
+        Ok(taken)
     }
 
     /// One datagram from a peer. What is for a client over UDP, TCP or TLS waits for the end of the batch; `corked` is the

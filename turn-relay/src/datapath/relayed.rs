@@ -12,7 +12,7 @@ use slab::Slab;
 use super::Source;
 use crate::address::{PeerAddr, RelayedPort};
 use crate::relay::{OpenFailure, Opened, SocketSlot};
-use crate::sys::batch::Batch;
+use crate::sys::batch::{Batch, Taken};
 use crate::sys::error_queue::SendError;
 use crate::sys::{datagram, error_queue};
 
@@ -121,9 +121,9 @@ impl RelayedSockets {
         }
     }
 
-    /// At most `want` datagrams into `batch`; none for a slot that is empty.
-    pub(crate) fn receive(&mut self, slot: SocketSlot, batch: &mut Batch, want: usize) -> io::Result<usize> {
-        let Some(relayed) = self.datagrams(slot) else { return Ok(0) };
+    /// At most `want` datagrams, or runs of them, into `batch`; none for a slot that is empty.
+    pub(crate) fn receive(&mut self, slot: SocketSlot, batch: &mut Batch, want: usize) -> io::Result<Taken> {
+        let Some(relayed) = self.datagrams(slot) else { return Ok(Taken { datagrams: 0, more: false }) };
         batch.receive(relayed.socket.as_fd(), want).inspect_err(|error| {
             relayed.errors |= error.kind() != io::ErrorKind::WouldBlock;
         })
@@ -226,6 +226,8 @@ fn bind(ip: IpAddr, port: u16) -> io::Result<UdpSocket> {
     }
     datagram::report_traffic_class(socket.as_fd(), ip.is_ipv4())?;
     datagram::report_overflows(socket.as_fd())?;
+    // Without it, by an older kernel, each datagram comes by itself.
+    let _ = datagram::receive_runs(socket.as_fd());
     datagram::keep_errors(socket.as_fd(), ip.is_ipv4())?;
     datagram::set_receive_queue(socket.as_fd(), RECEIVE_QUEUE_BYTES);
     Ok(socket)

@@ -145,7 +145,7 @@ fn datagrams_of_one_flow_that_came_together_leave_as_a_run_both_ways() {
     let [client, peer] = [(); 2].map(|()| marked_socket());
     let relayed = bench.call(&client, at(&peer));
     for socket in [&client, &peer] {
-        datagram::one::receive_runs(socket.as_fd()).expect("is supported");
+        datagram::receive_runs(socket.as_fd()).expect("is supported");
     }
     for class in [0, 0xB8] {
         for n in 0..5 {
@@ -164,6 +164,26 @@ fn datagrams_of_one_flow_that_came_together_leave_as_a_run_both_ways() {
         datagram::one::send(client.as_fd(), &frame, bench.address, None, class).expect("sends");
     }
     assert_eq!([bench.receive(&peer), bench.receive(&peer)], [(2000, 0xB8), (1000, 0x20)]);
+}
+
+/// As a network card and the kernel put datagrams together on receipt.
+#[test]
+fn a_run_that_comes_as_one_is_relayed_as_its_datagrams_both_ways() {
+    let mut bench = Bench::new();
+    let [client, peer] = [(); 2].map(|()| marked_socket());
+    let relayed = bench.call(&client, at(&peer));
+    // More than a worker asks for at a time, and the last shorter.
+    let payloads: Vec<_> = (0..60).map(|n| vec![n; if n == 59 { 5 } else { 1000 }]).collect();
+    let frames: Vec<_> = payloads.iter().map(|payload| channel_data(0x4000, payload)).collect();
+    for (from, sent, to, through, arrives) in
+        [(&client, &frames, bench.address, &peer, &payloads), (&peer, &payloads, relayed, &client, &frames)]
+    {
+        let run: Vec<_> = sent.iter().map(|bytes| io::IoSlice::new(bytes)).collect();
+        datagram::send_run(from.as_fd(), &run, to, None, 0).expect("is supported");
+        assert_eq!(&bench.receive_all(through, arrives.len()), arrives);
+    }
+    let traffic = bench.traffic();
+    assert_eq!((traffic.to_peer_packets, traffic.to_client_packets), (60, 60));
 }
 
 #[test]

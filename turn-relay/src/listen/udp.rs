@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
-use crate::sys::batch::Batch;
+use crate::sys::batch::{Batch, Taken};
 use crate::sys::datagram;
 
 /// Receives from clients and answers from the address that each of them used.
@@ -35,11 +35,13 @@ impl UdpListener {
         }
         datagram::report_traffic_class(socket.as_fd(), address.is_ipv4())?;
         datagram::report_overflows(socket.as_fd())?;
+        // Without it, by an older kernel, each datagram comes by itself.
+        let _ = datagram::receive_runs(socket.as_fd());
         Ok(Self { socket, address, overflows: 0 })
     }
 
-    /// At most `want` datagrams into `batch`.
-    pub(crate) fn receive(&self, batch: &mut Batch, want: usize) -> io::Result<usize> {
+    /// At most `want` datagrams, or runs of them, into `batch`.
+    pub(crate) fn receive(&self, batch: &mut Batch, want: usize) -> io::Result<Taken> {
         batch.receive(self.socket.as_fd(), want)
     }
 

@@ -1,6 +1,7 @@
 //! Many datagrams with one system call (`recvmmsg`), each in a place of its own with room in front and behind.
 //!
-//! Takes what is there and never waits for more.
+//! Takes what is there and never waits for more. What the kernel hands over as one (`UDP_GRO`), having put together equal datagrams of
+//! a flow that came together, is taken apart here: nobody else sees runs.
 
 #![expect(unsafe_code, reason = "recvmmsg and its addresses have no safe wrapper here")]
 
@@ -14,44 +15,60 @@ use super::datagram::{CONTROL_BYTES, Control, Received, beside};
 /// Places, and what lies in them. Empty by default; then nothing can be received.
 #[derive(Default)]
 pub(crate) struct Batch {
-    /// All places, [`PLACE_BYTES`] apart. Only pages that were written to are resident.
+    /// What one message of the kernel's becomes lies in [`MESSAGE_BYTES`]. Only pages that were written to are resident.
     memory: Box<[u8]>,
     headroom: usize,
     tailroom: usize,
     names: Box<[MaybeUninit<libc::sockaddr_storage>]>,
     controls: Box<[Control]>,
-    received: Vec<Received>,
+    places: Vec<Place>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// Where its headroom begins.
+    start: usize,
+    received: Received,
+}
+
+/// What one call brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Taken {
+    /// Places from 0 on.
+    pub(crate) datagrams: usize,
+    /// As many messages as were wanted: there may be more.
+    pub(crate) more: bool,
 }
 
 impl Batch {
-    /// Room for [`PLACES`] datagrams of any size, with so many bytes in front and behind.
+    /// Room for [`MESSAGES`] datagrams of any size, or as many runs, with so many bytes in front of each datagram and behind.
     pub(crate) fn new(headroom: usize, tailroom: usize) -> Self {
-        assert!(headroom + MAX_DATAGRAM + tailroom <= PLACE_BYTES, "a place holds them all");
+        assert!(MAX_DATAGRAM + RUN * (headroom + tailroom) <= MESSAGE_BYTES, "there is room for all of it");
         Self {
-            memory: vec![0; PLACES * PLACE_BYTES].into_boxed_slice(),
+            memory: vec![0; MESSAGES * MESSAGE_BYTES].into_boxed_slice(),
             headroom,
             tailroom,
-            names: vec![MaybeUninit::uninit(); PLACES].into_boxed_slice(),
-            controls: vec![Control([0; CONTROL_BYTES]); PLACES].into_boxed_slice(),
-            received: Vec::with_capacity(PLACES),
+            names: vec![MaybeUninit::uninit(); MESSAGES].into_boxed_slice(),
+            controls: vec![Control([0; CONTROL_BYTES]); MESSAGES].into_boxed_slice(),
+            places: Vec::with_capacity(MESSAGES),
         }
     }
 
-    /// Receives at most `want` datagrams without waiting, over those that lay here before, and tells how many. Fewer than wanted:
+    /// Receives at most `want` datagrams or runs of them without waiting, over those that lay here before. Fewer than wanted:
     /// nothing was left, or there is an error to report with the next call.
     ///
     /// # Errors
     /// `WouldBlock` when there is nothing; others are about datagrams that were sent before.
-    pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>, want: usize) -> io::Result<usize> {
-        self.received.clear();
+    pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>, want: usize) -> io::Result<Taken> {
+        self.places.clear();
         let want = want.min(self.names.len());
-        let mut vectors = [const { MaybeUninit::<libc::iovec>::uninit() }; PLACES];
-        let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; PLACES];
-        let places = self.memory.chunks_exact_mut(PLACE_BYTES).zip(&mut self.names).zip(&mut self.controls);
-        for (((place, name), control), (vector, header)) in
-            places.zip(vectors.iter_mut().zip(&mut headers)).take(want)
+        let mut vectors = [const { MaybeUninit::<libc::iovec>::uninit() }; MESSAGES];
+        let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; MESSAGES];
+        let rooms = self.memory.chunks_exact_mut(MESSAGE_BYTES).zip(&mut self.names).zip(&mut self.controls);
+        for (((room, name), control), (vector, header)) in
+            rooms.zip(vectors.iter_mut().zip(&mut headers)).take(want)
         {
-            let room = &mut place[self.headroom..][..MAX_DATAGRAM];
+            let room = &mut room[self.headroom..][..MAX_DATAGRAM];
             let vector =
                 vector.write(libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() });
             // SAFETY: an all-zero mmsghdr is a valid one.
@@ -76,7 +93,7 @@ impl Batch {
             )
         };
         let received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
-        for (header, name) in headers.iter().zip(&self.names).take(received) {
+        for (index, (header, name)) in headers.iter().zip(&self.names).take(received).enumerate() {
             // SAFETY: recvmmsg filled the first `received` headers, which were all written before.
             let header = unsafe { header.assume_init_ref() };
             // SAFETY: the kernel wrote an address of `msg_namelen` bytes to where `msg_name` points, which is `name`.
@@ -85,40 +102,72 @@ impl Batch {
             let beside = beside(&header.msg_hdr);
             let len = header.msg_len as usize;
             let (to, traffic_class, overflows) = (beside.to, beside.traffic_class, beside.overflows);
-            self.received.push(Received { len, from, to, traffic_class, overflows });
+            let place = Place {
+                start: index * MESSAGE_BYTES,
+                received: Received { len, from, to, traffic_class, overflows },
+            };
+            match beside.segment {
+                Some(segment) if segment < len => {
+                    let room = self.memory.get_mut(place.start..).unwrap_or_default();
+                    let (before, after) = (self.headroom, self.tailroom);
+                    self.places.extend(take_apart(room, place, segment, before, after));
+                }
+                _ => self.places.push(place),
+            }
         }
-        Ok(received)
+        Ok(Taken { datagrams: self.places.len(), more: received == want })
     }
 
     /// What was told of the datagram in place `index`.
     pub(crate) fn received(&self, index: usize) -> Option<Received> {
-        self.received.get(index).copied()
+        self.places.get(index).map(|place| place.received)
     }
 
     /// The datagram in place `index`.
     pub(crate) fn datagram(&self, index: usize) -> &[u8] {
-        let len = self.received.get(index).map_or(0, |received| received.len);
+        let len = self.places.get(index).map_or(0, |place| place.received.len);
         self.bytes(index, self.headroom..self.headroom + len)
     }
 
     /// What lies in place `index`, counted from the beginning of its headroom.
     pub(crate) fn bytes(&self, index: usize, range: std::ops::Range<usize>) -> &[u8] {
-        let place = self.memory.get(index * PLACE_BYTES..).unwrap_or_default();
-        place.get(range).unwrap_or_default()
+        let Some(place) = self.places.get(index) else { return &[] };
+        self.memory.get(place.start..).and_then(|place| place.get(range)).unwrap_or_default()
     }
 
-    /// The whole place `index`: headroom, room for a datagram, tailroom.
+    /// The whole place `index`: headroom, the datagram, tailroom.
     pub(crate) fn place(&mut self, index: usize) -> &mut [u8] {
-        let whole = self.headroom + MAX_DATAGRAM + self.tailroom;
-        let place = self.memory.get_mut(index * PLACE_BYTES..).unwrap_or_default();
-        place.get_mut(..whole).unwrap_or_default()
+        let Some(place) = self.places.get(index) else { return &mut [] };
+        let whole = self.headroom + place.received.len + self.tailroom;
+        self.memory.get_mut(place.start..).and_then(|place| place.get_mut(..whole)).unwrap_or_default()
     }
 }
 
 impl std::fmt::Debug for Batch {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Batch").field("received", &self.received).finish_non_exhaustive()
+        formatter.debug_struct("Batch").field("places", &self.places).finish_non_exhaustive()
     }
+}
+
+/// Makes room in front of each datagram of a run and behind. `room` begins at the run's headroom; the last may be shorter than the others.
+fn take_apart(
+    room: &mut [u8],
+    run: Place,
+    segment: usize,
+    headroom: usize,
+    tailroom: usize,
+) -> impl Iterator<Item = Place> {
+    let Place { start, received } = run;
+    let pitch = headroom + segment + tailroom;
+    // The kernel makes no longer ones.
+    let count = received.len.div_ceil(segment).min(RUN);
+    let len = move |n| segment.min(received.len - n * segment);
+    for n in (1..count).rev() {
+        let from = headroom + n * segment;
+        room.copy_within(from..from + len(n), headroom + n * pitch);
+    }
+    (0..count)
+        .map(move |n| Place { start: start + n * pitch, received: Received { len: len(n), ..received } })
 }
 
 /// # Safety
@@ -147,12 +196,14 @@ unsafe fn address(name: &MaybeUninit<libc::sockaddr_storage>, len: libc::socklen
     }
 }
 
-/// Datagrams per system call: what a source may have per turn of a worker's loop.
-pub(crate) const PLACES: usize = 64;
-/// The largest UDP datagram.
+/// Datagrams, or runs of them, per system call.
+pub(crate) const MESSAGES: usize = 64;
+/// Datagrams of a run at most: the kernel puts 64 together, and a program on this host 128 (UDP_GRO_CNT_MAX, UDP_MAX_SEGMENTS).
+const RUN: usize = 128;
+/// The largest UDP datagram, and the largest run.
 const MAX_DATAGRAM: usize = 65_535;
 /// No multiple of a page, so that the beginnings of datagrams do not all compete for the same lines of the cache.
-const PLACE_BYTES: usize = 65_536 + 256;
+const MESSAGE_BYTES: usize = 18 * 4096 + 256;
 const NAME_BYTES: libc::socklen_t = 128;
 const _: () = assert!(size_of::<libc::sockaddr_storage>() == 128);
 
@@ -177,9 +228,11 @@ mod tests {
                 // On loopback it is there when the call returns.
                 from.send_to(bytes, address).expect("sends");
             }
-            assert_eq!(batch.receive(to.as_fd(), 4).expect("receives"), 4);
-            let mut seen = took(&batch, 4);
-            let rest = batch.receive(to.as_fd(), PLACES).expect("receives");
+            let first = batch.receive(to.as_fd(), 4).expect("receives");
+            assert_eq!(first, Taken { datagrams: 4, more: true });
+            let mut seen = took(&batch, first);
+            let rest = batch.receive(to.as_fd(), MESSAGES).expect("receives");
+            assert!(!rest.more);
             seen.extend(took(&batch, rest));
             let sent = sent.iter().map(|(from, bytes)| (from.local_addr().expect("bound"), bytes.clone()));
             assert!(seen.into_iter().eq(sent), "{any}");
@@ -188,26 +241,60 @@ mod tests {
         }
     }
 
-    fn took(batch: &Batch, count: usize) -> Vec<(SocketAddr, Vec<u8>)> {
-        (0..count).map(|n| (batch.received(n).expect("received").from, batch.datagram(n).to_vec())).collect()
+    fn took(batch: &Batch, taken: Taken) -> Vec<(SocketAddr, Vec<u8>)> {
+        let place = |n| (batch.received(n).expect("received").from, batch.datagram(n).to_vec());
+        (0..taken.datagrams).map(place).collect()
     }
 
+    /// Whether the socket takes runs as one or not: each datagram has room in front and behind that is its own.
     #[test]
     fn a_run_arrives_as_the_datagrams_that_it_was_made_of() {
-        for any in ["127.0.0.1:0", "[::1]:0"] {
+        for (any, as_one) in [("127.0.0.1:0", true), ("[::1]:0", true), ("127.0.0.1:0", false)] {
             let [from, to] = [any; 2].map(|any| UdpSocket::bind(any).expect("binds"));
             let run = [vec![1; 1000], vec![2; 1000], vec![3; 1000], vec![4; 17]];
             let slices: Vec<_> = run.iter().map(|bytes| io::IoSlice::new(bytes)).collect();
             datagram::report_traffic_class(to.as_fd(), any.starts_with('1')).expect("is supported");
+            if as_one {
+                datagram::receive_runs(to.as_fd()).expect("is supported");
+            }
             let address = to.local_addr().expect("bound");
             datagram::send_run(from.as_fd(), &slices, address, Some(address.ip()), 0xB8)
                 .expect("is supported");
-            let mut batch = Batch::new(0, 0);
-            assert_eq!(batch.receive(to.as_fd(), PLACES).expect("receives"), run.len());
-            for (n, bytes) in run.iter().enumerate() {
-                assert_eq!(batch.datagram(n), bytes);
+            from.send_to(b"alone", address).expect("sends");
+            let mut batch = Batch::new(56, 3);
+            // As one: two messages are enough for five datagrams.
+            let taken = batch.receive(to.as_fd(), if as_one { 2 } else { MESSAGES }).expect("receives");
+            assert_eq!(taken, Taken { datagrams: run.len() + 1, more: as_one });
+            for n in 0..run.len() {
                 assert_eq!(batch.received(n).expect("received").traffic_class, 0xB8);
+                let place = batch.place(n);
+                let end = place.len() - 3;
+                place[..56].fill(0xFF);
+                place[end..].fill(0xFF);
             }
+            let alone = b"alone".to_vec();
+            for (n, bytes) in run.iter().chain([&alone]).enumerate() {
+                assert_eq!(batch.datagram(n), bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn the_longest_runs_fit() {
+        for (segment, count) in [(1, 64), (1000, 64), (65_507, 1), (511, 128), (65_506, 2)] {
+            let [from, to] = ["127.0.0.1:0"; 2].map(|any| UdpSocket::bind(any).expect("binds"));
+            datagram::receive_runs(to.as_fd()).expect("is supported");
+            datagram::set_receive_queue(to.as_fd(), 1 << 20);
+            let run: Vec<_> = (0..count).map(|n| vec![n; segment]).collect();
+            let slices: Vec<_> = run.iter().map(|bytes| io::IoSlice::new(bytes)).collect();
+            if datagram::send_run(from.as_fd(), &slices, to.local_addr().expect("bound"), None, 0).is_err() {
+                // More than a kernel before 6.9 takes, or than fits.
+                assert!(count > 64 || segment * usize::from(count) > 65_507);
+                continue;
+            }
+            let mut batch = Batch::new(56, 3);
+            let taken = batch.receive(to.as_fd(), 1).expect("receives");
+            assert!(took(&batch, taken).into_iter().map(|(_, bytes)| bytes).eq(run), "{segment} x {count}");
         }
     }
 }

@@ -144,6 +144,17 @@ pub(crate) fn send_run(
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Makes `socket` hand over as one what came as equal datagrams of one flow, close to each other (Linux 5.0): [`super::batch`] takes it apart.
+pub(crate) fn receive_runs(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set_option(socket, libc::SOL_UDP, libc::UDP_GRO, 1)
+}
+
+/// Whether the kernel puts datagrams together on receipt.
+pub(crate) fn gives_runs() -> bool {
+    let Ok(socket) = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)) else { return false };
+    receive_runs(socket.as_fd()).is_ok()
+}
+
 /// Whether the kernel takes several datagrams as one (Linux 4.18).
 pub(crate) fn takes_runs() -> bool {
     let Ok(socket) = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)) else { return false };
@@ -155,7 +166,7 @@ pub(crate) const RUN: usize = 64;
 /// Their bytes: what fits the length field of an IPv4 header, with the longest header.
 pub(crate) const RUN_BYTES: usize = 65_535 - 60 - 8;
 
-/// Packet info of either family, a traffic class, and a count of overflows or the size of segments: 40, 24 and 24 bytes.
+/// Packet info of either family, a traffic class, a count of overflows and the size of segments: 40 bytes, and 24 each.
 pub(super) const CONTROL_BYTES: usize = 128;
 
 /// Room for control messages, aligned as `cmsghdr` wants it.
@@ -194,6 +205,8 @@ pub(super) struct Beside {
     pub(super) to: Option<IpAddr>,
     pub(super) traffic_class: u8,
     pub(super) overflows: Option<u32>,
+    /// How long each datagram of a run is, but the last.
+    pub(super) segment: Option<usize>,
 }
 
 /// `header` must have been filled by a successful recvmsg or recvmmsg.
@@ -201,7 +214,7 @@ pub(super) fn beside(header: &libc::msghdr) -> Beside {
     let mut beside = Beside::default();
     // SAFETY: `header` was filled by a successful recvmsg, so its control buffer holds `msg_controllen` bytes of whole
     // control messages, which the CMSG functions walk; each kind has the data that is read here, unaligned (ip(7), ipv6(7),
-    // socket(7)).
+    // socket(7), udp(7)).
     unsafe {
         let mut message = libc::CMSG_FIRSTHDR(header);
         while let Some(found) = message.as_ref() {
@@ -222,6 +235,10 @@ pub(super) fn beside(header: &libc::msghdr) -> Beside {
                 }
                 (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
                     beside.overflows = Some(data.cast::<u32>().read_unaligned());
+                }
+                (libc::SOL_UDP, libc::UDP_GRO) => {
+                    let size = data.cast::<libc::c_int>().read_unaligned();
+                    beside.segment = usize::try_from(size).ok().filter(|&size| size > 0);
                 }
                 _ => {}
             }
@@ -252,12 +269,13 @@ pub(crate) mod one {
     use super::*;
     use crate::sys::batch::Batch;
 
-    /// Receives a datagram without waiting; what the buffer has no room for is lost.
+    /// Receives a datagram without waiting, or a run as one; what the buffer has no room for is lost.
     pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
         let mut batch = Batch::new(0, 0);
-        batch.receive(socket, 1)?;
-        let len = min(buffer.len(), batch.datagram(0).len());
-        buffer[..len].copy_from_slice(&batch.datagram(0)[..len]);
+        let taken = batch.receive(socket, 1)?;
+        let bytes = (0..taken.datagrams).map(|place| batch.datagram(place)).collect::<Vec<_>>().concat();
+        let len = min(buffer.len(), bytes.len());
+        buffer[..len].copy_from_slice(&bytes[..len]);
         Ok(Received { len, ..batch.received(0).expect("one was received") })
     }
 
@@ -270,11 +288,6 @@ pub(crate) mod one {
         traffic_class: u8,
     ) -> io::Result<()> {
         send_run(socket, &[IoSlice::new(bytes)], to, from, traffic_class)
-    }
-
-    /// Makes a socket receive runs as they were sent.
-    pub(crate) fn receive_runs(socket: BorrowedFd<'_>) -> io::Result<()> {
-        set_option(socket, libc::SOL_UDP, libc::UDP_GRO, 1)
     }
 
     /// Makes a socket refuse runs, as kernels and devices do that cannot compute their checksums.
