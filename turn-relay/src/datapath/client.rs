@@ -39,6 +39,9 @@ impl Worker {
         let taken = listener.udp.receive(batch, want)?;
         for place in 0..taken.datagrams {
             self.take_udp(now, index, batch, place);
+            if self.outgoing.is_full() {
+                self.flush(batch);
+            }
         }
         self.flush(batch);
         Ok(taken)

@@ -9,7 +9,7 @@ use super::client::failure;
 use crate::address::{FiveTuple, PeerAddr};
 use crate::metrics::SendFailure;
 use crate::relay::SocketSlot;
-use crate::sys::batch::{Batch, MESSAGES};
+use crate::sys::batch::Batch;
 use crate::sys::datagram::{self, RUN, RUN_BYTES};
 
 /// Where a datagram goes, and what lies beside it on the wire: datagrams that have all of it in common may make a run.
@@ -76,11 +76,16 @@ pub(super) struct Outgoing {
 impl Outgoing {
     /// With `runs` datagrams are put together where they can be.
     pub(super) fn new(runs: bool) -> Self {
-        Self { packets: Vec::with_capacity(MESSAGES), first: 0, run: Vec::with_capacity(RUN), runs }
+        Self { packets: Vec::with_capacity(WAITING), first: 0, run: Vec::with_capacity(RUN), runs }
     }
 
     pub(super) fn push(&mut self, packet: Packet) {
         self.packets.push(Some(packet));
+    }
+
+    /// No more should wait: runs that came as one may make many datagrams of a batch, and each run that leaves looks at all of them.
+    pub(super) fn is_full(&self) -> bool {
+        self.packets.len() >= WAITING
     }
 
     /// Takes what is to be sent next: the oldest datagram and as many of its flow behind it as go with it, none of which overtakes
@@ -213,6 +218,8 @@ pub(crate) fn features() -> &'static str {
     }
 }
 
+/// Datagrams that wait at most.
+const WAITING: usize = 256;
 /// What an Ethernet frame holds behind the headers of IPv4 and UDP. Longer ones are cut into fragments, which is nothing for a run.
 const LONGEST_OF_A_RUN: usize = 1472;
 

@@ -40,6 +40,9 @@ impl Worker {
         let mut corked = None;
         for place in 0..taken.datagrams {
             self.take_relayed(now, slot, batch, place, &mut corked);
+            if self.outgoing.is_full() {
+                self.flush(batch);
+            }
         }
         self.flush(batch);
         self.uncork(corked);

@@ -9,7 +9,7 @@ proptest! {
     /// Against what may be said of any batch.
     #[test]
     fn runs_lose_nothing_and_keep_the_order_of_each_flow(
-        batch in prop::collection::vec((0..4_usize, prop::sample::select(&[0, 1, 160, 1000, 1000, 1200, 1472, 1473, 65_000][..])), 0..=MESSAGES),
+        batch in prop::collection::vec((0..4_usize, prop::sample::select(&[0, 1, 160, 1000, 1000, 1200, 1472, 1473, 65_000][..])), 0..=WAITING),
         runs: bool,
     ) {
         let mut outgoing = Outgoing::new(runs);
