@@ -228,17 +228,17 @@ struct Link {
 impl Driver {
     async fn run(mut self, mut inbox: mpsc::Receiver<Letter>) {
         let mut letters = Vec::with_capacity(BATCH_LETTERS);
+        let mut rested = Instant::now();
         loop {
-            let deadline = self.hub.deadline();
-            let due = async {
-                match deadline {
-                    Some(deadline) => sleep_until(deadline.into()).await,
+            let alarm = async {
+                match due(self.hub.deadline(), rested) {
+                    Some(due) => sleep_until(due.into()).await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
                 received = inbox.recv_many(&mut letters, BATCH_LETTERS) => if received == 0 { return },
-                () = due => {}
+                () = alarm => {}
             }
             let now = Instant::now();
             for letter in letters.drain(..) {
@@ -247,8 +247,9 @@ impl Driver {
                 }
                 self.entering = None;
             }
-            if self.hub.deadline().is_some_and(|deadline| deadline <= now) {
+            if due(self.hub.deadline(), rested).is_some_and(|due| due <= now) {
                 self.apply(now, Input::Timeout);
+                rested = now + REST;
             }
             self.count();
         }
@@ -375,6 +376,12 @@ impl Driver {
     }
 }
 
+/// When the hub is to be told that its deadline has come. What else comes due until `rested` is done with the first of it, so that
+/// thousands of idle sessions wake the server for their pings a few times a second only.
+fn due(deadline: Option<Instant>, rested: Instant) -> Option<Instant> {
+    deadline.map(|deadline| deadline.max(rested))
+}
+
 /// Ends a connection whose reader is too slow: what is queued is dropped, the session keeps what it must replay.
 fn give_up(outbox: &Outbox) {
     outbox.discard();
@@ -446,3 +453,19 @@ const fn reason(resync: Option<ResyncReason>) -> &'static str {
 const INBOX_LETTERS: usize = 256;
 /// Between two looks at the clock.
 const BATCH_LETTERS: usize = 64;
+/// How long after something came due nothing else does: a small part of any time that PROTOCOL.md names.
+const REST: Duration = Duration::from_millis(25);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_due_soon_after_something_else_waits_for_the_rest() {
+        let start = Instant::now();
+        let after = |ms| start + Duration::from_millis(ms);
+        assert_eq!(due(None, after(25)), None);
+        assert_eq!(due(Some(after(1)), after(25)), Some(after(25)));
+        assert_eq!(due(Some(after(26)), after(25)), Some(after(26)));
+    }
+}

@@ -31,6 +31,20 @@ pub(crate) enum Abuse {
 pub(crate) const ALL: [Abuse; 6] =
     [Abuse::StalledReader, Abuse::Nobody, Abuse::Huge, Abuse::NotJson, Abuse::HalfOpen, Abuse::Connects];
 
+impl Abuse {
+    /// What `--only` calls it.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::StalledReader => "stalled",
+            Self::Nobody => "nobody",
+            Self::Huge => "huge",
+            Self::NotJson => "not-json",
+            Self::HalfOpen => "half-open",
+            Self::Connects => "connects",
+        }
+    }
+}
+
 impl fmt::Display for Abuse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

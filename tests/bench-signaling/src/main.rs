@@ -40,7 +40,7 @@ struct Arguments {
     /// Seconds for which offers are relayed
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
-    /// Only these parts: idle, back, relay, joins
+    /// Only these parts: idle, back, relay, joins; with --abuse: stalled, nobody, huge, not-json, half-open, connects
     #[arg(long, value_name = "PART", value_delimiter = ',')]
     only: Vec<String>,
     /// Instead of all this, what hostile clients do to ours, peer, y-webrtc and socket.io: memory above idle, dead or alive, and the
@@ -175,6 +175,9 @@ impl Bench {
     async fn abuse(&mut self) -> Result<()> {
         let mut port = FIRST_PORT;
         for abuse in abuse::ALL {
+            if !self.part(abuse.word()) {
+                continue;
+            }
             println!("{abuse}");
             for index in 0..self.contenders.len() {
                 port += 10;
@@ -277,7 +280,7 @@ impl Bench {
         for room in 1..=PAIRS {
             pairs.push(Pair::enter(&target, room).await?);
         }
-        for burst in [1, 8] {
+        for burst in [1, 8, 32] {
             let time = Duration::from_secs_f64(self.arguments.seconds);
             (_, pairs) = crowd::relay(pairs, description.as_str().into(), burst, time / 3).await?;
             let cpu = cost::cpu(server.id())?;
