@@ -17,4 +17,5 @@ mod introduction;
 pub(crate) mod keyed;
 pub(crate) mod listen;
 pub(crate) mod poll;
+mod socket;
 pub(crate) mod websocket;
