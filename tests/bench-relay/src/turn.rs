@@ -61,20 +61,30 @@ enum Ask {
 }
 
 impl Client {
-    /// Allocates by each of the connected `wires`, by some at the same time, as clients of a busy server do.
+    /// Allocates by each of the connected `wires`, by some at the same time, as clients of a busy server do: requests are made before
+    /// the first of them is sent, so that a server that is faster than this program has no time to sleep between two.
     pub(crate) fn allocate(wires: Vec<Wire>, way: &Way) -> Result<Vec<Self>> {
         let mut clients: Vec<_> = wires.into_iter().map(|wire| Self::new(wire, way.clone())).collect();
         for some in clients.chunks_mut(AT_ONCE) {
-            let asked = some.iter().map(|client| client.ask(&Ask::Allocate)).collect::<Result<Vec<_>>>()?;
+            let asked = Self::ask_together(some)?;
             for (client, asked) in some.iter_mut().zip(asked) {
                 client.challenged(&client.answer(&asked)?)?;
             }
-            let asked = some.iter().map(|client| client.ask(&Ask::Allocate)).collect::<Result<Vec<_>>>()?;
+            let asked = Self::ask_together(some)?;
             for (client, asked) in some.iter_mut().zip(asked) {
                 client.allocated(&client.answer(&asked)?)?;
             }
         }
         Ok(clients)
+    }
+
+    fn ask_together(clients: &[Self]) -> Result<Vec<Vec<u8>>> {
+        let requests =
+            clients.iter().map(|client| client.request(&Ask::Allocate)).collect::<Result<Vec<_>>>()?;
+        for (client, request) in clients.iter().zip(&requests) {
+            client.wire.send(request)?;
+        }
+        Ok(requests)
     }
 
     fn new(wire: Wire, way: Way) -> Self {
