@@ -186,6 +186,27 @@ fn a_run_that_comes_as_one_is_relayed_as_its_datagrams_both_ways() {
     assert_eq!((traffic.to_peer_packets, traffic.to_client_packets), (60, 60));
 }
 
+/// One by one a turn takes no more than its budget.
+#[test]
+fn runs_that_come_as_one_are_taken_whole_in_one_turn() {
+    let mut bench = Bench::new();
+    let [client, peer] = [(); 2].map(|()| marked_socket());
+    let relayed = bench.call(&client, at(&peer));
+    let payload = vec![7; 1000];
+    let frame = channel_data(0x4000, &payload);
+    for (from, bytes, to, relayed) in
+        [(&client, &frame, bench.address, (120, 0)), (&peer, &payload, relayed, (120, 120))]
+    {
+        for _ in 0..2 {
+            let run = [io::IoSlice::new(bytes); BUDGET - 4];
+            datagram::send_run(from.as_fd(), &run, to, None, 0).expect("is supported");
+        }
+        bench.turn();
+        let traffic = bench.traffic();
+        assert_eq!((traffic.to_peer_packets, traffic.to_client_packets), relayed);
+    }
+}
+
 #[test]
 fn datagrams_that_cannot_be_sent_cost_none_of_those_around_them() {
     let mut bench = Bench::new();
