@@ -377,7 +377,7 @@ impl Driver {
 }
 
 /// When the hub is to be told that its deadline has come. What else comes due until `rested` is done with the first of it, so that
-/// thousands of idle sessions wake the server for their pings a few times a second only.
+/// thousands of idle sessions wake the shard for their pings forty times a second at most.
 fn due(deadline: Option<Instant>, rested: Instant) -> Option<Instant> {
     deadline.map(|deadline| deadline.max(rested))
 }
@@ -453,7 +453,7 @@ const fn reason(resync: Option<ResyncReason>) -> &'static str {
 const INBOX_LETTERS: usize = 256;
 /// Between two looks at the clock.
 const BATCH_LETTERS: usize = 64;
-/// How long after something came due nothing else does: a small part of any time that PROTOCOL.md names.
+/// How long after something came due nothing else does, as PROTOCOL.md says.
 const REST: Duration = Duration::from_millis(25);
 
 #[cfg(test)]

@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use bench::{Better, Report, cost};
-use clap::Parser;
+use clap::{Parser, builder::PossibleValuesParser};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{task::LocalSet, time::sleep};
 
+use abuse::Abuse;
 use client::Target;
 use contender::{Contender, Cpus, Kind, Places, Server};
 use crowd::{Crowd, Pair};
@@ -40,8 +41,8 @@ struct Arguments {
     /// Seconds for which offers are relayed
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
-    /// Only these parts: idle, back, relay, joins; with --abuse: stalled, nobody, huge, not-json, half-open, connects
-    #[arg(long, value_name = "PART", value_delimiter = ',')]
+    /// Only these parts, the first four without --abuse and the others with it
+    #[arg(long, value_name = "PART", value_delimiter = ',', value_parser = parts())]
     only: Vec<String>,
     /// Instead of all this, what hostile clients do to ours, peer, y-webrtc and socket.io: memory above idle, dead or alive, and the
     /// latency between two others meanwhile
@@ -132,6 +133,11 @@ fn compare() -> Result<()> {
     print!("\n{}", bench.report.text());
     println!("\nwritten to {}", out.join("results.json").display());
     Ok(())
+}
+
+/// What `--only` takes.
+fn parts() -> PossibleValuesParser {
+    ["idle", "back", "relay", "joins"].into_iter().chain(abuse::ALL.map(Abuse::word)).into()
 }
 
 fn wanted(words: &[String], name: &str) -> bool {
