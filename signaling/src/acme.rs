@@ -7,13 +7,22 @@
 //!
 //! `rustls-acme` does it: it takes a certificate from the cache as long as that is good, orders another when two thirds of its time
 //! are over, and after a failure again with growing pauses (1 s to 18 h). Without a certificate handshakes fail and all else goes on.
-//! It sets no deadline for an answer of the authority: one that takes a request and never answers it delays the order until a restart.
+//! It waits for an authority's answer without a deadline, so it is begun anew once it was silent for longer than any of its pauses.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use futures_util::StreamExt as _;
-use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs::default_provider, server::ResolvesServerCert};
-use rustls_acme::{AcmeConfig, Event, EventOk, caches::DirCache};
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::aws_lc_rs::default_provider,
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use rustls_acme::{
+    AcmeConfig, AcmeState, Event, EventOk, ResolvesServerCertAcme, caches::DirCache, is_tls_alpn_challenge,
+};
+use tokio::time::timeout;
 use tracing::{debug, info, warn};
 use turn_relay::operation::StartError;
 
@@ -31,20 +40,79 @@ pub(crate) fn open(
     metrics: Arc<Metrics>,
 ) -> Result<(Arc<dyn ResolvesServerCert>, impl Future<Output = ()> + Send + 'static), StartError> {
     rules.prepare()?;
-    let contact = rules.contact.iter().map(|address| format!("mailto:{address}"));
-    let mut orders = AcmeConfig::new_with_client_config(&rules.domains, Arc::new(client()?))
-        .contact(contact)
-        .directory(&rules.directory)
-        .cache(DirCache::new(rules.cache.clone()))
-        .state();
-    let resolver = orders.resolver();
-    let renewal = async move {
-        let mut before = false;
-        while let Some(event) = orders.next().await {
-            note(&metrics, event, &mut before);
-        }
-    };
-    Ok((resolver, renewal))
+    let asking = Asking { rules: rules.clone(), client: Arc::new(client()?) };
+    let (certificates, renewal) = asking.keep_good(metrics, SILENCE);
+    Ok((certificates, renewal))
+}
+
+/// Whom to ask for what.
+struct Asking {
+    rules: AcmeRules,
+    client: Arc<ClientConfig>,
+}
+
+impl Asking {
+    /// What handshakes are answered with, and what keeps it good; that is begun anew whenever nothing was heard of it for so long.
+    fn keep_good(
+        self,
+        metrics: Arc<Metrics>,
+        silence: Duration,
+    ) -> (Arc<Certificates>, impl Future<Output = ()> + Send + 'static) {
+        let mut orders = self.begin();
+        let certificates = Arc::new(Certificates::of(orders.resolver()));
+        let shown = Arc::clone(&certificates);
+        let renewal = async move {
+            let mut before = false;
+            loop {
+                match timeout(silence, orders.next()).await {
+                    Ok(Some(event)) => {
+                        if matches!(event, Ok(EventOk::DeployedCachedCert | EventOk::DeployedNewCert)) {
+                            shown.latest.store(orders.resolver());
+                        }
+                        note(&metrics, event, &mut before);
+                    }
+                    Ok(None) => break,
+                    Err(_elapsed) => {
+                        orders = self.begin();
+                        shown.asking.store(orders.resolver());
+                    }
+                }
+            }
+        };
+        (certificates, renewal)
+    }
+
+    fn begin(&self) -> AcmeState<io::Error> {
+        let Self { rules, client } = self;
+        let contact = rules.contact.iter().map(|address| format!("mailto:{address}"));
+        AcmeConfig::new_with_client_config(&rules.domains, Arc::clone(client))
+            .contact(contact)
+            .directory(&rules.directory)
+            .cache(DirCache::new(rules.cache.clone()))
+            .state()
+    }
+}
+
+/// What is shown in handshakes.
+#[derive(Debug)]
+struct Certificates {
+    /// To the authority, as proof.
+    asking: ArcSwap<ResolvesServerCertAcme>,
+    /// To clients: of who had a certificate last.
+    latest: ArcSwap<ResolvesServerCertAcme>,
+}
+
+impl Certificates {
+    fn of(first: Arc<ResolvesServerCertAcme>) -> Self {
+        Self { asking: ArcSwap::new(Arc::clone(&first)), latest: ArcSwap::new(first) }
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let whose = if is_tls_alpn_challenge(&hello) { &self.asking } else { &self.latest };
+        whose.load().resolve(hello)
+    }
 }
 
 /// For the requests to the authority.
@@ -66,8 +134,9 @@ fn client() -> Result<ClientConfig, StartError> {
 fn note(metrics: &Metrics, event: Event<io::Error, io::Error>, before: &mut bool) {
     match event {
         Ok(EventOk::DeployedCachedCert) => {
-            *before = true;
-            info!("the certificate is the one that was kept");
+            if !std::mem::replace(before, true) {
+                info!("the certificate is the one that was kept");
+            }
         }
         Ok(EventOk::DeployedNewCert) => {
             let outcome = if std::mem::replace(before, true) { "renewed" } else { "obtained" };
@@ -90,3 +159,8 @@ fn one_line(text: &str) -> String {
 }
 
 const MAX_REASON: usize = 400;
+/// A pause is at most 2^16 s, some 18 hours. Only who waits for the end of a certificate's time is silent for longer, and that goes on from the folder.
+const SILENCE: Duration = Duration::from_secs(24 * 60 * 60);
+
+#[cfg(test)]
+mod tests;

@@ -31,7 +31,7 @@ const NAME: &str = "call.example.test";
 async fn a_certificate_is_obtained_once_the_authority_answers_and_kept_over_a_restart() {
     let folder = tempfile::tempdir().expect("a folder");
     let [listen, admin, api, management, names] = [0; 5].map(|_| free_port());
-    let authority = Authority { folder: folder.path(), listen, api, management, names };
+    let authority = Authority { folder: folder.path(), listen, api, management, names, lifetime: 3600 };
     authority.write_certificate();
     let process = server(folder.path(), listen, admin, api);
 
@@ -77,6 +77,24 @@ async fn a_certificate_is_obtained_once_the_authority_answers_and_kept_over_a_re
     ] {
         assert!(log.contains(said), "{said}: {log}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_is_renewed_before_its_time_is_over() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [listen, admin, api, management, names] = [0; 5].map(|_| free_port());
+    let authority = Authority { folder: folder.path(), listen, api, management, names, lifetime: 12 };
+    authority.write_certificate();
+    let _pebble = authority.start();
+    let process = server(folder.path(), listen, admin, api);
+
+    becomes(admin, |outcomes| outcomes.obtained == 1).await;
+    let roots = [authority.root().await];
+    let first = shown(&handshake(listen, &roots, &[]).await.expect("it is good"));
+    becomes(admin, |outcomes| outcomes.renewed == 1).await;
+    let second = shown(&handshake(listen, &roots, &[]).await.expect("it is good"));
+    assert_ne!(second, first);
+    end(process).await;
 }
 
 #[test]
@@ -197,6 +215,8 @@ struct Authority<'a> {
     api: SocketAddr,
     management: SocketAddr,
     names: SocketAddr,
+    /// Of its certificates, in seconds.
+    lifetime: u64,
 }
 
 impl Authority<'_> {
@@ -218,6 +238,7 @@ impl Authority<'_> {
             "privateKey": path("key.pem"),
             "httpPort": 1,
             "tlsPort": self.listen.port(),
+            "certificateValidityPeriod": self.lifetime,
         }});
         std::fs::write(path("pebble.json"), config.to_string()).expect("written");
         let names = self.names.to_string();
