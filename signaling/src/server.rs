@@ -163,7 +163,7 @@ impl Server {
         let operator = Operator { shards: shards.clone(), metrics, since: std::time::Instant::now() };
         let console =
             Console { operator, reloader: reloader.clone(), access, registry, ready: ready.clone() };
-        let admin = admin.and_then(|admin| serve_admin(admin, console, &stop));
+        let admin = admin.and_then(|admin| serve_admin(admin, console, &stop, &tasks));
         tokio::spawn(stop.run_until_cancelled_owned(watchdog::guard(shards)));
         let drivers = drivers.into_iter().collect();
         ready.set(true);
@@ -274,9 +274,14 @@ fn bind(listen: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
 }
 
 /// Its address, if that is a port.
-fn serve_admin(admin: Admin, console: Console, stop: &CancellationToken) -> Option<SocketAddr> {
+fn serve_admin(
+    admin: Admin,
+    console: Console,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) -> Option<SocketAddr> {
     let (address, routes) = (admin.address().tcp(), console.routes(&admin));
-    tokio::spawn(admin.serve(routes, stop.clone().cancelled_owned()));
+    tasks.spawn(admin.serve(routes, stop.clone().cancelled_owned()));
     address
 }
 

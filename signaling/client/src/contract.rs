@@ -3,8 +3,10 @@
 use std::collections::vec_deque;
 use std::time::Duration;
 
+use serde::{Serialize, Serializer};
 use signaling_protocol::{
-    DisplayName, Instance, Negotiation, Payload, PeerId, Secret, ServerMessage, Welcome,
+    AccessToken, DisplayName, Door, Instance, MAX_BAN, Negotiation, Password, Payload, PeerId, Secret,
+    ServerMessage, Welcome,
 };
 
 /// A connection, numbered by the client in the order in which it asks for them.
@@ -20,6 +22,10 @@ pub struct Identity {
     pub instance: Instance,
     /// Shown to the others.
     pub name: Option<DisplayName>,
+    /// Shows that it may enter, where the server asks for that; [`Input::Token`] replaces it.
+    pub token: Option<AccessToken>,
+    /// What newcomers have to know, where the room has a password.
+    pub password: Option<Password>,
 }
 
 /// What happened.
@@ -53,10 +59,69 @@ pub enum Input<'a> {
         /// What it says.
         payload: Payload,
     },
+    /// Does something to the room, or asks about it. Kept and sent as a signal is; [`Event::Kept`] names it.
+    Moderate(&'a Moderation),
+    /// A further token, before the last one ends; the server answers with `granted` or an error. Without a connection it is shown with the next
+    /// hello, that of a [`Input::Connect`] after the server did not want the last one too.
+    Token(AccessToken),
+    /// No allocation could be made on a TURN server that the welcome or `ice` named: tells the operator, if there is a connection.
+    TurnError {
+        /// The server's URL; of one above 256 bytes nothing is told.
+        url: &'a str,
+        /// STUN error code, or 701 when the server was not reached.
+        code: u16,
+    },
     /// Leaves for good.
     Bye,
     /// The time of [`super::Client::deadline`] has come.
     Timeout,
+}
+
+/// What those do to a room whom the server granted that: `granted` in the welcome says who they are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Moderation {
+    /// Removes another peer.
+    Kick {
+        /// Whom.
+        to: PeerId,
+        /// How long it is kept out, [`MAX_BAN`] at most; without, it may come back at once.
+        #[serde(rename = "ban_ms", skip_serializing_if = "Option::is_none", serialize_with = "millis")]
+        ban: Option<Duration>,
+        /// What it is told.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<DisplayName>,
+    },
+    /// Asks who is kept out; `bans` answers.
+    Bans,
+    /// Lets somebody in again who is kept out; `bans` answers.
+    Lift {
+        /// Whom.
+        to: PeerId,
+    },
+    /// Opens or closes the room to newcomers.
+    Door {
+        /// Who may come in.
+        door: Door,
+        /// What newcomers have to know from now on; an empty one is none, and without one nothing changes.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        password: Option<Password>,
+    },
+    /// Lets in somebody who knocked.
+    Admit {
+        /// Whom.
+        to: PeerId,
+    },
+    /// Sends away somebody who knocked.
+    Deny {
+        /// Whom.
+        to: PeerId,
+    },
+}
+
+fn millis<S: Serializer>(ban: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    let millis = ban.unwrap_or_default().min(MAX_BAN).as_millis();
+    serializer.serialize_u64(u64::try_from(millis).unwrap_or(u64::MAX))
 }
 
 /// What must now happen.
@@ -97,7 +162,7 @@ pub enum Event {
         /// What it says.
         message: ServerMessage,
     },
-    /// A signal was kept under this `seq`; an `error` that refuses it names it in `re`.
+    /// A signal, or what was done to the room, was kept under this `seq`; an `error` that refuses it names it in `re`.
     Kept(u64),
     /// It will not come back by itself: the program left, or the server does not want it.
     Ended(Option<u16>),

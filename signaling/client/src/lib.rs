@@ -27,5 +27,5 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-pub use contract::{ConnId, Event, Identity, Input, Output, Outputs};
+pub use contract::{ConnId, Event, Identity, Input, Moderation, Output, Outputs};
 pub use session::Client;

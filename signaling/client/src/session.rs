@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use signaling_protocol::{
-    DisplayName, Instance, LimitsNotice, Negotiation, Outcome, Payload, PeerId, PingNotice, ResumeToken,
-    Secret, ServerFrame, ServerMessage, Welcome,
+    AccessToken, DisplayName, Instance, LimitsNotice, Negotiation, Outcome, Password, Payload, PeerId,
+    PingNotice, ResumeToken, Secret, ServerFrame, ServerMessage, Welcome,
 };
 
-use crate::contract::{ConnId, Event, Identity, Input, Output, Outputs};
+use crate::contract::{ConnId, Event, Identity, Input, Moderation, Output, Outputs};
 use crate::kept::{Kept, Pace};
 
 /// The client of one session. See the crate.
@@ -73,6 +73,10 @@ struct HelloFrame<'a> {
     name: &'a Option<DisplayName>,
     #[serde(skip_serializing_if = "Option::is_none")]
     resume: &'a Option<ResumeToken>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: &'a Option<AccessToken>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    password: &'a Option<Password>,
     attempt: u64,
 }
 
@@ -116,6 +120,9 @@ impl Client {
             Input::Closed { conn, code } if conn == self.conn => self.lost(now, code),
             Input::Opened(_) | Input::Text { .. } | Input::Closed { .. } => {}
             Input::Signal { to, negotiation, payload } => self.signal(now, to, &negotiation, &payload),
+            Input::Moderate(moderation) => self.moderate(now, moderation),
+            Input::Token(token) => self.show(token),
+            Input::TurnError { url, code } => self.report(url, code),
             Input::Bye => self.leave(now),
             Input::Timeout => self.time_out(now),
         }
@@ -163,10 +170,21 @@ impl Client {
 
     fn greet(&mut self) {
         self.link = Link::Greeting;
-        let Identity { secret, instance, name } = &self.identity;
+        let Identity { secret, instance, name, token, password } = &self.identity;
         let ack = if self.resume.is_some() { self.received } else { 0 };
         let (resume, attempt) = (&self.resume, self.conn.0);
-        let hello = HelloFrame { r#type: "hello", seq: 0, ack, secret, instance, name, resume, attempt };
+        let hello = HelloFrame {
+            r#type: "hello",
+            seq: 0,
+            ack,
+            secret,
+            instance,
+            name,
+            resume,
+            token,
+            password,
+            attempt,
+        };
         let text = serde_json::to_string(&hello).expect("strings and numbers serialise without error");
         self.outputs.push_back(Output::Send { conn: self.conn, text });
     }
@@ -183,7 +201,7 @@ impl Client {
             return;
         }
         if matches!(frame.message, ServerMessage::Ping) {
-            return self.send_unsequenced("pong");
+            return self.send_unsequenced(PONG);
         }
         if let (0, ServerMessage::Error(error)) = (frame.seq, &frame.message) {
             self.retry_after = Duration::from_millis(error.retry_after_ms.unwrap_or(0));
@@ -219,7 +237,7 @@ impl Client {
         }
         self.received = seq;
         if self.received - self.told >= ACK_EVERY {
-            self.send_unsequenced("ack");
+            self.send_unsequenced(ACK);
         } else {
             self.ack_at.get_or_insert(now + ACK_DELAY);
         }
@@ -239,7 +257,7 @@ impl Client {
         self.kept.acknowledge(ack);
         self.kept.rewind();
         // The token that we came with is good until the server has heard us with the new one.
-        self.send_unsequenced("ack");
+        self.send_unsequenced(ACK);
         self.tell(Event::Welcome(welcome));
         self.flush(now);
     }
@@ -250,6 +268,26 @@ impl Client {
         // RawValue keeps line breaks between tokens, and a line of a POST has none.
         let raw = raw.replace(['\n', '\r'], " ");
         self.keep(now, format!(r#""type":"signal","to":"{to}","negotiation":{negotiation},"{field}":{raw}"#));
+    }
+
+    fn moderate(&mut self, now: Instant, moderation: &Moderation) {
+        let text = serde_json::to_string(moderation).expect("strings and numbers serialise without error");
+        let fields = text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).unwrap_or(&text);
+        self.keep(now, fields.to_owned());
+    }
+
+    fn show(&mut self, token: AccessToken) {
+        let quoted = serde_json::to_string(&token).expect("a string serialises without error");
+        self.identity.token = Some(token);
+        self.send_unsequenced(&format!(r#""type":"token","token":{quoted}"#));
+    }
+
+    fn report(&mut self, url: &str, code: u16) {
+        if url.len() <= MAX_URL_BYTES {
+            let url = serde_json::to_string(url).expect("a string serialises without error");
+            let fields = format!(r#""type":"report","kind":"turn_error","url":{url},"code":{code}"#);
+            self.send_unsequenced(&fields);
+        }
     }
 
     /// Before the first `welcome` there is nobody to send to.
@@ -285,9 +323,10 @@ impl Client {
         }
     }
 
-    fn send_unsequenced(&mut self, kind: &str) {
+    /// What belongs to this connection.
+    fn send_unsequenced(&mut self, fields: &str) {
         if self.link == Link::Open {
-            self.write(format!(r#"{{"type":"{kind}","seq":0,"ack":{}}}"#, self.received));
+            self.write(format!(r#"{{"seq":0,"ack":{},{fields}}}"#, self.received));
         }
     }
 
@@ -343,7 +382,7 @@ impl Client {
         }
         if self.ack_at.is_some_and(|at| at <= now) {
             self.ack_at = None;
-            self.send_unsequenced("ack");
+            self.send_unsequenced(ACK);
         }
         if self.flush_at.is_some_and(|at| at <= now) {
             self.flush(now);
@@ -360,6 +399,10 @@ impl Client {
     }
 }
 
+const ACK: &str = r#""type":"ack""#;
+const PONG: &str = r#""type":"pong""#;
+/// Of a report; PROTOCOL.md allows no more.
+const MAX_URL_BYTES: usize = 256;
 /// From the wish for a connection to its `welcome`.
 const WELCOME_DEADLINE: Duration = Duration::from_secs(5);
 /// PROTOCOL.md asks for an acknowledgement after at most 1 s or 16 frames.

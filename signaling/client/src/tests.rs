@@ -3,9 +3,11 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use signaling_protocol::{Payload, PeerId, ServerMessage};
+use signaling_protocol::{
+    ClientFrame, ClientMessage, Door, Kick, MAX_BAN, Payload, PeerId, Report, ServerMessage, SetDoor,
+};
 
-use super::{Client, ConnId, Event, Identity, Input, Output};
+use super::{Client, ConnId, Event, Identity, Input, Moderation, Output};
 
 const OTHER: &str = "RWihKyg-JAfjKb8X6tqGQj";
 
@@ -16,7 +18,8 @@ fn start() -> Instant {
 
 fn client() -> Client {
     let secret = ("a".repeat(42) + "A").parse().unwrap();
-    Client::new(Identity { secret, instance: "run".parse().unwrap(), name: None })
+    let instance = "run".parse().unwrap();
+    Client::new(Identity { secret, instance, name: None, token: None, password: None })
 }
 
 fn welcome(outcome: &str, ack: u64, limits: &Value) -> String {
@@ -196,4 +199,97 @@ fn silence_ends_a_connection_and_a_bye_that_is_not_answered_the_client() {
     assert_eq!((&bye[0]["type"], &bye[0]["seq"]), (&json!("bye"), &json!(1)));
     assert_eq!(client.deadline(), Some(now + Duration::from_secs(1)));
     assert!(is_over(&client.handle(now + Duration::from_secs(1), Input::Timeout).collect::<Vec<_>>()));
+}
+
+fn texts(outputs: &[Output]) -> Vec<&str> {
+    let mut texts = Vec::new();
+    for output in outputs {
+        if let Output::Send { text, .. } = output {
+            texts.push(text.as_str());
+        }
+    }
+    texts
+}
+
+#[test]
+fn what_is_done_to_a_room_is_kept_and_read_as_it_was_meant() {
+    let now = start();
+    let mut client = open(now);
+    let to: PeerId = OTHER.parse().unwrap();
+    let reason = "\"please\"".parse().ok();
+    let kick = |ban| Moderation::Kick { to, ban, reason: reason.clone() };
+    let read_kick = |ban| ClientMessage::Kick(Kick { to: Some(to), ban, reason: reason.clone() });
+    let door = |password: Option<&str>| password.map(|password| password.parse().unwrap());
+    let set = |password| ClientMessage::Door(SetDoor { door: Door::Knock, password: door(password) });
+    let cases = [
+        (kick(None), read_kick(None)),
+        (kick(Some(Duration::from_millis(1500))), read_kick(Some(Duration::from_millis(1500)))),
+        (kick(Some(2 * MAX_BAN)), read_kick(Some(MAX_BAN))),
+        (Moderation::Bans, ClientMessage::Bans),
+        (Moderation::Lift { to }, ClientMessage::Lift(Some(to))),
+        (Moderation::Door { door: Door::Knock, password: None }, set(None)),
+        (Moderation::Door { door: Door::Knock, password: door(Some("")) }, set(Some(""))),
+        (Moderation::Admit { to }, ClientMessage::Admit(Some(to))),
+        (Moderation::Deny { to }, ClientMessage::Deny(Some(to))),
+    ];
+    for (seq, (moderation, meant)) in (1..).zip(cases) {
+        let outputs: Vec<_> = client.handle(now, Input::Moderate(&moderation)).collect();
+        assert!(matches!(outputs[0], Output::Event(Event::Kept(kept)) if kept == seq), "{outputs:?}");
+        let frame = ClientFrame::parse(texts(&outputs)[0].as_bytes()).unwrap();
+        assert_eq!((frame.seq, format!("{:?}", frame.message)), (seq, format!("{meant:?}")));
+    }
+    assert_eq!(client.unacknowledged(), 9);
+}
+
+#[test]
+fn a_token_is_shown_at_once_and_with_every_hello_and_a_password_too() {
+    let now = start();
+    let identity = Identity {
+        secret: ("a".repeat(42) + "A").parse().unwrap(),
+        instance: "run".parse().unwrap(),
+        name: None,
+        token: "first".parse().ok(),
+        password: "sesame".parse().ok(),
+    };
+    let mut client = Client::new(identity);
+    let hello = |client: &mut Client, conn| {
+        client.handle(now, Input::Connect).for_each(drop);
+        let outputs: Vec<_> = client.handle(now, Input::Opened(ConnId(conn))).collect();
+        let ClientMessage::Hello(hello) = ClientFrame::parse(texts(&outputs)[0].as_bytes()).unwrap().message
+        else {
+            panic!("{outputs:?}")
+        };
+        (hello.token.unwrap(), hello.password.unwrap().as_str().to_owned())
+    };
+    assert_eq!(hello(&mut client, 1), ("first".parse().unwrap(), "sesame".to_owned()));
+    assert!(
+        texts(&client.handle(now, Input::Token("second".parse().unwrap())).collect::<Vec<_>>()).is_empty()
+    );
+    assert_eq!(hello(&mut client, 2).0, "second".parse().unwrap());
+    hear(&mut client, now, 2, &welcome("new", 0, &limits(100)));
+    let outputs: Vec<_> = client.handle(now, Input::Token("third".parse().unwrap())).collect();
+    let frame = ClientFrame::parse(texts(&outputs)[0].as_bytes()).unwrap();
+    assert!(matches!(frame.message, ClientMessage::Token(token) if token.as_str() == "third"));
+    // Its end is the end of the session, and with another it comes in again.
+    assert!(is_over(
+        &client.handle(now, Input::Closed { conn: ConnId(2), code: Some(4208) }).collect::<Vec<_>>()
+    ));
+    client.handle(now, Input::Token("fourth".parse().unwrap())).for_each(drop);
+    assert_eq!(hello(&mut client, 3).0, "fourth".parse().unwrap());
+}
+
+#[test]
+fn a_relay_that_fails_is_reported_if_there_is_a_connection_and_the_server_takes_the_url() {
+    let now = start();
+    let mut client = open(now);
+    let long = "x".repeat(257);
+    for (url, told) in [("turn:\"a\"", true), (&long[..256], true), (&long, false)] {
+        let outputs: Vec<_> = client.handle(now, Input::TurnError { url, code: 701 }).collect();
+        let read = texts(&outputs).first().map(|text| ClientFrame::parse(text.as_bytes()).unwrap().message);
+        let meant = Report::TurnError { url: url.into(), code: 701 };
+        assert_eq!(read.is_some(), told);
+        assert!(read.is_none_or(|read| matches!(read, ClientMessage::Report(report) if report == meant)));
+    }
+    let mut nowhere = self::client();
+    assert_eq!(nowhere.handle(now, Input::TurnError { url: "turn:a", code: 401 }).count(), 0);
 }

@@ -52,7 +52,7 @@ impl Network {
         let mut rng = ChaCha8Rng::seed_from_u64(!schedule.seed);
         let hub = Hub::new(limits(schedule), ChaCha20Rng::seed_from_u64(schedule.seed));
         let room: RoomName = "lobby".parse().expect("a room");
-        let people = (0..schedule.people).map(|index| Person::new(index, &room)).collect();
+        let people = (0..schedule.people).map(|index| Person::new(index, &room, None)).collect();
         let ways = (0..schedule.people).map(|_| Way::any(&mut rng)).collect();
         Self {
             hub,
@@ -76,6 +76,14 @@ impl Network {
                     let outputs = self.people[who].say(self.now, to + usize::from(n / 3));
                     self.carry_out(who, outputs);
                 }
+            }
+            Step::Ask { who } => {
+                let outputs = self.people[who].ask(self.now);
+                self.carry_out(who, outputs);
+            }
+            Step::Kick { who, to } => {
+                let outputs = self.people[who].kick(self.now, to);
+                self.carry_out(who, outputs);
             }
             Step::Carry(count) => (0..count).for_each(|_| self.carry()),
             Step::Wait(millis) => self.pass(Duration::from_millis(millis.into())),
@@ -236,7 +244,7 @@ impl Network {
             room,
             ack: frame.ack,
             hello,
-            grant: Some(Grant::default()),
+            grant: Some(Grant { may_kick: true, ..Grant::default() }),
             ice: credentials(),
         });
     }
@@ -366,7 +374,8 @@ impl Network {
         self.carry_everything();
         self.links.clear();
         let limits = self.hub.limits();
-        let until = self.now + limits.ping_interval + limits.ping_deadline + limits.grace;
+        let until =
+            self.now + limits.ping_interval + limits.ping_deadline + limits.grace + limits.kick_memory;
         while let Some(due) = self.hub.deadline().filter(|due| *due <= until) {
             self.now = self.now.max(due);
             self.input(Input::Timeout);

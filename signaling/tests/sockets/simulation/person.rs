@@ -1,13 +1,14 @@
 //! Somebody in a room: a client of the SDK's core, and the checks of what the server promises to it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::to_raw_value;
-use signaling_client::{Client, Event, Identity, Input, Output};
+use signaling_client::{Client, Event, Identity, Input, Moderation, Output};
 use signaling_protocol::{
-    Instance, Outcome, Payload, PeerId, PeerState, RelayedSignal, RoomName, Secret, ServerMessage, Welcome,
+    AccessToken, CloseCode, Instance, Outcome, Payload, PeerId, PeerState, RelayedSignal, RoomName, Secret,
+    ServerMessage, Welcome,
 };
 
 /// What a signal carries: who really sent it, in which session of theirs, the how manieth.
@@ -30,6 +31,14 @@ struct Sent {
     refused: bool,
 }
 
+/// A frame that is being handed to the client.
+#[derive(Debug)]
+enum Saying {
+    Signal(PeerId, Mark),
+    Question,
+    Kick(PeerId),
+}
+
 #[derive(Debug)]
 pub(super) struct Person {
     pub(super) index: usize,
@@ -41,13 +50,22 @@ pub(super) struct Person {
     farewell: String,
     pub(super) peer: PeerId,
     secret: Secret,
+    token: Option<AccessToken>,
     run: u32,
     /// Sessions, over all runs.
     life: u32,
     count: u32,
-    /// The signal that is being handed to the client.
-    saying: Option<(PeerId, Mark)>,
+    saying: Option<Saying>,
     sent: Vec<Sent>,
+    /// Questions without an answer yet, by their `seq`.
+    asked: VecDeque<u64>,
+    pub(super) answered: u64,
+    /// Whom it removed, by the `seq`, and whether it saw them leave since, or was told that they had already.
+    kicks: Vec<(u64, PeerId, bool)>,
+    /// All that it ever removed.
+    kicked: Vec<PeerId>,
+    /// How often it was removed.
+    removed: u64,
     refused: Vec<Mark>,
     latest: BTreeMap<PeerId, Mark>,
     got: BTreeSet<Mark>,
@@ -58,23 +76,29 @@ pub(super) struct Person {
 }
 
 impl Person {
-    pub(super) fn new(index: usize, room: &RoomName) -> Self {
+    pub(super) fn new(index: usize, room: &RoomName, token: Option<AccessToken>) -> Self {
         let letter = char::from(b'a' + u8::try_from(index).expect("few people"));
         let secret: Secret = (letter.to_string().repeat(42) + "A").parse().expect("43 characters");
         let peer = PeerId::derive(room, &secret);
         Self {
             index,
-            client: Client::new(identity(&secret, 0)),
+            client: Client::new(identity(&secret, token.clone(), 0)),
             leaving: false,
             ended: false,
             farewell: String::new(),
             peer,
             secret,
+            token,
             run: 0,
             life: 0,
             count: 0,
             saying: None,
             sent: Vec::new(),
+            asked: VecDeque::new(),
+            answered: 0,
+            kicks: Vec::new(),
+            kicked: Vec::new(),
+            removed: 0,
             refused: Vec::new(),
             latest: BTreeMap::new(),
             got: BTreeSet::new(),
@@ -88,14 +112,22 @@ impl Person {
     /// The page is loaded anew. The caller forgets the connections of the one before.
     pub(super) fn reload(&mut self) {
         self.run += 1;
-        self.client = Client::new(identity(&self.secret, self.run));
+        self.client = Client::new(identity(&self.secret, self.token.clone(), self.run));
         (self.leaving, self.ended) = (false, false);
-        self.sent.clear();
+        self.forget();
         self.view.clear();
     }
 
+    /// Whether it wants to be there no longer, or must not.
     pub(super) const fn is_leaving(&self) -> bool {
-        self.leaving
+        self.leaving || self.ended
+    }
+
+    /// What was said in a session that is over gets no answer any more.
+    fn forget(&mut self) {
+        self.sent.clear();
+        self.asked.clear();
+        self.kicks.clear();
     }
 
     /// Leaves for good.
@@ -118,13 +150,33 @@ impl Person {
 
     /// Says one thing to the `to`th of those that it sees.
     pub(super) fn say(&mut self, now: Instant, to: usize) -> Vec<Output> {
-        let Some(&to) = self.view.keys().nth(to % self.view.len().max(1)) else { return Vec::new() };
+        let Some(to) = self.seen(to) else { return Vec::new() };
         self.count += 1;
         let mark = Mark { sender: self.index, life: self.life, n: self.count };
-        self.saying = Some((to, mark));
         let negotiation = "n".parse().expect("a name");
         let payload = Payload::Description(to_raw_value(&mark).expect("numbers"));
-        let outputs = self.handle(now, Input::Signal { to, negotiation, payload });
+        self.hand_in(now, Saying::Signal(to, mark), Input::Signal { to, negotiation, payload })
+    }
+
+    /// Asks who is kept out.
+    pub(super) fn ask(&mut self, now: Instant) -> Vec<Output> {
+        self.hand_in(now, Saying::Question, Input::Moderate(&Moderation::Bans))
+    }
+
+    /// Removes the `to`th of those that it sees.
+    pub(super) fn kick(&mut self, now: Instant, to: usize) -> Vec<Output> {
+        let Some(to) = self.seen(to) else { return Vec::new() };
+        let kick = Moderation::Kick { to, ban: None, reason: None };
+        self.hand_in(now, Saying::Kick(to), Input::Moderate(&kick))
+    }
+
+    fn seen(&self, to: usize) -> Option<PeerId> {
+        self.view.keys().nth(to % self.view.len().max(1)).copied()
+    }
+
+    fn hand_in(&mut self, now: Instant, saying: Saying, input: Input<'_>) -> Vec<Output> {
+        self.saying = Some(saying);
+        let outputs = self.handle(now, input);
         // A client that is over keeps nothing.
         self.saying = None;
         outputs
@@ -134,15 +186,28 @@ impl Person {
         match event {
             Event::Welcome(welcome) => self.enter(*welcome),
             Event::Frame { seq, message } => self.hear(seq, message),
-            Event::Kept(seq) => {
-                if let Some((to, mark)) = self.saying.take() {
+            Event::Kept(seq) => match self.saying.take() {
+                Some(Saying::Signal(to, mark)) => {
                     self.sent.push(Sent { to, seq, mark, told: false, refused: false });
                 }
-            }
+                Some(Saying::Question) => self.asked.push_back(seq),
+                Some(Saying::Kick(to)) => {
+                    self.kicks.push((seq, to, false));
+                    self.kicked.push(to);
+                }
+                None => {}
+            },
             Event::Ended(code) => {
-                assert!(self.leaving, "{}: {code:?} to an honest client: {}", self.index, self.farewell);
+                let is_removed = code == Some(CloseCode::Kicked.code());
+                assert!(
+                    self.leaving || is_removed,
+                    "{}: {code:?} to an honest client: {}",
+                    self.index,
+                    self.farewell
+                );
+                self.removed += u64::from(is_removed);
                 self.ended = true;
-                self.sent.clear();
+                self.forget();
             }
         }
     }
@@ -156,7 +221,7 @@ impl Person {
         }
         self.resynced += u64::from(self.life > 0);
         self.life += 1;
-        self.sent.clear();
+        self.forget();
         self.version = welcome.room.version;
         self.view =
             welcome.room.peers.into_iter().map(|peer| (peer.peer, (peer.instance, peer.state))).collect();
@@ -168,13 +233,14 @@ impl Person {
             ServerMessage::Signal(signal) => self.receive(&signal),
             ServerMessage::Error(error) => {
                 if let (Some(re), 1..) = (error.re, seq) {
-                    let sent = self.sent.iter_mut().find(|sent| sent.seq == re);
-                    let sent = sent.expect("an error answers a signal that was sent");
-                    sent.refused = true;
-                    self.refused.push(sent.mark);
+                    self.refuse(re);
                 } else {
                     self.farewell = error.message.into_owned();
                 }
+            }
+            ServerMessage::Bans(_) => {
+                self.asked.pop_front().expect("an answer answers a question");
+                self.answered += 1;
             }
             ServerMessage::PeerJoined(joined) => {
                 self.changed(joined.version);
@@ -200,6 +266,17 @@ impl Person {
         }
     }
 
+    /// An error answers what was sent.
+    fn refuse(&mut self, re: u64) {
+        if let Some((_, _, done)) = self.kicks.iter_mut().find(|(seq, ..)| *seq == re) {
+            *done = true;
+            return;
+        }
+        let sent = self.sent.iter_mut().find(|sent| sent.seq == re).expect("it was sent");
+        sent.refused = true;
+        self.refused.push(sent.mark);
+    }
+
     fn receive(&mut self, signal: &RelayedSignal) {
         let mark: Mark = serde_json::from_str(signal.payload.raw().get()).expect("a mark");
         let before = self.latest.insert(signal.from, mark);
@@ -217,10 +294,13 @@ impl Person {
         for sent in self.sent.iter_mut().filter(|sent| sent.to == peer) {
             sent.told = true;
         }
+        for (_, _, done) in self.kicks.iter_mut().filter(|(_, kicked, _)| *kicked == peer) {
+            *done = true;
+        }
     }
 
     fn instance(&self) -> Instance {
-        identity(&self.secret, self.run).instance
+        instance(self.run)
     }
 }
 
@@ -239,6 +319,9 @@ pub(super) fn audit(people: &[Person]) -> Vec<String> {
                 wrong.push(format!("{who} was not told of the loss of {:?}", sent.mark));
             }
         }
+        if !person.asked.is_empty() || person.kicks.iter().any(|(_, _, done)| !done) {
+            wrong.push(format!("{who} was not answered: {:?}, {:?}", person.asked, person.kicks));
+        }
         let others = people.iter().filter(|other| other.index != who && !other.ended);
         let present: BTreeMap<_, _> =
             others.map(|other| (other.peer, (other.instance(), PeerState::Here))).collect();
@@ -249,6 +332,12 @@ pub(super) fn audit(people: &[Person]) -> Vec<String> {
     for mark in people.iter().flat_map(|person| &person.refused) {
         if people.iter().any(|person| person.got.contains(mark)) {
             wrong.push(format!("{mark:?} was refused and arrived"));
+        }
+    }
+    for person in people {
+        let kicks = people.iter().flat_map(|other| &other.kicked).filter(|kicked| **kicked == person.peer);
+        if person.removed > kicks.count() as u64 {
+            wrong.push(format!("{} was removed more often than anybody wanted", person.index));
         }
     }
     wrong
@@ -262,6 +351,9 @@ pub(super) struct Tally {
     pub(super) connections: u64,
     pub(super) resumed: u64,
     pub(super) resynced: u64,
+    /// Questions that were answered, and people who were removed.
+    pub(super) answered: u64,
+    pub(super) removed: u64,
 }
 
 impl Tally {
@@ -273,6 +365,8 @@ impl Tally {
             tally.lost += person.sent.iter().filter(lost).count() as u64;
             tally.resumed += person.resumed;
             tally.resynced += person.resynced;
+            tally.answered += person.answered;
+            tally.removed += person.removed;
         }
         tally
     }
@@ -283,10 +377,15 @@ impl Tally {
         self.connections += other.connections;
         self.resumed += other.resumed;
         self.resynced += other.resynced;
+        self.answered += other.answered;
+        self.removed += other.removed;
     }
 }
 
-fn identity(secret: &Secret, run: u32) -> Identity {
-    let instance = format!("run-{run}").parse().expect("an instance");
-    Identity { secret: secret.clone(), instance, name: None }
+fn identity(secret: &Secret, token: Option<AccessToken>, run: u32) -> Identity {
+    Identity { secret: secret.clone(), instance: instance(run), name: None, token, password: None }
+}
+
+fn instance(run: u32) -> Instance {
+    format!("run-{run}").parse().expect("an instance")
 }

@@ -21,6 +21,15 @@ pub(super) enum Step {
         to: usize,
         count: u8,
     },
+    /// Asks who is kept out.
+    Ask {
+        who: usize,
+    },
+    /// Removes the `to`th of those that are seen.
+    Kick {
+        who: usize,
+        to: usize,
+    },
     /// The network works for a while.
     Carry(u8),
     /// So many milliseconds pass.
@@ -72,7 +81,7 @@ pub(super) struct Schedule {
     pub(super) people: usize,
     /// The hub keeps little and takes little, and graces are short: sessions may end by themselves.
     pub(super) tight: bool,
-    /// People reload and leave.
+    /// People reload, leave, and remove each other.
     pub(super) restless: bool,
     pub(super) steps: Vec<Step>,
 }
@@ -102,7 +111,8 @@ impl Way {
 fn step(rng: &mut ChaCha8Rng, people: usize, restless: bool) -> Step {
     let who = rng.random_range(0..people);
     match rng.random_range(0..100) {
-        0..30 => Step::Say { who, to: rng.random_range(0..people), count: rng.random_range(1..8) },
+        0..28 => Step::Say { who, to: rng.random_range(0..people), count: rng.random_range(1..8) },
+        28..30 => Step::Ask { who },
         30..60 => Step::Carry(rng.random_range(1..25)),
         60..63 => Step::Wait(rng.random_range(0..1500)),
         63..65 => Step::Wait(rng.random_range(0..20_000)),
@@ -113,7 +123,8 @@ fn step(rng: &mut ChaCha8Rng, people: usize, restless: bool) -> Step {
         86..89 => Step::Stall { who },
         89..91 => Step::Release,
         91..94 => Step::LoseAnswer { who, told: rng.random() },
-        94..97 => Step::Repeat { who },
+        94..96 => Step::Repeat { who },
+        96 if restless => Step::Kick { who, to: rng.random_range(0..people) },
         97..99 if restless => Step::Reload { who },
         99 if restless => Step::Bye { who },
         _ => Step::Carry(40),

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
+use serde_json::json;
 use signaling_client::{Input, Output};
-use signaling_protocol::RoomName;
+use signaling_protocol::{AccessToken, RoomName};
 use tokio::{
     sync::mpsc,
     time::{sleep_until, timeout},
@@ -14,11 +15,14 @@ use tokio::{
 use super::person::{Person, Tally, audit};
 use super::schedule::{Schedule, Step, Way};
 use super::wire::{Ear, Heard, Wire};
-use crate::PATIENCE;
+use crate::{PATIENCE, admission::token};
 
 /// How long it takes the others to be told when a bye is lost: a ping, its deadline and the grace. A client waits a second for the
 /// answer to its bye and then lets go of the connection, which on a busy machine may not have sent it by then.
 pub(super) const BYE_IS_LOST: Duration = Duration::from_secs(10 + 5 + 30);
+
+/// 2100.
+const FAR: u64 = 4_102_444_800;
 
 pub(super) struct Sockets<'a> {
     server: &'a signaling::Server,
@@ -60,7 +64,10 @@ impl<'a> Sockets<'a> {
         let mut rng = ChaCha8Rng::seed_from_u64(!schedule.seed);
         let room = format!("room-{}", schedule.seed);
         let name: RoomName = room.parse().expect("a room");
-        let people = (0..schedule.people).map(|index| Person::new(index, &name)).collect();
+        let token = token(&json!({"room": "room-*", "exp": FAR, "may_kick": true}));
+        let token: AccessToken = token.parse().expect("a token");
+        let people =
+            (0..schedule.people).map(|index| Person::new(index, &name, Some(token.clone()))).collect();
         let ways = (0..schedule.people).map(|_| Way::any(&mut rng)).collect();
         let wires = (0..schedule.people).map(|_| None).collect();
         let (ear, heard) = mpsc::unbounded_channel();
@@ -75,6 +82,14 @@ impl<'a> Sockets<'a> {
                     let outputs = self.people[who].say(Instant::now(), to + usize::from(n / 3));
                     self.carry_out(who, outputs);
                 }
+            }
+            Step::Ask { who } => {
+                let outputs = self.people[who].ask(Instant::now());
+                self.carry_out(who, outputs);
+            }
+            Step::Kick { who, to } => {
+                let outputs = self.people[who].kick(Instant::now(), to);
+                self.carry_out(who, outputs);
             }
             Step::Carry(count) => self.carry(count, Duration::from_millis(2)).await,
             Step::Wait(millis) => self.carry(u8::MAX, Duration::from_millis(u64::from(millis % 16))).await,
