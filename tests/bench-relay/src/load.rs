@@ -118,6 +118,13 @@ impl Fleet {
         Ok(Self { clients, peers, began: Instant::now(), run: 0 })
     }
 
+    /// Both as one, whose clients are on two servers; no channel is bound yet.
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        self.clients.extend(other.clients);
+        self.peers.extend(other.peers);
+        self
+    }
+
     /// Gives every client a peer.
     pub(crate) fn bind(&mut self) -> Result<()> {
         for (index, client) in self.clients.iter_mut().enumerate() {

@@ -42,10 +42,10 @@ struct Arguments {
     /// Seconds that each load plays on each server
     #[arg(long, default_value_t = 1.5)]
     seconds: f64,
-    /// Only what is called so, of: audio, video, capacity, bulk (one stream of 1,200 bytes, back to back), indications, ipv6, streams (clients over TCP
+    /// Only these parts: audio, video, capacity, bulk (one stream of 1,200 bytes, back to back), indications, ipv6, streams (clients over TCP
     /// and TLS), growth, allocation, workers (two beside one), xdp
-    #[arg(long, value_name = "WORD")]
-    only: Option<String>,
+    #[arg(long, value_name = "PART", value_delimiter = ',', value_parser = PARTS, hide_possible_values = true)]
+    only: Vec<String>,
     /// The turn-relay to compare
     #[arg(long, default_value = "target/release/turn-relay", value_name = "PROGRAM")]
     relay: PathBuf,
@@ -394,7 +394,8 @@ impl Bench {
     }
 
     fn wants(&self, what: &str) -> bool {
-        self.arguments.only.as_ref().is_none_or(|only| what.contains(only.as_str()))
+        let only = &self.arguments.only;
+        only.is_empty() || only.iter().any(|part| part == what)
     }
 }
 
@@ -428,6 +429,20 @@ fn towards(direction: Direction) -> &'static str {
     }
 }
 
+/// What `--only` takes.
+const PARTS: [&str; 11] = [
+    "audio",
+    "video",
+    "capacity",
+    "bulk",
+    "indications",
+    "ipv6",
+    "streams",
+    "growth",
+    "allocation",
+    "workers",
+    "xdp",
+];
 const MANY: usize = 1000;
 const WARM: usize = 100;
 const FEW: usize = 20;
