@@ -1,31 +1,18 @@
 //! A million requests with forged sources, in a network of the test's own. That takes root; without it the test says so and
 //! tests nothing.
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "a test that cannot go on fails, and says what it skips"
-)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod client;
+mod forged;
 mod namespace;
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use client::Client;
+use forged::Flood;
 use namespace::{in_namespace, run, said};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use turn_relay::address::Transport;
 
-const FORGED: u64 = 1_000_000;
-/// Half a minute of it: what a debug build on a busy machine still reads.
-const PER_SECOND: u64 = 40_000;
-/// RFC.md: what an answer to a stranger may be of its request, IP and UDP headers counted.
-const BYTES_OUT_PER_BYTE_IN: f64 = 2.5;
-/// Tables of fixed size that fill up (1.5 MiB a worker), and what an allocator keeps.
-const GROWTH_KIB: u64 = 8 * 1024;
 const SERVER: &str = "127.0.0.1:3478";
 
 #[test]
@@ -36,142 +23,28 @@ fn a_million_forged_requests_cost_no_memory_and_keep_nobody_out() {
         // Answers to forged sources leave the machine, as far as it can tell.
         run("ip route add default dev lo");
         let relay = Program::start();
-        let server: SocketAddr = SERVER.parse().unwrap();
-        let first = allocate(server);
-        let (memory, traffic) = (relay.peak_memory(), Traffic::now());
-
-        let over = AtomicBool::new(false);
-        let mut waits = std::thread::scope(|scope| {
-            let forging = scope.spawn(|| {
-                forge(server);
-                over.store(true, Ordering::Release);
-            });
-            let mut waits = vec![];
-            while !over.load(Ordering::Acquire) {
-                waits.push(allocate(server));
-                std::thread::sleep(Duration::from_millis(100));
-            }
-            forging.join().unwrap();
-            waits
-        });
-
-        let grown = relay.peak_memory() - memory;
-        let (ratio, answered) = Traffic::now().since(&traffic);
-        waits.sort_unstable();
-        let (median, slowest) = (waits[waits.len() / 2], waits[waits.len() - 1]);
-        eprintln!(
-            "{FORGED} forged requests: {answered} answered, {ratio:.2} bytes out per byte in, memory grew by {grown} KiB; \
-             {} allocations meanwhile, median {median:?}, slowest {slowest:?} (before: {first:?})",
-            waits.len()
-        );
-        assert!(answered > FORGED / 10, "{answered} answers: the flood did not reach the relay");
-        assert!(ratio < BYTES_OUT_PER_BYTE_IN, "{ratio} bytes out per byte in");
-        assert!(grown < GROWTH_KIB, "memory grew by {grown} KiB");
-        assert!(waits.len() > 10 && median < Duration::from_secs(1), "{waits:?}");
+        let server = SERVER.parse().unwrap();
+        Flood {
+            server,
+            relay: relay.0.id(),
+            raw: forged::raw(),
+            client: &|| Client::connect(Transport::Udp, server, "user", "password"),
+            left: &|| forged::sent_by("lo"),
+            over_loopback: true,
+        }
+        .is_harmless();
     }));
-}
-
-/// How long a client needs for its allocation, retransmissions included; it is given back at once.
-fn allocate(server: SocketAddr) -> Duration {
-    let began = Instant::now();
-    let mut client = Client::connect(Transport::Udp, server, "user", "password");
-    client.retransmits = true;
-    client.allocate();
-    let needed = began.elapsed();
-    assert!(client.release().is_success());
-    needed
-}
-
-/// Sends Binding and Allocate requests in turns, each from another random address and port.
-fn forge(server: SocketAddr) {
-    let SocketAddr::V4(to) = server else { panic!("IPv4") };
-    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(libc::IPPROTO_RAW))).unwrap();
-    let began = Instant::now();
-    for n in 0..FORGED {
-        // A walk through all numbers that looks random: multiplication by an odd constant.
-        let random = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let source = public(u32::try_from(random >> 32).unwrap());
-        let port = 1024 + u16::try_from(random % 60_000).unwrap();
-        let packet = packet((source, port), (*to.ip(), to.port()), &request(n, random));
-        while socket.send_to(&packet, &SockAddr::from(server)).is_err() {
-            std::thread::yield_now();
-        }
-        // Paced: what a full receive queue drops would test the kernel.
-        if n.is_multiple_of(200) {
-            let due = began + Duration::from_nanos(n * 1_000_000_000 / PER_SECOND);
-            std::thread::sleep(due.saturating_duration_since(Instant::now()));
-        }
-    }
-}
-
-/// An address of the internet: neither this machine's nor one that the kernel takes for a mistake.
-fn public(random: u32) -> Ipv4Addr {
-    let [a, b, c, d] = random.to_be_bytes();
-    let a = 1 + a % 223;
-    Ipv4Addr::new(if a == 127 { 8 } else { a }, b, c, d)
-}
-
-fn request(n: u64, random: u64) -> Vec<u8> {
-    let (kind, body): (u16, &[u8]) = if n.is_multiple_of(2) {
-        (client::BINDING, &[])
-    } else {
-        (client::ALLOCATE, &[0, 0x19, 0, 4, 17, 0, 0, 0])
-    };
-    let mut message = kind.to_be_bytes().to_vec();
-    message.extend(u16::try_from(body.len()).unwrap().to_be_bytes());
-    message.extend(0x2112_A442_u32.to_be_bytes());
-    message.extend([random.to_be_bytes().as_slice(), &[0; 4]].concat());
-    message.extend(body);
-    message
-}
-
-/// IPv4 and UDP headers around a payload. The kernel fills in the checksum of IP; that of UDP may be left out.
-fn packet((source, from): (Ipv4Addr, u16), (target, to): (Ipv4Addr, u16), payload: &[u8]) -> Vec<u8> {
-    let length = |more: usize| u16::try_from(payload.len() + more).unwrap().to_be_bytes();
-    let mut packet = vec![0x45, 0];
-    packet.extend(length(28));
-    packet.extend([0, 0, 0, 0, 64, 17, 0, 0]);
-    packet.extend(source.octets());
-    packet.extend(target.octets());
-    packet.extend(from.to_be_bytes());
-    packet.extend(to.to_be_bytes());
-    packet.extend(length(8));
-    packet.extend([0, 0]);
-    packet.extend(payload);
-    packet
-}
-
-/// What went over the loopback device of this thread's network.
-struct Traffic {
-    bytes: u64,
-    packets: u64,
-}
-
-impl Traffic {
-    fn now() -> Self {
-        let text = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
-        let line = text.lines().find_map(|line| line.trim().strip_prefix("lo:")).unwrap();
-        let fields: Vec<u64> = line.split_whitespace().map(|field| field.parse().unwrap()).collect();
-        Self { bytes: fields[8], packets: fields[9] }
-    }
-
-    /// Bytes out per byte in, and how many answers. The few packets of real clients count as answers, which is the side to err on.
-    fn since(&self, before: &Self) -> (f64, u64) {
-        let sent: u64 = (0..2).map(|n| 28 + request(n, 0).len() as u64).sum::<u64>() * FORGED / 2;
-        let answers = self.packets - before.packets - FORGED;
-        let received = self.bytes - before.bytes - sent;
-        #[allow(clippy::cast_precision_loss, reason = "some hundred million")]
-        let ratio = received as f64 / sent as f64;
-        (ratio, answers)
-    }
 }
 
 /// The relay as a process of its own, so that its memory is its own.
 struct Program(Child);
 
 impl Program {
+    /// The one that `RELAY_PROGRAM` names, or that was built with the test.
     fn start() -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_turn-relay"));
+        let program =
+            std::env::var_os("RELAY_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_turn-relay").into());
+        let mut command = Command::new(program);
         command.args([
             "--listen",
             SERVER,
@@ -182,15 +55,7 @@ impl Program {
             "--log-level",
             "warn",
         ]);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-        Self(child)
-    }
-
-    /// The most that was ever resident, in KiB.
-    fn peak_memory(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        line.trim().trim_end_matches("kB").trim().parse().unwrap()
+        Self(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap())
     }
 }
 

@@ -5,6 +5,8 @@
 #[path = "../client/mod.rs"]
 mod client;
 mod endings;
+#[path = "../forged/mod.rs"]
+mod forged;
 mod frames;
 mod lab;
 #[path = "../namespace/mod.rs"]
@@ -15,6 +17,7 @@ mod process;
 use std::net::SocketAddr;
 
 use client::{BINDING, Client, Message, Received};
+use forged::Flood;
 use frames::{Draft, Headers, Sniffer};
 use lab::{Lab, Peer, SERVER, SERVER6};
 
@@ -316,4 +319,26 @@ fn channel_data(data: &[u8]) -> Vec<u8> {
 fn assert_nothing_came_to(peer: &Peer) {
     peer.send(b"to myself", peer.address());
     assert_eq!(peer.receive(), (b"to myself".to_vec(), peer.address()));
+}
+
+#[test]
+#[ignore = "busy for most of a minute: tests/run xdp runs it"]
+fn a_million_forged_requests_past_the_driver_cost_no_memory_and_keep_nobody_out() {
+    Lab::run(PEERS, |lab| {
+        // Answers to forged sources leave by the link on which the requests came.
+        namespace::run("ip route add default via 10.81.0.2");
+        let (mut client, peer) = (lab.client(), lab.peer("10.82.0.2"));
+        let relayed = met(&mut client, &peer);
+        Flood {
+            server: SERVER.parse().unwrap(),
+            relay: lab.relay.id(),
+            raw: lab.clients.inside(forged::raw),
+            client: &|| lab.client(),
+            left: &|| forged::sent_by("c0"),
+            over_loopback: false,
+        }
+        .is_harmless();
+        let sent = talk(&mut client, &peer, relayed, 5);
+        assert_in_driver(lab, sent);
+    });
 }
