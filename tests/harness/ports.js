@@ -4,19 +4,39 @@ import dgram from 'node:dgram';
 import net from 'node:net';
 
 const FIRST = 20_000;
-const LAST = 31_999;
+/** Test files run at the same time: each draws from a part of its own. */
+const PARTS = 8;
+const PORTS = 1500;
+const part = await claim();
 /** Given to somebody before, who may not listen yet, or does so where it cannot be seen from here. @type {Set<number>} */
 const given = new Set();
 
 /** A port free for UDP and TCP on each of `addresses`, by default 127.0.0.1. @param {string[]} addresses @returns {Promise<number>} */
 export async function freePort(...addresses) {
   for (;;) {
-    const port = FIRST + Math.floor(Math.random() * (LAST - FIRST + 1));
+    const port = FIRST + PORTS * part + Math.floor(Math.random() * PORTS);
     if (!given.has(port) && await isFree(port, addresses.length > 0 ? addresses : ['127.0.0.1'])) {
       given.add(port);
       return port;
     }
   }
+}
+
+/** A part that no other process of this host has, until this process ends. */
+async function claim() {
+  for (let part = 0; part < PARTS; part++) {
+    if (await listens(`\0tests-ports-${part}`)) return part;
+  }
+  throw new Error(`tests of more than ${PARTS} processes want ports`);
+}
+
+/** On an abstract socket, which ends with its process. @param {string} path @returns {Promise<boolean>} */
+function listens(path) {
+  return new Promise((resolve) => {
+    const server = net.createServer().unref();
+    server.once('error', () => resolve(false));
+    server.listen(path, () => resolve(true));
+  });
 }
 
 /** @param {number} port @param {string[]} addresses */
