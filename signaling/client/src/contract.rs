@@ -24,7 +24,7 @@ pub struct Identity {
     pub name: Option<DisplayName>,
     /// Shows that it may enter, where the server asks for that; [`Input::Token`] replaces it.
     pub token: Option<AccessToken>,
-    /// What newcomers have to know, where the room has a password.
+    /// What newcomers have to know, where the room has a password. For another try it takes another client.
     pub password: Option<Password>,
 }
 
@@ -61,10 +61,11 @@ pub enum Input<'a> {
     },
     /// Does something to the room, or asks about it. Kept and sent as a signal is; [`Event::Kept`] names it.
     Moderate(&'a Moderation),
-    /// A further token, before the last one ends; the server answers with `granted` or an error. Without a connection it is shown with the next
-    /// hello, that of a [`Input::Connect`] after the server did not want the last one too.
+    /// A further token, before the last one ends. The server answers with `granted` or with an error: wait for that before the next. One that it
+    /// refuses is forgotten. Without a connection it is shown with the next hello, also that of an [`Input::Connect`] after [`Event::Ended`].
     Token(AccessToken),
-    /// No allocation could be made on a TURN server that the welcome or `ice` named: tells the operator, if there is a connection.
+    /// No allocation could be made on a TURN server that the welcome or `ice` named: tells the operator, if there is a connection. Once a minute
+    /// for a server is enough, and frames of a client are counted.
     TurnError {
         /// The server's URL; of one above 256 bytes nothing is told.
         url: &'a str,
@@ -92,9 +93,9 @@ pub enum Moderation {
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<DisplayName>,
     },
-    /// Asks who is kept out; `bans` answers.
+    /// Asks who is kept out, if `bans` is among the features of the welcome; `bans` answers.
     Bans,
-    /// Lets somebody in again who is kept out; `bans` answers.
+    /// Lets somebody in again who is kept out, likewise.
     Lift {
         /// Whom.
         to: PeerId,

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use signaling_protocol::{
-    AccessToken, DisplayName, Instance, LimitsNotice, Negotiation, Outcome, Password, Payload, PeerId,
-    PingNotice, ResumeToken, Secret, ServerFrame, ServerMessage, Welcome,
+    AccessToken, DisplayName, ErrorCode, Instance, LimitsNotice, Negotiation, Outcome, Password, Payload,
+    PeerId, PingNotice, ResumeToken, Secret, ServerFrame, ServerMessage, Welcome,
 };
 
 use crate::contract::{ConnId, Event, Identity, Input, Moderation, Output, Outputs};
@@ -22,6 +22,10 @@ pub struct Client {
     /// When the present connection is given up unless something is heard before.
     dead_at: Option<Instant>,
     resume: Option<ResumeToken>,
+    /// What the access token replaced, until the server has said what it thinks of that.
+    former: Option<AccessToken>,
+    /// The access token came too late for the hello of this connection.
+    token_due: bool,
     /// Highest `seq` received in order.
     received: u64,
     /// Highest `ack` that was written.
@@ -90,6 +94,8 @@ impl Client {
             conn: ConnId(0),
             dead_at: None,
             resume: None,
+            former: None,
+            token_due: false,
             received: 0,
             told: 0,
             ack_at: None,
@@ -170,6 +176,7 @@ impl Client {
 
     fn greet(&mut self) {
         self.link = Link::Greeting;
+        self.token_due = false;
         let Identity { secret, instance, name, token, password } = &self.identity;
         let ack = if self.resume.is_some() { self.received } else { 0 };
         let (resume, attempt) = (&self.resume, self.conn.0);
@@ -206,6 +213,7 @@ impl Client {
         if let (0, ServerMessage::Error(error)) = (frame.seq, &frame.message) {
             self.retry_after = Duration::from_millis(error.retry_after_ms.unwrap_or(0));
         }
+        self.judge(&frame.message);
         if !matches!(frame.message, ServerMessage::Ack) {
             self.tell(Event::Frame { seq: frame.seq, message: frame.message });
         }
@@ -258,6 +266,9 @@ impl Client {
         self.kept.rewind();
         // The token that we came with is good until the server has heard us with the new one.
         self.send_unsequenced(ACK);
+        if std::mem::take(&mut self.token_due) {
+            self.send_token();
+        }
         self.tell(Event::Welcome(welcome));
         self.flush(now);
     }
@@ -277,9 +288,26 @@ impl Client {
     }
 
     fn show(&mut self, token: AccessToken) {
-        let quoted = serde_json::to_string(&token).expect("a string serialises without error");
-        self.identity.token = Some(token);
+        self.former = self.identity.token.replace(token);
+        self.token_due = self.link == Link::Greeting;
+        self.send_token();
+    }
+
+    fn send_token(&mut self) {
+        let quoted = serde_json::to_string(&self.identity.token).expect("a string serialises without error");
         self.send_unsequenced(&format!(r#""type":"token","token":{quoted}"#));
+    }
+
+    /// What the server says of a further token.
+    fn judge(&mut self, message: &ServerMessage) {
+        if matches!(message, ServerMessage::Granted(_)) {
+            self.former = None;
+        } else if let ServerMessage::Error(error) = message
+            && error.code == ErrorCode::TokenRefused
+            && let Some(former) = self.former.take()
+        {
+            self.identity.token = Some(former);
+        }
     }
 
     fn report(&mut self, url: &str, code: u16) {

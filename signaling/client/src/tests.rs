@@ -229,6 +229,7 @@ fn what_is_done_to_a_room_is_kept_and_read_as_it_was_meant() {
         (Moderation::Lift { to }, ClientMessage::Lift(Some(to))),
         (Moderation::Door { door: Door::Knock, password: None }, set(None)),
         (Moderation::Door { door: Door::Knock, password: door(Some("")) }, set(Some(""))),
+        (Moderation::Door { door: Door::Knock, password: door(Some("\"a\n")) }, set(Some("\"a\n"))),
         (Moderation::Admit { to }, ClientMessage::Admit(Some(to))),
         (Moderation::Deny { to }, ClientMessage::Deny(Some(to))),
     ];
@@ -237,8 +238,12 @@ fn what_is_done_to_a_room_is_kept_and_read_as_it_was_meant() {
         assert!(matches!(outputs[0], Output::Event(Event::Kept(kept)) if kept == seq), "{outputs:?}");
         let frame = ClientFrame::parse(texts(&outputs)[0].as_bytes()).unwrap();
         assert_eq!((frame.seq, format!("{:?}", frame.message)), (seq, format!("{meant:?}")));
+        // A password is not shown.
+        if let (ClientMessage::Door(read), ClientMessage::Door(meant)) = (frame.message, meant) {
+            assert_eq!(read, meant);
+        }
     }
-    assert_eq!(client.unacknowledged(), 9);
+    assert_eq!(client.unacknowledged(), 10);
 }
 
 #[test]
@@ -292,4 +297,53 @@ fn a_relay_that_fails_is_reported_if_there_is_a_connection_and_the_server_takes_
     }
     let mut nowhere = self::client();
     assert_eq!(nowhere.handle(now, Input::TurnError { url: "turn:a", code: 401 }).count(), 0);
+}
+
+/// The token of a frame.
+fn token(text: &str) -> Option<String> {
+    let message = ClientFrame::parse(text.as_bytes()).unwrap().message;
+    if let ClientMessage::Hello(hello) = message {
+        return hello.token.map(|token| token.as_str().to_owned());
+    }
+    let ClientMessage::Token(token) = message else { return None };
+    Some(token.as_str().to_owned())
+}
+
+#[test]
+fn a_token_that_comes_between_hello_and_welcome_is_shown_after_that() {
+    let now = start();
+    let mut client = client();
+    client.handle(now, Input::Connect).for_each(drop);
+    client.handle(now, Input::Opened(ConnId(1))).for_each(drop);
+    assert_eq!(client.handle(now, Input::Token("late".parse().unwrap())).count(), 0);
+    let outputs = hear(&mut client, now, 1, &welcome("new", 0, &limits(100)));
+    assert_eq!(texts(&outputs).into_iter().filter_map(token).collect::<Vec<_>>(), ["late"]);
+}
+
+#[test]
+fn a_token_that_is_refused_does_not_take_the_place_of_the_one_before() {
+    let now = start();
+    for (answer, shown) in [
+        (
+            r#"{"type":"error","seq":1,"ack":0,"code":"token_refused","message":"x","temporary":false}"#,
+            "good",
+        ),
+        (
+            r#"{"type":"error","seq":1,"ack":0,"code":"token_unverified","message":"x","temporary":true}"#,
+            "further",
+        ),
+        (
+            r#"{"type":"granted","seq":1,"ack":0,"may_publish":true,"may_kick":false,"may_lock":false}"#,
+            "further",
+        ),
+    ] {
+        let mut client = open(now);
+        for token in ["good", "further"] {
+            client.handle(now, Input::Token(token.parse().unwrap())).for_each(drop);
+        }
+        hear(&mut client, now, 1, answer);
+        client.handle(now, Input::Connect).for_each(drop);
+        let outputs: Vec<_> = client.handle(now, Input::Opened(ConnId(2))).collect();
+        assert_eq!(token(texts(&outputs)[0]).as_deref(), Some(shown), "{answer}");
+    }
 }
