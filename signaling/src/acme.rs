@@ -20,7 +20,8 @@ use rustls::{
     sign::CertifiedKey,
 };
 use rustls_acme::{
-    AcmeConfig, AcmeState, Event, EventOk, ResolvesServerCertAcme, caches::DirCache, is_tls_alpn_challenge,
+    AcmeConfig, AcmeState, Event, EventError, EventOk, ResolvesServerCertAcme, caches::DirCache,
+    is_tls_alpn_challenge,
 };
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
@@ -62,16 +63,23 @@ impl Asking {
         let certificates = Arc::new(Certificates::of(orders.resolver()));
         let shown = Arc::clone(&certificates);
         let renewal = async move {
-            let mut before = false;
+            let (mut before, mut kept) = (false, true);
             loop {
                 match timeout(silence, orders.next()).await {
                     Ok(Some(event)) => {
+                        match event {
+                            Ok(EventOk::CertCacheStore) => kept = true,
+                            Err(EventError::CertCacheStore(_)) => kept = false,
+                            Ok(_) | Err(_) => {}
+                        }
                         if matches!(event, Ok(EventOk::DeployedCachedCert | EventOk::DeployedNewCert)) {
                             shown.latest.store(orders.resolver());
                         }
                         note(&metrics, event, &mut before);
                     }
                     Ok(None) => break,
+                    // The certificate is nowhere else, and good for long.
+                    Err(_elapsed) if !kept => {}
                     Err(_elapsed) => {
                         orders = self.begin();
                         shown.asking.store(orders.resolver());
