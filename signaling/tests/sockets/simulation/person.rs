@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::to_raw_value;
 use signaling_client::{Client, Event, Identity, Input, Moderation, Output};
 use signaling_protocol::{
-    AccessToken, CloseCode, Instance, Outcome, Payload, PeerId, PeerState, RelayedSignal, RoomName, Secret,
-    ServerMessage, Welcome,
+    AccessToken, CloseCode, ErrorCode, Instance, Outcome, Payload, PeerId, PeerState, RelayedSignal,
+    RoomName, Secret, ServerMessage, Welcome,
 };
 
 /// What a signal carries: who really sent it, in which session of theirs, the how manieth.
@@ -233,7 +233,7 @@ impl Person {
             ServerMessage::Signal(signal) => self.receive(&signal),
             ServerMessage::Error(error) => {
                 if let (Some(re), 1..) = (error.re, seq) {
-                    self.refuse(re);
+                    self.refuse(re, error.code);
                 } else {
                     self.farewell = error.message.into_owned();
                 }
@@ -259,6 +259,9 @@ impl Person {
                 self.changed(left.version);
                 self.view.remove(&left.peer).expect("a known peer leaves");
                 self.told_about(left.peer);
+                for (_, _, done) in self.kicks.iter_mut().filter(|(_, kicked, _)| *kicked == left.peer) {
+                    *done = true;
+                }
             }
             ServerMessage::RoomChanged(changed) => self.changed(changed.version),
             ServerMessage::Ice(_) => {}
@@ -267,8 +270,9 @@ impl Person {
     }
 
     /// An error answers what was sent.
-    fn refuse(&mut self, re: u64) {
+    fn refuse(&mut self, re: u64, code: ErrorCode) {
         if let Some((_, _, done)) = self.kicks.iter_mut().find(|(seq, ..)| *seq == re) {
+            assert_eq!(code, ErrorCode::NoSuchPeer, "everybody may do this");
             *done = true;
             return;
         }
@@ -293,9 +297,6 @@ impl Person {
     fn told_about(&mut self, peer: PeerId) {
         for sent in self.sent.iter_mut().filter(|sent| sent.to == peer) {
             sent.told = true;
-        }
-        for (_, _, done) in self.kicks.iter_mut().filter(|(_, kicked, _)| *kicked == peer) {
-            *done = true;
         }
     }
 

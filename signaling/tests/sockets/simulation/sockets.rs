@@ -41,7 +41,7 @@ pub(super) struct Sockets<'a> {
 }
 
 impl<'a> Sockets<'a> {
-    /// Plays the schedule, lets everything arrive, and checks what is promised. Reloads are the only way to lose anything here.
+    /// Plays the schedule, lets everything arrive, and checks what is promised. Reloads and removals are the only ways to lose anything here.
     pub(super) async fn play(server: &'a signaling::Server, schedule: &Schedule) -> Tally {
         let mut sockets = Self::new(server, schedule);
         for who in 0..sockets.people.len() {
