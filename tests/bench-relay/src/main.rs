@@ -43,7 +43,7 @@ struct Arguments {
     #[arg(long, default_value_t = 1.5)]
     seconds: f64,
     /// Only these parts: audio, video, capacity, bulk (one stream of 1,200 bytes, back to back), indications, ipv6, streams (clients over TCP
-    /// and TLS), growth, allocation, workers (two beside one), xdp
+    /// and TLS), growth, allocation, workers (two, and two processes, beside one), xdp
     #[arg(long, value_name = "PART", value_delimiter = ',', value_parser = PARTS, hide_possible_values = true)]
     only: Vec<String>,
     /// The turn-relay to compare
