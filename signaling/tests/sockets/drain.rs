@@ -183,7 +183,7 @@ async fn move_from(
     mut signal: tokio::sync::watch::Receiver<Option<Instant>>,
 ) -> Moved {
     let room = format!("r{}", number / 2);
-    let mut old = connect(first, number, &room).await;
+    let mut old = Conn { socket: connect(first, number, &room).await, received: 0 };
     let mut hello = json!({
         "type": "hello", "seq": 0, "ack": 0, "secret": secret_of(number), "instance": "i",
     });
@@ -197,7 +197,8 @@ async fn move_from(
     let _ = timeout(Duration::from_millis(told_ms), hear(&mut old, "nothing")).await;
 
     let url = away["url"].as_str().expect("a server").strip_prefix("http://").expect("plain");
-    let mut new = connect(url.parse().expect("an address"), number, &room).await;
+    let address = url.parse().expect("an address");
+    let mut new = Conn { socket: connect(address, number, &room).await, received: 0 };
     hello["resume"] = welcome["resume"].clone();
     say(&mut new, &hello).await;
     let welcome = hear(&mut new, "welcome").await;
@@ -207,6 +208,12 @@ async fn move_from(
 }
 
 type Socket = WebSocketStream<tokio::net::TcpStream>;
+
+struct Conn {
+    socket: Socket,
+    /// The highest `seq` that came.
+    received: u64,
+}
 
 /// From one of many addresses, as clients come.
 async fn connect(server: SocketAddr, number: u32, room: &str) -> Socket {
@@ -226,21 +233,23 @@ fn secret_of(number: u32) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-async fn say(socket: &mut Socket, frame: &Value) {
-    socket.send(Message::text(frame.to_string())).await.expect("sent");
+async fn say(conn: &mut Conn, frame: &Value) {
+    conn.socket.send(Message::text(frame.to_string())).await.expect("sent");
 }
 
 /// The next frame of this type; pings before it are answered.
-async fn hear(socket: &mut Socket, kind: &str) -> Value {
+async fn hear(conn: &mut Conn, kind: &str) -> Value {
     loop {
-        let message = socket.next().await.expect("the connection stands").expect("no error");
+        let message = conn.socket.next().await.expect("the connection stands").expect("no error");
         let Message::Text(text) = message else { panic!("a frame, not {message:?}") };
         let frame: Value = serde_json::from_str(&text).expect("JSON");
+        conn.received = conn.received.max(frame["seq"].as_u64().expect("a number"));
         if frame["type"] == kind {
             return frame;
         }
         if frame["type"] == "ping" {
-            say(socket, &json!({"type": "pong", "seq": 0, "ack": 0})).await;
+            let pong = json!({"type": "pong", "seq": 0, "ack": conn.received});
+            say(conn, &pong).await;
         }
         assert_ne!(frame["type"], "error", "{frame}");
     }
