@@ -123,11 +123,22 @@ impl Outbox {
 
     /// Drops what is queued, for a reader that does not read.
     pub(crate) fn discard(&self) {
+        self.keep_last(0);
+    }
+
+    /// Drops what is queued but the last frame, which says why.
+    pub(crate) fn discard_before_last(&self) {
+        self.keep_last(1);
+    }
+
+    fn keep_last(&self, count: usize) {
         let mut state = self.lock();
-        self.metrics.outbox_bytes.dec_by(signed(state.bytes));
-        self.budget.give_back(state.bytes);
-        state.bytes = 0;
-        state.frames = VecDeque::new();
+        let dropped = state.frames.len().saturating_sub(count);
+        let bytes = state.frames.drain(..dropped).map(|frame| frame.max_len()).sum();
+        state.frames.shrink_to_fit();
+        state.bytes -= bytes;
+        self.metrics.outbox_bytes.dec_by(signed(bytes));
+        self.budget.give_back(bytes);
     }
 
     /// The next thing to write. After [`Next::Close`] the transport does not come back.
@@ -248,7 +259,11 @@ mod tests {
         assert_eq!(metrics.outbox_bytes.get(), 2 * one);
         outbox.discard();
         assert_eq!(metrics.outbox_bytes.get(), 0);
-        outbox.push(frame(1)).expect("there is room");
+        for size in [1, 1, 100] {
+            outbox.push(frame(size)).expect("there is room");
+        }
+        outbox.discard_before_last();
+        assert_eq!(metrics.outbox_bytes.get(), signed(frame(100).max_len()));
         drop(outbox);
         assert_eq!(metrics.outbox_bytes.get(), 0);
     }

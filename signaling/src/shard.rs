@@ -322,7 +322,8 @@ impl Driver {
                     Output::Close { conn, code } => {
                         let Some(link) = links.remove(&conn) else { continue };
                         if code == CloseCode::SlowReader {
-                            give_up(&link.outbox);
+                            // The session keeps the rest.
+                            link.outbox.discard_before_last();
                         }
                         link.outbox.close(code);
                     }

@@ -150,6 +150,22 @@ async fn a_reader_that_never_reads_costs_a_bounded_amount_and_is_given_up() {
     drop(stuck);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_answers_a_ping_without_acknowledging_what_came_before_is_told_so() {
+    let server = start(signaling::Config { ping_interval_seconds: Some(1), ..config() });
+    let mut ada = Client::join(&server, "lobby", 1).await;
+    let _bob = Client::join(&server, "lobby", 2).await;
+    ada.until("peer_joined").await;
+    // What a client writes who never counts.
+    ada.seen = 0;
+    let error = ada.until("error").await;
+    assert_eq!(
+        (&error["code"], &error["message"]),
+        (&json!("slow_reader"), &json!("what was sent before the ping is not acknowledged"))
+    );
+    assert_eq!(ada.closed().await.0, 4002);
+}
+
 async fn held(server: &signaling::Server) -> i64 {
     metric(server, "signaling_outbox_bytes").await + metric(server, "signaling_replay_bytes").await
 }
