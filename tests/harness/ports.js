@@ -11,10 +11,11 @@ const part = await claim();
 /** Given to somebody before, who may not listen yet, or does so where it cannot be seen from here. @type {Set<number>} */
 const given = new Set();
 
-/** A port free for UDP and TCP on each of `addresses`, by default 127.0.0.1. @param {string[]} addresses @returns {Promise<number>} */
+/** An even port free for UDP and TCP on each of `addresses`, by default 127.0.0.1. Programs that take the next one as well, as coturn's do for RTCP, have
+ * it for themselves. @param {string[]} addresses @returns {Promise<number>} */
 export async function freePort(...addresses) {
   for (;;) {
-    const port = FIRST + PORTS * part + Math.floor(Math.random() * PORTS);
+    const port = FIRST + PORTS * part + 2 * Math.floor(Math.random() * PORTS / 2);
     if (!given.has(port) && await isFree(port, addresses.length > 0 ? addresses : ['127.0.0.1'])) {
       given.add(port);
       return port;
