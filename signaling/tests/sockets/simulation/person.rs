@@ -31,6 +31,15 @@ struct Sent {
     refused: bool,
 }
 
+/// A kick, until it is known what became of it.
+#[derive(Debug)]
+struct Removal {
+    to: PeerId,
+    seq: u64,
+    /// They were seen to leave since, or an error said that they had already.
+    done: bool,
+}
+
 /// A frame that is being handed to the client.
 #[derive(Debug)]
 enum Saying {
@@ -60,9 +69,8 @@ pub(super) struct Person {
     /// Questions without an answer yet, by their `seq`.
     asked: VecDeque<u64>,
     pub(super) answered: u64,
-    /// Whom it removed, by the `seq`, and whether it saw them leave since, or was told that they had already.
-    kicks: Vec<(u64, PeerId, bool)>,
-    /// All that it ever removed.
+    kicks: Vec<Removal>,
+    /// Whom it ever wanted to be removed.
     kicked: Vec<PeerId>,
     /// How often it was removed.
     removed: u64,
@@ -192,7 +200,7 @@ impl Person {
                 }
                 Some(Saying::Question) => self.asked.push_back(seq),
                 Some(Saying::Kick(to)) => {
-                    self.kicks.push((seq, to, false));
+                    self.kicks.push(Removal { to, seq, done: false });
                     self.kicked.push(to);
                 }
                 None => {}
@@ -259,8 +267,8 @@ impl Person {
                 self.changed(left.version);
                 self.view.remove(&left.peer).expect("a known peer leaves");
                 self.told_about(left.peer);
-                for (_, _, done) in self.kicks.iter_mut().filter(|(_, kicked, _)| *kicked == left.peer) {
-                    *done = true;
+                for kick in self.kicks.iter_mut().filter(|kick| kick.to == left.peer) {
+                    kick.done = true;
                 }
             }
             ServerMessage::RoomChanged(changed) => self.changed(changed.version),
@@ -271,9 +279,9 @@ impl Person {
 
     /// An error answers what was sent.
     fn refuse(&mut self, re: u64, code: ErrorCode) {
-        if let Some((_, _, done)) = self.kicks.iter_mut().find(|(seq, ..)| *seq == re) {
+        if let Some(kick) = self.kicks.iter_mut().find(|kick| kick.seq == re) {
             assert_eq!(code, ErrorCode::NoSuchPeer, "everybody may do this");
-            *done = true;
+            kick.done = true;
             return;
         }
         let sent = self.sent.iter_mut().find(|sent| sent.seq == re).expect("it was sent");
@@ -320,7 +328,7 @@ pub(super) fn audit(people: &[Person]) -> Vec<String> {
                 wrong.push(format!("{who} was not told of the loss of {:?}", sent.mark));
             }
         }
-        if !person.asked.is_empty() || person.kicks.iter().any(|(_, _, done)| !done) {
+        if !person.asked.is_empty() || person.kicks.iter().any(|kick| !kick.done) {
             wrong.push(format!("{who} was not answered: {:?}, {:?}", person.asked, person.kicks));
         }
         let others = people.iter().filter(|other| other.index != who && !other.ended);
