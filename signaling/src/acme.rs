@@ -78,7 +78,7 @@ impl Asking {
                         note(&metrics, event, &mut before);
                     }
                     Ok(None) => break,
-                    // The certificate is nowhere else, and good for long.
+                    // The certificate is nowhere else: what the folder holds is older.
                     Err(_elapsed) if !kept => {}
                     Err(_elapsed) => {
                         orders = self.begin();
